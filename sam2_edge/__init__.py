@@ -1,0 +1,36 @@
+"""SAM 2 on edge devices: exported graphs and a torch-free runtime that tracks through video."""
+
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.errors import (
+    BackendError,
+    BundleError,
+    CheckpointError,
+    ExportError,
+    PromptError,
+    Sam2EdgeError,
+    SinkError,
+    SourceError,
+)
+from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.results import FrameResult, ObjectResult
+from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
+from sam2_edge.runtime.tracker import VideoTracker
+
+__all__ = [
+    "BackendError",
+    "Bundle",
+    "BundleError",
+    "CheckpointError",
+    "ExportError",
+    "FrameResult",
+    "ImageSegmenter",
+    "ObjectResult",
+    "Prompt",
+    "PromptError",
+    "Sam2EdgeError",
+    "Segmentation",
+    "SinkError",
+    "SourceError",
+    "VideoTracker",
+    "load_bundle",
+]

@@ -1,0 +1,194 @@
+"""The contract of the graphs: their names, tensors, axes and tolerances.
+
+Export, check, build and run all read this file; nothing else spells a tensor name. Axes that are
+letters are dynamic: B objects, N points, M memory slots, P object pointers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+MEMORY_STRIDE = 16
+"""Pixels of the square model input per cell of the embedding (16 in SAM 2)."""
+
+MASK_STRIDE = 4
+"""Pixels of the square model input per pixel of the mask logits (4 in SAM 2)."""
+
+SIZE_STEP = 32
+"""Image sizes are multiples of this: the last Hiera stage has stride 32, and 8 x 8 windows tile
+the stage of stride 4."""
+
+MIN_IMAGE_SIZE = 64
+MAX_IMAGE_SIZE = 2048
+
+LABEL_PAD = -1
+LABEL_BACKGROUND = 0
+LABEL_FOREGROUND = 1
+LABEL_BOX_TOP_LEFT = 2
+LABEL_BOX_BOTTOM_RIGHT = 3
+
+NO_OBJECT_LOGIT = -1024.0
+"""Mask logit of every pixel where the object score is not positive (SAM 2's own constant)."""
+
+PARITY_TOLERANCE = {"fp32": 1e-3}
+"""Largest absolute difference between a graph and its PyTorch module, by precision, relative to
+`max(1, largest magnitude in the output)`."""
+
+
+class Graph(str, Enum):
+    """The exported graphs, in the order in which a frame meets them."""
+
+    IMAGE_ENCODER = "image_encoder"
+    MEMORY_ATTENTION = "memory_attention"
+    MASK_PROMPT = "mask_prompt"
+    MASK_DECODER = "mask_decoder"
+    MEMORY_ENCODER = "memory_encoder"
+
+
+Axis = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """Name, numpy dtype name and axes of one input or output; a letter is a dynamic axis."""
+
+    name: str
+    dtype: str
+    axes: tuple[Axis, ...]
+
+    def shape(self, **sizes: int) -> tuple[int, ...]:
+        """The concrete shape for the given sizes of the dynamic axes, such as `B=2`."""
+        return tuple(sizes[axis] if isinstance(axis, str) else axis for axis in self.axes)
+
+
+@dataclass(frozen=True, slots=True)
+class GraphSpec:
+    """Inputs and outputs of one graph, in order."""
+
+    graph: Graph
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+    @property
+    def dynamic_axes(self) -> tuple[str, ...]:
+        """Letters of the dynamic axes, in order of first use."""
+        letters = [a for spec in self.inputs for a in spec.axes if isinstance(a, str)]
+        return tuple(dict.fromkeys(letters))
+
+
+@dataclass(frozen=True, slots=True)
+class Geometry:
+    """Sizes that fix every tensor of a model.
+
+    image_size: side of the square model input, pixels.
+    hidden: channels of the embedding (256 in SAM 2).
+    memory_channels: channels of one memory (64 in SAM 2).
+    memory_slots: memories attended to with one prompted frame (7 in SAM 2).
+    pointers: object pointers attended to with one prompted frame (16 in SAM 2).
+    """
+
+    image_size: int
+    hidden: int = 256
+    memory_channels: int = 64
+    memory_slots: int = 7
+    pointers: int = 16
+
+    @property
+    def embedding_size(self) -> int:
+        """Side of the embedding, cells."""
+        return self.image_size // MEMORY_STRIDE
+
+    @property
+    def mask_size(self) -> int:
+        """Side of the mask logits, pixels."""
+        return self.image_size // MASK_STRIDE
+
+    @property
+    def recent_memories(self) -> int:
+        """Most unprompted frames whose memory is attended to: those of the last so many frames."""
+        return self.memory_slots - 1
+
+    @property
+    def recent_pointers(self) -> int:
+        """Most unprompted frames whose pointer is attended to: those of the last so many frames."""
+        return self.pointers - 1
+
+
+def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
+    """The contract of every graph for one geometry."""
+    size, c, m = geometry.image_size, geometry.hidden, geometry.memory_channels
+    h, low = geometry.embedding_size, geometry.mask_size
+
+    def f32(name: str, *axes: Axis) -> TensorSpec:
+        return TensorSpec(name, "float32", axes)
+
+    def i32(name: str, *axes: Axis) -> TensorSpec:
+        return TensorSpec(name, "int32", axes)
+
+    high_res = (f32("high_res_0", 1, c // 8, low, low), f32("high_res_1", 1, c // 4, low // 2, low // 2))
+    embedding = f32("embedding", 1, c, h, h)
+    conditioned = f32("conditioned", "B", c, h, h)
+    mask_input = f32("mask_input", "B", 1, low, low)
+    object_score = f32("object_score", "B")
+    specs = (
+        GraphSpec(
+            Graph.IMAGE_ENCODER,
+            (TensorSpec("image", "uint8", (1, size, size, 3)),),
+            (*high_res, embedding, f32("unconditioned", 1, c, h, h)),
+        ),
+        GraphSpec(
+            Graph.MEMORY_ATTENTION,
+            (
+                embedding,
+                f32("memory", "M", "B", m, h, h),
+                i32("memory_age", "M", "B"),
+                f32("pointers", "P", "B", c),
+                f32("pointer_age", "P", "B"),
+            ),
+            (conditioned,),
+        ),
+        GraphSpec(
+            Graph.MASK_PROMPT,
+            (f32("mask", "B", 1, size, size),),
+            (mask_input, f32("mask_logits", "B", 1, low, low)),
+        ),
+        GraphSpec(
+            Graph.MASK_DECODER,
+            (
+                conditioned,
+                *high_res,
+                f32("point_coords", "B", "N", 2),
+                i32("point_labels", "B", "N"),
+                mask_input,
+                i32("has_mask", "B"),
+                i32("multimask", "B"),
+            ),
+            (
+                f32("masks", "B", 4, low, low),
+                f32("iou", "B", 4),
+                f32("mask_pointers", "B", 4, c),
+                i32("best_index", "B"),
+                f32("best_mask", "B", 1, low, low),
+                f32("best_iou", "B"),
+                f32("pointer", "B", c),
+                object_score,
+            ),
+        ),
+        GraphSpec(
+            Graph.MEMORY_ENCODER,
+            (
+                embedding,
+                f32("mask_logits", "B", 1, low, low),
+                object_score,
+                i32("binarize", "B"),
+            ),
+            (f32("memory", "B", m, h, h),),
+        ),
+    )
+    return {spec.graph: spec for spec in specs}
+
+
+def supported_image_sizes() -> list[int]:
+    """Every image size that the backbone takes, pixels."""
+    return list(range(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE + 1, SIZE_STEP))

@@ -1,0 +1,232 @@
+"""Loading a SAM 2 model by name, from a folder, or from an original checkpoint."""
+
+from __future__ import annotations
+
+import hashlib
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from torch import Tensor
+from transformers import Sam2VideoConfig, Sam2VideoModel
+
+from sam2_edge.bundle import sha256_of
+from sam2_edge.errors import CheckpointError
+from sam2_edge.models.original_names import from_original
+from sam2_edge.models.random_init import random_model
+from sam2_edge.models.variants import (
+    DEFAULT_IMAGE_SIZE,
+    VARIANTS,
+    Variant,
+    at_image_size,
+    check_image_size,
+    find_variant,
+    recognise_variant,
+    variant_config,
+)
+
+_LISTED = 20
+"""At most so many tensor names of each kind in an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in evaluation mode and where it came from.
+
+    name: variant or folder name. family: "sam2" or "sam2.1". source: path, Hub repository or
+    "random seed N". sha256: of the weight file, of the files' digests when there are several, or
+    None for random weights.
+    """
+
+    model: Sam2VideoModel
+    name: str
+    family: str
+    source: str
+    sha256: str | None
+
+
+def load_model(
+    name: str,
+    *,
+    checkpoint: Path | None = None,
+    random_seed: int | None = None,
+    image_size: int = DEFAULT_IMAGE_SIZE,
+) -> LoadedModel:
+    """Load a model.
+
+    name: a variant ("sam2.1-hiera-tiny"), a folder with config.json and safetensors, or an original
+    .pt checkpoint. checkpoint: an original .pt file for the variant `name`. random_seed: weights
+    drawn at random for the variant instead. image_size: side of the model input, pixels.
+
+    Raises CheckpointError for anything that does not fit, ExportError for the image size.
+    """
+    check_image_size(image_size)
+    if checkpoint is not None and random_seed is not None:
+        raise CheckpointError("both a checkpoint and a random seed were given; give one of them")
+    variant = find_variant(name)
+    if random_seed is not None:
+        return _load_random(_required(variant, name), random_seed, image_size)
+    if checkpoint is not None:
+        return load_original(checkpoint, image_size=image_size, expected=_required(variant, name))
+    path = Path(name)
+    if path.is_file():
+        return load_original(path, image_size=image_size)
+    if path.is_dir():
+        return load_folder(path, image_size=image_size)
+    known = _required(variant, name)
+    folder = _download(known)
+    return load_folder(folder, image_size=image_size, name=known.name, source=known.hub_id)
+
+
+def load_folder(
+    folder: Path, *, image_size: int, name: str | None = None, source: str | None = None
+) -> LoadedModel:
+    """Load a folder in Hugging Face format (config.json and safetensors, no pickles)."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or not weights:
+        raise CheckpointError(
+            f"{folder} holds no config.json with *.safetensors; give a folder in Hugging Face format"
+        )
+    try:
+        config = at_image_size(Sam2VideoConfig.from_pretrained(folder), image_size)
+        model, info = Sam2VideoModel.from_pretrained(
+            folder,
+            config=config,
+            use_safetensors=True,
+            dtype=torch.float32,
+            attn_implementation="eager",
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"{folder} could not be loaded as a SAM 2 video model: {error}") from error
+    _share_frequencies(model, info)
+    _refuse(
+        str(folder),
+        missing=info["missing_keys"],
+        unexpected=info["unexpected_keys"],
+        other_shape=[f"{k} {list(a)} instead of {list(b)}" for k, a, b in info["mismatched_keys"]],
+    )
+    family = "sam2.1" if config.enable_occlusion_spatial_embedding else "sam2"
+    digest = _digest(weights)
+    return LoadedModel(model.eval(), name or folder.resolve().name, family, source or str(folder), digest)
+
+
+def load_original(path: Path, *, image_size: int, expected: Variant | None = None) -> LoadedModel:
+    """Load one of Meta's .pt checkpoints, or one fine-tuned from it."""
+    state = _read_state(path)
+    variant = recognise_variant({name: tuple(t.shape) for name, t in state.items()})
+    if expected is not None and expected != variant:
+        raise CheckpointError(
+            f"{path} holds {variant.name}, not {expected.name}; name the model {variant.name}"
+        )
+    model = _empty_model(variant_config(variant, image_size))
+    load_strictly(model, from_original(state), str(path))
+    return LoadedModel(model.eval(), variant.name, variant.family, str(path), _digest([path]))
+
+
+def load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into the model; any tensor too many, too few or of another shape is an error."""
+    own = model.state_dict()
+    _refuse(
+        source,
+        missing=own.keys() - state.keys(),
+        unexpected=state.keys() - own.keys(),
+        other_shape=[
+            f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
+            for k in own.keys() & state.keys()
+            if state[k].shape != own[k].shape
+        ],
+    )
+    model.load_state_dict({k: v.to(torch.float32) for k, v in state.items()})
+
+
+def _load_random(variant: Variant, seed: int, image_size: int) -> LoadedModel:
+    config = variant_config(variant, image_size)
+    config._attn_implementation = "eager"
+    return LoadedModel(
+        random_model(config, seed), variant.name, variant.family, f"random seed {seed}", None
+    )
+
+
+def _empty_model(config: Sam2VideoConfig) -> Sam2VideoModel:
+    # Eager attention exports as two products and a softmax, whatever the PyTorch version.
+    config._attn_implementation = "eager"
+    return Sam2VideoModel(config)
+
+
+def _required(variant: Variant | None, name: str) -> Variant:
+    if variant is None:
+        raise CheckpointError(
+            f"'{name}' is neither a file, a folder nor a known model; known models: "
+            + ", ".join(VARIANTS)
+        )
+    return variant
+
+
+def _download(variant: Variant) -> Path:
+    try:
+        return Path(
+            snapshot_download(variant.hub_id, allow_patterns=["config.json", "*.safetensors"])
+        )
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{variant.hub_id} could not be fetched from the Hugging Face Hub ({error}); check the "
+            "network, or give an original checkpoint with --checkpoint or a local folder as MODEL"
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"checkpoint {path} does not exist; check the path") from error
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"checkpoint {path} cannot be read as tensors: {str(error).splitlines()[0]}; give a "
+            "complete .pt file that holds only weights"
+        ) from error
+    state = content.get("model", content) if isinstance(content, dict) else None
+    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+        raise CheckpointError(
+            f'checkpoint {path} holds no state dict; give a .pt file with tensors under "model"'
+        )
+    return state
+
+
+def _share_frequencies(model: Sam2VideoModel, info: dict[str, Any]) -> None:
+    """The positional frequencies stand in two places; a file may store them once."""
+    names = ("shared_image_embedding", "prompt_encoder.shared_embedding")
+    keys = [f"{name}.positional_embedding" for name in names]
+    absent = [key for key in keys if key in info["missing_keys"]]
+    if len(absent) == 1:
+        present = next(key for key in keys if key not in absent)
+        model.get_buffer(absent[0]).copy_(model.get_buffer(present))
+        info["missing_keys"] = [k for k in info["missing_keys"] if k != absent[0]]
+
+
+def _refuse(source: str, **problems: Any) -> None:
+    """Raise one CheckpointError that lists every tensor that does not fit."""
+    lines = []
+    for kind, names in problems.items():
+        listed = sorted(names)
+        if listed:
+            more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+            label = kind.replace("_", " ")
+            lines.append(f"{len(listed)} {label}: {', '.join(listed[:_LISTED])}{more}")
+    if lines:
+        raise CheckpointError(
+            f"{source} does not fit the model: {'; '.join(lines)}; give the weights of this variant"
+        )
+
+
+def _digest(paths: list[Path]) -> str:
+    digests = [sha256_of(path) for path in paths]
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

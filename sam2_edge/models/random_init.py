@@ -1,0 +1,55 @@
+"""Random weights under which every path of the model does something, for tests and demos."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from transformers import Sam2VideoConfig, Sam2VideoModel
+
+SPREAD = 0.3
+"""Standard deviation given to parameters that a fresh model has constant."""
+
+ATTENTION_GAIN = 2.0
+"""Factor on query and key weights: without it, attention over hundreds of keys is an average."""
+
+
+def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
+    """A model in evaluation mode, its weights drawn from `seed`.
+
+    A fresh model has weights of 0.02, embeddings of zero and a layer scale of 1e-6: masks are the
+    same whatever memory and prompt say, and half of the model could be wired wrongly without a
+    trace. Here every layer keeps the scale of its input, and nothing is constant.
+    """
+    state = torch.random.get_rng_state()
+    try:
+        torch.manual_seed(seed)
+        model = Sam2VideoModel(config).eval()
+        with torch.no_grad():
+            for module in model.modules():
+                _scale_weights(module)
+            for name, parameter in model.named_parameters():
+                _wake(name, parameter)
+    finally:
+        torch.random.set_rng_state(state)
+    return model
+
+
+def _scale_weights(module: nn.Module) -> None:
+    """Weights of standard deviation 1 / sqrt(inputs): outputs as large as inputs."""
+    if isinstance(module, nn.Linear):
+        module.weight.normal_(0.0, module.in_features**-0.5)
+    elif isinstance(module, nn.Conv2d):
+        module.weight.normal_(0.0, module.weight[0].numel() ** -0.5)
+    elif isinstance(module, nn.ConvTranspose2d):  # kernel and stride are both 2: one tap per pixel
+        module.weight.normal_(0.0, module.in_channels**-0.5)
+    elif isinstance(module, nn.Embedding):
+        module.weight.normal_(0.0, 1.0)
+
+
+def _wake(name: str, parameter: torch.Tensor) -> None:
+    if name.endswith(".scale"):
+        parameter.normal_(0.5, SPREAD)
+    elif name.endswith(("q_proj.weight", "k_proj.weight")):
+        parameter.mul_(ATTENTION_GAIN)
+    elif parameter.min() == parameter.max():
+        parameter.add_(SPREAD * torch.randn_like(parameter))

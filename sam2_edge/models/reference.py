@@ -1,0 +1,178 @@
+"""The PyTorch loop that graphs and runtime are compared with: transformers' `Sam2VideoModel`.
+
+transformers departs from the published predictor (`sam2` 1.1.0) in four places that a tracker
+meets. Here they follow the published one:
+
+1. a refining prompt sees the mask that the frame has (`add_new_points_or_box`);
+2. the pointer of a mask prompt is made with the single mask output (`_use_mask_as_output`);
+3. the memory of a mask prompt is made from its logits at low resolution
+   (`propagate_in_video_preflight`);
+4. a prompt binarises the memory mask of its own object, not of all objects on the frame; this is
+   had by one session per object.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from transformers import Sam2VideoInferenceSession, Sam2VideoModel
+
+from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD
+
+PREVIOUS_LOGIT_LIMIT = 32.0
+
+
+@dataclass(frozen=True, slots=True)
+class ReferencePrompt:
+    """coords [N,2] float, pixels of the S x S input, box corners first; labels [N]; or mask [S,S]."""
+
+    coords: Tensor | None = None
+    labels: Tensor | None = None
+    mask: Tensor | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReferenceResult:
+    """logits [S/4,S/4], pointer [C], object score and predicted IoU of one object on one frame."""
+
+    logits: Tensor
+    pointer: Tensor
+    object_score: float
+    iou: float
+
+
+class ReferenceTracker:
+    """Runs a `Sam2VideoModel` frame by frame as a stream, keeping everything (for short clips).
+
+    clip_frames: number of frames of the clip, or None for a stream of unknown length.
+    """
+
+    def __init__(self, model: Sam2VideoModel, *, clip_frames: int | None = None) -> None:
+        self._model = _as_published(model)
+        self._span = clip_frames
+        self._sessions: dict[int, Sam2VideoInferenceSession] = {}
+        self._image: Tensor | None = None
+        self._index = -1
+
+    def track(
+        self, image: Tensor, prompts: Mapping[int, ReferencePrompt] | None = None
+    ) -> dict[int, ReferenceResult]:
+        """The next frame: image uint8 [S,S,3] RGB, prompts by object id."""
+        self._index += 1
+        pixels = image.float() / 255.0
+        pixels = (pixels - torch.tensor(IMAGE_MEAN)) / torch.tensor(IMAGE_STD)
+        self._image = pixels.permute(2, 0, 1)
+        wanted = prompts or {}
+        for object_id in wanted.keys() - self._sessions.keys():
+            session = Sam2VideoInferenceSession(dtype=torch.float32)
+            session.obj_id_to_idx(object_id)
+            self._sessions[object_id] = session
+        results = {}
+        features: dict[str, Any] | None = None
+        for object_id, session in self._sessions.items():
+            session.add_new_frame(self._image, self._index)
+            if features is not None:
+                session.cache.cache_vision_features(self._index, features)
+            if object_id in wanted:
+                self._add(session, object_id, wanted[object_id])
+            results[object_id] = self._run(session)
+            features = session.cache.get_vision_features(self._index)
+            del session.processed_frames[self._index]
+        return results
+
+    def prompt(self, object_id: int, prompt: ReferencePrompt) -> ReferenceResult:
+        """Refine an object on the current frame."""
+        assert self._image is not None
+        session = self._sessions[object_id]
+        session.add_new_frame(self._image, self._index)
+        self._add(session, object_id, prompt)
+        return self._run(session)
+
+    def remove(self, object_id: int) -> None:
+        """Forget an object."""
+        del self._sessions[object_id]
+
+    def _add(
+        self, session: Sam2VideoInferenceSession, object_id: int, prompt: ReferencePrompt
+    ) -> None:
+        session.remove_point_inputs(0, self._index)
+        session.remove_mask_inputs(0, self._index)
+        if prompt.mask is not None:
+            session.add_mask_inputs(0, self._index, prompt.mask[None, None])
+        else:
+            assert prompt.coords is not None
+            assert prompt.labels is not None
+            points = {"point_coords": prompt.coords[None, None], "point_labels": prompt.labels[None, None]}
+            session.add_point_inputs(0, self._index, points)
+        session.obj_with_new_inputs.append(object_id)
+
+    def _run(self, session: Sam2VideoInferenceSession) -> ReferenceResult:
+        allowed = self._model.config.max_object_pointers_in_encoder
+        try:
+            if self._span is not None:
+                self._model.config.max_object_pointers_in_encoder = min(allowed, self._span)
+            # Handing the frame over makes transformers stream: the clip's length is not asked for.
+            frame = session.get_frame(self._index)
+            self._model(inference_session=session, frame_idx=self._index, frame=frame)
+        finally:
+            self._model.config.max_object_pointers_in_encoder = allowed
+        stored = session.output_dict_per_obj[0]
+        prompted = self._index in stored["cond_frame_outputs"]
+        kind = "cond_frame_outputs" if prompted else "non_cond_frame_outputs"
+        output = stored[kind][self._index]
+        output.pop("high_res_masks", None)
+        return ReferenceResult(
+            logits=output["pred_masks"].reshape(output["pred_masks"].shape[-2:]),
+            pointer=output["object_pointer"].flatten(),
+            object_score=float(output["object_score_logits"]),
+            iou=float(self._model.sam2_edge_last_iou),
+        )
+
+
+def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
+    """Set places 1 to 3 right on this instance (once), and note each decoding's best IoU."""
+    if hasattr(model, "sam2_edge_last_iou"):
+        return model
+    run, forward, use_mask = (
+        model._run_single_frame_inference,
+        model._single_frame_forward,
+        model._use_mask_as_output,
+    )
+
+    def run_with_previous(*, inference_session: Any, frame_idx: int, obj_idx: int, **rest: Any) -> Any:
+        if rest["point_inputs"] is not None:
+            for stored in inference_session.output_dict_per_obj[obj_idx].values():
+                if frame_idx in stored:
+                    previous = stored[frame_idx]["pred_masks"]
+                    limited = previous.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
+                    rest["prev_sam_mask_logits"] = limited.reshape(1, 1, *limited.shape[-2:])
+        return run(
+            inference_session=inference_session, frame_idx=frame_idx, obj_idx=obj_idx, **rest
+        )
+
+    def forward_noting_iou(**arguments: Any) -> Any:
+        output = forward(**arguments)
+        model.sam2_edge_last_iou = output.iou_scores.max()
+        return output
+
+    def use_mask_published(backbone: Tensor, high_res: list[Tensor], mask: Tensor) -> Any:
+        model._single_frame_forward = lambda **a: forward(**{**a, "multimask_output": False})
+        try:
+            output = use_mask(backbone, high_res, mask)
+        finally:
+            model._single_frame_forward = forward_noting_iou
+        size = (model.image_size, model.image_size)
+        output.high_res_masks = F.interpolate(output.pred_masks, size=size, mode="bilinear")
+        model.sam2_edge_last_iou = output.iou_scores.max()
+        return output
+
+    model.sam2_edge_last_iou = torch.tensor(0.0)
+    model._run_single_frame_inference = run_with_previous
+    model._single_frame_forward = forward_noting_iou
+    model._use_mask_as_output = use_mask_published
+    return model
