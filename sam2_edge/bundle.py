@@ -1,0 +1,256 @@
+"""The bundle: a folder with manifest.json and the graph files it names.
+
+Written to a temporary sibling and renamed, so that it exists whole or not at all; checked in full
+before any graph is opened.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sam2_edge.contract import Geometry, Graph, GraphSpec, TensorSpec, graph_specs
+from sam2_edge.errors import BundleError
+
+MANIFEST_FILE = "manifest.json"
+FORMAT_VERSION = 1
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorEntry(_Entry):
+    """One input or output: numpy dtype name, and a size or the letter of a dynamic axis each."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+
+class FileEntry(_Entry):
+    """A file of the bundle: path inside the folder, and sha256 of its bytes."""
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class GraphEntry(FileEntry):
+    """One graph.
+
+    data: weight files beside a graph above 2 GB. parity: by output, the largest absolute difference
+    to the PyTorch module on seeded inputs at export.
+    """
+
+    backend: Literal["onnxruntime"]
+    precision: Literal["fp32"]
+    opset: int
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    data: tuple[FileEntry, ...] = ()
+    parity: dict[str, float] = {}
+
+
+class ModelEntry(_Entry):
+    """Where the weights come from; sha256 is None for random ones."""
+
+    name: str
+    family: Literal["sam2", "sam2.1"]
+    source: str
+    sha256: str | None
+
+
+class MemoryEntry(_Entry):
+    """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored."""
+
+    slots: int = Field(ge=2)
+    pointers: int = Field(ge=2)
+    channels: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    rounding: Literal["none", "bfloat16"]
+
+
+class NormalisationEntry(_Entry):
+    """Mean and standard deviation of RGB in 0..1; applied inside the image encoder."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Manifest(_Entry):
+    """What manifest.json holds."""
+
+    format_version: Literal[1]
+    sam2_edge_version: str
+    model: ModelEntry
+    image_size: int
+    normalisation: NormalisationEntry
+    memory: MemoryEntry
+    graphs: dict[Graph, GraphEntry]
+
+    @property
+    def geometry(self) -> Geometry:
+        """The sizes that fix every tensor."""
+        return Geometry(
+            image_size=self.image_size,
+            hidden=self.memory.hidden,
+            memory_channels=self.memory.channels,
+            memory_slots=self.memory.slots,
+            pointers=self.memory.pointers,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A checked bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph_path(self, graph: Graph) -> Path:
+        """The file of one graph."""
+        return self.path / self.manifest.graphs[graph].file
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read and check a bundle folder: version, fields, files, hashes and the graphs' contract.
+
+    Raises BundleError, naming the file and the remedy, before any graph is opened.
+    """
+    folder = Path(path)
+    manifest_path = folder / MANIFEST_FILE
+    if not manifest_path.is_file():
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST_FILE}; make one with sam2-edge export"
+        )
+    manifest = _read_manifest(manifest_path)
+    missing = [graph.value for graph in Graph if graph not in manifest.graphs]
+    if missing:
+        raise BundleError(f"{manifest_path} lacks the graphs {', '.join(missing)}; export it again")
+    specs = graph_specs(manifest.geometry)
+    for graph, entry in manifest.graphs.items():
+        _check_contract(manifest_path, specs[graph], entry)
+        for file in (entry, *entry.data):
+            _check_file(folder, file)
+    return Bundle(folder, manifest)
+
+
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json into a folder that is still being made."""
+    text = manifest.model_dump_json(indent=2)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
+@contextmanager
+def new_bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
+    """A temporary sibling of `target` that becomes `target` when the block ends well.
+
+    Raises BundleError if `target` exists, unless `overwrite` is set and it is a bundle.
+    """
+    _check_target(target, overwrite)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    staging.chmod(0o755)
+    try:
+        yield staging
+        _check_target(target, overwrite)
+        if target.exists():
+            # Renamed away first, so that a reader never sees a half-removed bundle.
+            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
+            target.rename(old / "bundle")
+            staging.rename(target)
+            shutil.rmtree(old)
+        else:
+            staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+
+
+def check_new_bundle(target: Path, *, overwrite: bool = False) -> None:
+    """Raise BundleError unless a bundle may be written at `target`; for asking before long work."""
+    _check_target(target, overwrite)
+
+
+def file_entry(folder: Path, name: str) -> FileEntry:
+    """The entry of a file that lies in `folder`."""
+    return FileEntry(file=name, sha256=sha256_of(folder / name))
+
+
+def tensor_entries(specs: tuple[TensorSpec, ...]) -> tuple[TensorEntry, ...]:
+    """A contract's tensors as manifest entries."""
+    return tuple(TensorEntry(name=s.name, dtype=s.dtype, axes=s.axes) for s in specs)
+
+
+def sha256_of(path: Path) -> str:
+    """Hexadecimal sha256 of a file, read in pieces."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while piece := file.read(1 << 20):
+            digest.update(piece)
+    return digest.hexdigest()
+
+
+def _check_target(target: Path, overwrite: bool) -> None:
+    if not target.exists() and not target.is_symlink():
+        return
+    if not overwrite:
+        raise BundleError(f"{target} exists; choose another folder or pass --overwrite")
+    if not (target / MANIFEST_FILE).is_file():
+        raise BundleError(
+            f"{target} exists and is not a bundle, so it is not overwritten; choose another folder"
+        )
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {version!r}, this sam2_edge reads {FORMAT_VERSION}; export "
+            "the bundle again or install the matching sam2_edge"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+
+
+def _check_contract(manifest_path: Path, spec: GraphSpec, entry: GraphEntry) -> None:
+    for kind, given, wanted in (
+        ("inputs", entry.inputs, tensor_entries(spec.inputs)),
+        ("outputs", entry.outputs, tensor_entries(spec.outputs)),
+    ):
+        if given != wanted:
+            raise BundleError(
+                f"{manifest_path}: the {kind} of {spec.graph.value} are not those of this "
+                "sam2_edge's contract; export the bundle again"
+            )
+
+
+def _check_file(folder: Path, entry: FileEntry) -> None:
+    path = folder / entry.file
+    root = folder.resolve()
+    if root not in path.resolve().parents:
+        raise BundleError(f"{entry.file} leaves the bundle {folder}; do not use this bundle")
+    if not path.is_file():
+        raise BundleError(f"{path} is missing; copy the whole bundle again")
+    found = sha256_of(path)
+    if found != entry.sha256:
+        raise BundleError(
+            f"{path} has sha256 {found[:12]}…, the manifest says {entry.sha256[:12]}…; "
+            "copy or export the bundle again"
+        )

@@ -1,0 +1,77 @@
+"""One PyTorch graph module to one ONNX file that follows the contract."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+
+import onnx
+import onnxscript.optimizer
+import torch
+from torch import nn
+
+from sam2_edge.contract import GraphSpec
+from sam2_edge.errors import ExportError
+
+OPSET = 18
+"""The newest operator set that TensorRT 10.3 (JetPack 6) reads in full."""
+
+PROTOBUF_LIMIT = 2**31 - 2**20
+"""Weights above this many bytes go to a file beside the graph: protobuf ends at 2 GB."""
+
+_EXAMPLE = {"M": 2, "P": 3, "B": 2, "N": 5}
+"""Sizes to trace with; distinct and above 1, so that no axis is taken for a constant."""
+
+_FOLD_LIMIT = 2**31
+
+
+def export_onnx(module: nn.Module, spec: GraphSpec, path: Path) -> None:
+    """Write `module` as ONNX to `path`, with names and dynamic axes of `spec`.
+
+    Weights above the protobuf limit go to `path` + ".data".
+
+    Raises ExportError when PyTorch cannot export the module.
+    """
+    example = tuple(
+        torch.zeros(s.shape(**_EXAMPLE), dtype=getattr(torch, s.dtype)) for s in spec.inputs
+    )
+    dynamic = tuple(
+        {i: axis for i, axis in enumerate(s.axes) if isinstance(axis, str)} for s in spec.inputs
+    )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = torch.onnx.export(
+                module,
+                example,
+                dynamo=True,
+                opset_version=OPSET,
+                dynamic_shapes=dynamic,
+                input_names=[s.name for s in spec.inputs],
+                output_names=[s.name for s in spec.outputs],
+                verbose=False,
+            )
+    except torch.onnx.OnnxExporterError as error:
+        raise ExportError(f"{spec.graph.value} could not be exported: {error}") from error
+    assert program is not None  # with dynamo=True and no file name, a program is returned
+    # Sorted projection weights and positions are constants: fold them whatever their size.
+    onnxscript.optimizer.optimize(
+        program.model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT
+    )
+    weights = sum(v.const_value.nbytes for v in program.model.graph.initializers.values() if v.const_value)
+    program.save(path, external_data=weights > PROTOBUF_LIMIT)
+    _strip_traces(path)
+
+
+def _strip_traces(path: Path) -> None:
+    """Remove the exporter's notes on source lines: they name files of the exporting machine."""
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        del node.metadata_props[:]
+    del model.graph.metadata_props[:]
+    del model.metadata_props[:]
+    for value in (*model.graph.value_info, *model.graph.input, *model.graph.output):
+        del value.metadata_props[:]
+    path.write_bytes(model.SerializeToString())
