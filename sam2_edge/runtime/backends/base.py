@@ -1,0 +1,60 @@
+"""What a backend is: the seam between the tracker and whatever runs the graphs.
+
+The tracker and the memory bank only hand tensors on. A backend decides where they live; on a GPU
+they stay there, and only what `download` is asked for comes back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.contract import Graph
+
+
+class Tensor(Protocol):
+    """A contiguous tensor on the backend's device."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Sizes of the axes."""
+        ...
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """A view along the first axis: an int drops the axis, a slice from 0 keeps a prefix."""
+        ...
+
+
+class Backend(Protocol):
+    """Runs the graphs of one bundle and owns their memory."""
+
+    name: str
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one graph; inputs and outputs go by the contract's names.
+
+        Inputs may be views and are not kept. Outputs belong to the caller and stay valid as long as
+        it holds them.
+
+        Raises BackendError when the graph cannot run.
+        """
+        ...
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """An uninitialised float32 tensor."""
+        ...
+
+    def upload(self, array: NDArray[Any]) -> Tensor:
+        """A host array as a tensor of the same shape and dtype."""
+        ...
+
+    def download(self, tensor: Tensor) -> NDArray[np.float32]:
+        """A float32 tensor as a host array that the caller may keep."""
+        ...
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """Copy between two tensors or views of equal shape."""
+        ...

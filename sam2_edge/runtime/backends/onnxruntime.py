@@ -1,0 +1,79 @@
+"""ONNX Runtime on the CPU: the backend that works anywhere. Tensors are numpy arrays."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, cast
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from sam2_edge.bundle import Bundle
+from sam2_edge.contract import Graph
+from sam2_edge.errors import BackendError
+from sam2_edge.runtime.backends.base import Tensor
+
+_RUN_ERRORS = (RuntimeError, ValueError, TypeError)
+"""ONNX Runtime's own exceptions derive from RuntimeError or ValueError, by version."""
+
+
+class OnnxRuntimeCpu:
+    """Runs a bundle's graphs with ONNX Runtime's CPU provider.
+
+    threads: threads within an operator; None leaves the choice to ONNX Runtime (all cores).
+
+    Raises BackendError when a graph cannot be opened.
+    """
+
+    def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
+        if threads is not None and threads < 1:
+            raise BackendError(f"threads is {threads}; give 1 or more")
+        self.name = "onnxruntime-cpu"
+        self._sessions = {graph: _open(bundle, graph, threads) for graph in Graph}
+        self._outputs = {
+            graph: [output.name for output in session.get_outputs()]
+            for graph, session in self._sessions.items()
+        }
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one graph on numpy arrays; see `Backend.run`."""
+        try:
+            results = self._sessions[graph].run(None, dict(inputs))
+        except _RUN_ERRORS as error:
+            shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items())
+            raise BackendError(f"{graph.value} failed on {shapes}: {error}") from error
+        return cast("dict[str, Tensor]", dict(zip(self._outputs[graph], results, strict=True)))
+
+    def empty(self, shape: tuple[int, ...]) -> Tensor:
+        """See `Backend.empty`."""
+        return cast("Tensor", np.empty(shape, np.float32))
+
+    def upload(self, array: NDArray[Any]) -> Tensor:
+        """The array itself, made contiguous."""
+        return cast("Tensor", np.ascontiguousarray(array))
+
+    def download(self, tensor: Tensor) -> NDArray[np.float32]:
+        """The array itself: every run of a graph returns new ones."""
+        return cast("NDArray[np.float32]", tensor)
+
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        """See `Backend.copy`."""
+        np.copyto(cast("NDArray[np.float32]", target), cast("NDArray[np.float32]", source))
+
+
+def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSession:
+    options = ort.SessionOptions()
+    options.log_severity_level = 3  # errors only: warnings would go to the user's terminal
+    # While the bank fills, each frame has new shapes: patterns would be kept for every one of them.
+    options.enable_mem_pattern = False
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    path = bundle.graph_path(graph)
+    try:
+        return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    except _RUN_ERRORS as error:
+        raise BackendError(
+            f"{path} cannot be opened by ONNX Runtime {ort.__version__}: {error}; export the bundle "
+            "again or update onnxruntime"
+        ) from error

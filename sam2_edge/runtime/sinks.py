@@ -1,0 +1,187 @@
+"""Where results go: overlay video, indexed PNG masks, JSON lines.
+
+A sink refuses to replace what exists unless told to, and closes to a readable file whatever
+happens in between.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any, Protocol
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sam2_edge.errors import SinkError
+from sam2_edge.runtime.overlay import draw, palette
+from sam2_edge.runtime.results import FrameResult, ObjectResult
+from sam2_edge.runtime.sources import SourceFrame
+
+VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
+
+MIN_FREE_BYTES = 16 * 2**20
+"""An overlay video stops when the disk has less than this left: OpenCV does not report a full one,
+and the end of the file must still be written."""
+
+
+class Sink(Protocol):
+    """Takes every frame with its result, and is closed once."""
+
+    def write(self, frame: SourceFrame, result: FrameResult) -> None:
+        """Take one frame; raises SinkError when it cannot be written."""
+        ...
+
+    def close(self) -> None:
+        """Finish; raises SinkError when the end cannot be written."""
+        ...
+
+
+class OverlayVideo:
+    """The picture with masks drawn over it, as .mp4, .mkv or .avi."""
+
+    def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:
+        codec = VIDEO_CODECS.get(path.suffix.lower())
+        if codec is None:
+            raise SinkError(f"{path}: unknown suffix; give one of {', '.join(VIDEO_CODECS)}")
+        _claim_file(path, overwrite=overwrite)
+        self._path = path
+        self._fourcc = cv2.VideoWriter.fourcc(*codec)
+        self._fps = fps
+        self._writer: cv2.VideoWriter | None = None
+        self._size = (0, 0)
+
+    def write(self, frame: SourceFrame, result: FrameResult) -> None:
+        """Draw and append one frame."""
+        height, width = frame.picture.shape[:2]
+        if self._writer is None:
+            self._size = (width, height)
+            self._writer = cv2.VideoWriter(str(self._path), self._fourcc, self._fps, self._size)
+            if not self._writer.isOpened():
+                raise SinkError(f"{self._path} cannot be opened for writing; check the folder")
+        if shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES:
+            raise SinkError(
+                f"{self._path}: less than {MIN_FREE_BYTES >> 20} MB are free on the disk; the video "
+                "ends here. Free some space or write elsewhere"
+            )
+        canvas = draw(frame.picture, result)
+        if (width, height) != self._size:
+            canvas = cv2.resize(canvas, self._size)
+        self._writer.write(canvas)
+
+    def close(self) -> None:
+        """Write the end of the file."""
+        if self._writer is not None:
+            self._writer.release()
+
+
+class MaskFolder:
+    """One indexed PNG per frame as in DAVIS: pixel value is the object id, named as the frame."""
+
+    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+        if folder.exists() and not folder.is_dir():
+            raise SinkError(f"{folder} is not a folder; choose another name")
+        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+            raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(f"{folder} cannot be made: {error.strerror}; choose another") from error
+        self._folder = folder
+
+    def write(self, frame: SourceFrame, result: FrameResult) -> None:
+        """Write one mask, whole or not at all."""
+        write_indexed_png(self._folder / f"{frame.name}.png", result.index_mask())
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+
+class JsonLines:
+    """One JSON object per line, frame and object, flushed line by line."""
+
+    def __init__(self, path: Path, *, overwrite: bool = False) -> None:
+        _claim_file(path, overwrite=overwrite)
+        self._path = path
+        try:
+            # Unbuffered: a full disk shows at the line that met it, and no whole line is ever lost.
+            self._file = path.open("wb", buffering=0)
+        except OSError as error:
+            raise SinkError(f"{path} cannot be opened: {error.strerror}; choose another") from error
+        self._length = 0
+
+    def write(self, frame: SourceFrame, result: FrameResult) -> None:
+        """Append a line per object."""
+        for entry in result.objects:
+            line = json.dumps(json_record(frame, result, entry)).encode() + b"\n"
+            try:
+                written = self._file.write(line)
+                if written != len(line):
+                    raise OSError(f"{written} of {len(line)} bytes written")
+            except OSError as error:
+                raise SinkError(
+                    f"{self._path} cannot be written at frame {frame.index}: {error}; the lines before "
+                    "it are whole"
+                ) from error
+            self._length += len(line)
+
+    def close(self) -> None:
+        """Cut off a line that a full disk left unfinished, and close."""
+        if self._file.seekable():
+            self._file.truncate(self._length)
+        self._file.close()
+
+
+def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) -> dict[str, Any]:
+    """What a JSON line says of one object on one frame."""
+    return {
+        "frame": frame.index,
+        "name": frame.name,
+        "object": entry.object_id,
+        "present": entry.present,
+        "iou": round(entry.iou, 6),
+        "object_score": round(entry.object_score, 6),
+        "rle": entry.to_rle(),
+        "milliseconds": round(result.milliseconds, 3),
+    }
+
+
+def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
+    """Write [H,W] uint8 as a palette PNG, by way of a temporary file.
+
+    Raises SinkError when it cannot be written.
+    """
+    image = Image.fromarray(indexed).convert("P")
+    image.putpalette(palette().reshape(-1).tolist())
+    _write_atomically(path, image)
+
+
+def write_image(path: Path, picture: NDArray[np.uint8]) -> None:
+    """Write [H,W] or [H,W,3] BGR uint8 in the format of the file's suffix.
+
+    Raises SinkError when it cannot be written.
+    """
+    _write_atomically(path, Image.fromarray(picture[..., ::-1] if picture.ndim == 3 else picture))
+
+
+def _write_atomically(path: Path, image: Image.Image) -> None:
+    temporary = path.with_name(f".{path.name}.part{path.suffix}")
+    try:
+        image.save(temporary)
+        os.replace(temporary, path)
+    except (OSError, ValueError) as error:
+        temporary.unlink(missing_ok=True)
+        raise SinkError(f"{path} cannot be written: {error}; files before it are whole") from error
+
+
+def _claim_file(path: Path, *, overwrite: bool) -> None:
+    if path.is_dir():
+        raise SinkError(f"{path} is a folder; give a file name")
+    if path.is_file() and not overwrite:
+        raise SinkError(f"{path} exists; choose another name or pass --overwrite")
+    if not path.parent.is_dir():
+        raise SinkError(f"folder {path.parent} does not exist; make it first")

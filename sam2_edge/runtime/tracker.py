@@ -1,0 +1,256 @@
+"""Tracking objects through a stream of frames."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.contract import Graph
+from sam2_edge.errors import PromptError
+from sam2_edge.runtime.backends import Backend, Tensor, open_backend
+from sam2_edge.runtime.decoding import Decoded, Decoder, Features
+from sam2_edge.runtime.frames import Frame, check_frame, model_image
+from sam2_edge.runtime.memory import DEFAULT_MAX_PROMPTED, MemoryBank, MemoryBatch
+from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
+from sam2_edge.runtime.results import FrameResult, ObjectResult
+
+
+class VideoTracker:
+    """Tracks objects from frame to frame in bounded memory.
+
+    Call `track` with every frame. An object is added by a prompt, given with a frame or, through
+    `prompt`, on the frame that was tracked last; there a further prompt refines the object.
+
+    bundle: a bundle folder or a loaded bundle. threads: CPU threads; None uses all cores.
+    max_prompted_frames: prompted frames remembered per object, the closest in time. clip_frames:
+    number of frames of the clip where it is known: the published predictor scales the ages of
+    pointers by it in clips shorter than 16 frames.
+
+    Raises BundleError or BackendError when the bundle cannot be used.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        *,
+        threads: int | None = None,
+        max_prompted_frames: int = DEFAULT_MAX_PROMPTED,
+        clip_frames: int | None = None,
+    ) -> None:
+        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+        self._geometry = loaded.manifest.geometry
+        self._backend: Backend = open_backend(loaded, threads=threads)
+        self._decoder = Decoder(self._backend, self._geometry)
+        self._bank = MemoryBank(self._backend, self._geometry, max_prompted=max_prompted_frames)
+        pointers = self._geometry.pointers
+        self._span = pointers if clip_frames is None else min(clip_frames, pointers)
+        self._index = -1
+        self._image: NDArray[np.uint8] | None = None
+        self._frame_size = (0, 0)
+        self._features: Features | None = None
+        self._decoded: list[Decoded] = []
+        self._results: dict[int, ObjectResult] = {}
+        self._tracked: set[int] = set()
+
+    @property
+    def frame_index(self) -> int:
+        """Number of the current frame, from 0; -1 before the first."""
+        return self._index
+
+    @property
+    def object_ids(self) -> tuple[int, ...]:
+        """Ids of the objects that are tracked, in the order in which they were added."""
+        return tuple(self._results)
+
+    def track(self, frame: NDArray[Any], prompts: Sequence[Prompt] = ()) -> FrameResult:
+        """Go on to the next frame, [H,W,3] uint8 BGR of any size, and find every object on it.
+
+        prompts: objects to add on this frame. An object that is tracked already starts anew from
+        its prompt here, without its memory, and remembers this frame as a prompted one, as in the
+        published predictor; to correct what the tracker finds, use `prompt` after this call.
+
+        Raises SourceError for a frame and PromptError for a prompt that cannot be used; the tracker
+        is then unchanged.
+        """
+        start = time.perf_counter()
+        picture = check_frame(frame)
+        size = (picture.shape[0], picture.shape[1])
+        image_size = self._geometry.image_size
+        wanted = {
+            object_id: model_prompt(prompt, size, image_size)
+            for object_id, prompt in prompts_by_object(prompts).items()
+        }
+        self._remember()
+        self._advance(picture, size)
+        known = [i for i in self._results if i not in wanted]
+        if known:
+            self._track_known(known)
+        for object_id, prompt in wanted.items():
+            self._prompt(object_id, prompt)
+        return self._frame_result(start)
+
+    def prompt(
+        self,
+        object_id: int,
+        *,
+        points: ArrayLike | None = None,
+        labels: ArrayLike | None = None,
+        box: ArrayLike | None = None,
+        mask: NDArray[Any] | None = None,
+    ) -> ObjectResult:
+        """Add an object on the current frame, or refine it there.
+
+        Points, labels, box and mask are in the frame's pixels, as in `Prompt`. A refinement sees
+        the object's memory and its present mask; give all points of this frame that still hold.
+
+        Raises PromptError, also before the first frame.
+        """
+        prompt = Prompt(object_id, points, labels, box, mask)
+        if self._image is None:
+            raise PromptError("there is no frame yet; call track with the first frame")
+        self._prompt(object_id, model_prompt(prompt, self._frame_size, self._geometry.image_size))
+        return self._results[object_id]
+
+    def remove(self, object_id: int) -> None:
+        """Stop tracking an object and forget it.
+
+        Raises PromptError for an unknown id.
+        """
+        if object_id not in self._results:
+            known = ", ".join(map(str, self._results)) or "none"
+            raise PromptError(f"object {object_id} is not tracked; tracked are: {known}")
+        del self._results[object_id]
+        self._drop_decoded(object_id)
+        self._bank.remove(object_id)
+
+    def reset(self) -> None:
+        """Forget every object and frame; the next frame is number 0."""
+        self._bank.clear()
+        self._results.clear()
+        self._decoded.clear()
+        self._tracked.clear()
+        self._image = self._features = None
+        self._index = -1
+
+    def _advance(self, picture: Frame, size: tuple[int, int]) -> None:
+        self._index += 1
+        self._image = model_image(picture, self._geometry.image_size)
+        self._frame_size = size
+        self._features = None
+        self._tracked.clear()
+
+    def _encoded(self) -> Features:
+        """Features of the current frame, computed once and only if an object needs them."""
+        if self._features is None:
+            assert self._image is not None  # callers have a frame
+            image = self._backend.upload(self._image)
+            self._features = Features(**self._backend.run(Graph.IMAGE_ENCODER, {"image": image}))
+        return self._features
+
+    def _track_known(self, object_ids: Sequence[int]) -> None:
+        features = self._encoded()
+        for batch in self._bank.read(self._index, object_ids, span=self._span):
+            conditioned = self._condition(features, batch)
+            self._accept(self._decoder.track(features, conditioned, batch.object_ids))
+            self._tracked.update(batch.object_ids)
+
+    def _condition(self, features: Features, batch: MemoryBatch) -> Tensor:
+        inputs = {
+            "embedding": features.embedding,
+            "memory": batch.memory,
+            "memory_age": self._backend.upload(batch.memory_age),
+            "pointers": batch.pointers,
+            "pointer_age": self._backend.upload(batch.pointer_age),
+        }
+        return self._backend.run(Graph.MEMORY_ATTENTION, inputs)["conditioned"]
+
+    def _prompt(self, object_id: int, prompt: ModelPrompt) -> None:
+        """A prompt on the current frame. Where the object has not been tracked on it, the frame
+        becomes a conditioning one and no memory is used (SAM 2, `is_init_cond_frame`).
+        """
+        features = self._encoded()
+        initial = object_id not in self._tracked
+        if prompt.mask is not None:
+            decoded = self._decoder.mask(features, object_id, prompt.mask, prompted=initial)
+        else:
+            conditioned = features.unconditioned
+            if not initial:
+                (batch,) = self._bank.read(self._index, [object_id], span=self._span)
+                conditioned = self._condition(features, batch)
+            decoded = self._decoder.prompt(
+                features,
+                conditioned,
+                object_id,
+                prompt,
+                previous=self._previous_logits(object_id),
+                prompted=initial,
+            )
+        self._drop_decoded(object_id)
+        self._accept(decoded)
+
+    def _previous_logits(self, object_id: int) -> NDArray[np.float32] | None:
+        """Logits that this frame's earlier result for the object had, if there is one."""
+        if any(object_id in decoded.object_ids for decoded in self._decoded):
+            return self._results[object_id].logits
+        return None
+
+    def _accept(self, decoded: Decoded) -> None:
+        self._decoded.append(decoded)
+        download = self._backend.download
+        logits, iou = download(decoded.mask_logits), download(decoded.iou)
+        score = download(decoded.object_score)
+        for row, object_id in enumerate(decoded.object_ids):
+            assert object_id is not None  # rows are dropped only later
+            self._results[object_id] = ObjectResult(
+                object_id=object_id,
+                logits=logits[row, 0],
+                iou=float(iou[row]),
+                object_score=float(score[row]),
+                frame_size=self._frame_size,
+            )
+
+    def _drop_decoded(self, object_id: int) -> None:
+        """Leave the object's present result on this frame out of what will be remembered."""
+        for decoded in self._decoded:
+            decoded.object_ids = [None if i == object_id else i for i in decoded.object_ids]
+
+    def _remember(self) -> None:
+        """Write the memory of the frame that ends now.
+
+        It waits until the next frame comes: until then a prompt may still change the masks, and
+        the frame's result is out sooner.
+        """
+        for decoded in self._decoded:
+            if not any(decoded.object_ids):
+                continue
+            batch = len(decoded.object_ids)
+            assert self._features is not None  # something was decoded from them
+            inputs = {
+                "embedding": self._features.embedding,
+                "mask_logits": decoded.mask_logits,
+                "object_score": decoded.object_score,
+                "binarize": self._backend.upload(np.full(batch, decoded.by_user, np.int32)),
+            }
+            memory = self._backend.run(Graph.MEMORY_ENCODER, inputs)["memory"]
+            self._bank.write(
+                self._index,
+                decoded.object_ids,
+                memory,
+                decoded.pointer,
+                prompted=decoded.prompted,
+            )
+        self._decoded.clear()
+
+    def _frame_result(self, start: float) -> FrameResult:
+        return FrameResult(
+            index=self._index,
+            objects=tuple(self._results.values()),
+            frame_size=self._frame_size,
+            milliseconds=(time.perf_counter() - start) * 1e3,
+        )
