@@ -1,0 +1,79 @@
+"""`sam2-edge export`: a PyTorch SAM 2 into a bundle of graphs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from sam2_edge.contract import Graph
+from sam2_edge.errors import ExportError
+
+_STEPS = ("export", "structure", "numbers", "done")
+_SHOWN = {
+    "export": "exporting",
+    "structure": "checking the structure",
+    "numbers": "comparing with PyTorch",
+    "done": "done",
+}
+_EXTRA = "export needs PyTorch and transformers; install them with: pip install 'sam2_edge[export]'"
+
+
+@click.command()
+@click.argument("model")
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--image-size", type=int, default=1024, show_default=True, help="Model input, pixels.")
+@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True)
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
+@click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")
+@click.option("--overwrite", is_flag=True, help="Replace a bundle that exists.")
+def export(
+    model: str,
+    *,
+    output: Path,
+    image_size: int,
+    precision: str,
+    checkpoint: Path | None,
+    random_init: int | None,
+    overwrite: bool,
+) -> None:
+    """Export MODEL as a bundle of ONNX graphs, checked against PyTorch.
+
+    MODEL is a name such as sam2.1-hiera-tiny (fetched from the Hugging Face Hub unless a checkpoint
+    is given), a folder in Hugging Face format, or an original .pt checkpoint.
+    """
+    del precision  # one choice so far; it is recorded with each graph
+    try:
+        from sam2_edge.export.pipeline import export_bundle
+        from sam2_edge.models.checkpoints import load_model
+    except ModuleNotFoundError as error:
+        raise ExportError(f"{_EXTRA} ({error})") from error
+    from sam2_edge.bundle import check_new_bundle
+
+    check_new_bundle(output, overwrite=overwrite)
+    console = Console(stderr=True)
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description:18}"),
+        BarColumn(bar_width=24),
+        TextColumn("{task.fields[step]}"),
+        TimeElapsedColumn(),
+        console=console,
+    ) as progress:
+        loading = progress.add_task("model", total=1, step="loading")
+        loaded = load_model(
+            model, checkpoint=checkpoint, random_seed=random_init, image_size=image_size
+        )
+        progress.update(loading, completed=1, step=f"{loaded.name} from {loaded.source}")
+        total = len(_STEPS) - 1
+        tasks = {g: progress.add_task(g.value, total=total, step="", start=False) for g in Graph}
+
+        def show(graph: Graph, step: str) -> None:
+            progress.start_task(tasks[graph])
+            progress.update(tasks[graph], completed=_STEPS.index(step), step=_SHOWN[step])
+
+        bundle = export_bundle(loaded, output, overwrite=overwrite, progress=show)
+    worst = max(max(entry.parity.values()) for entry in bundle.manifest.graphs.values())
+    console.print(f"{output}: {len(bundle.manifest.graphs)} graphs, within {worst:.1e} of PyTorch")

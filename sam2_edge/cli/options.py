@@ -1,0 +1,103 @@
+"""Options that several commands share: prompts in the order in which they are typed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
+
+import click
+
+from sam2_edge.runtime.prompts import Prompt, read_mask
+
+DEFAULT_OBJECT = 1
+
+_PROMPT_OPTIONS = ("object", "point", "box", "mask")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+class PromptCommand(click.Command):
+    """A command whose prompt options belong to the `--object` typed before them.
+
+    Click hands over the values of each option but not the order between options; the order is kept
+    in `ctx.meta`.
+    """
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Note the order of the prompt options, then parse as usual."""
+        if not ctx.resilient_parsing:
+            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
+            queues = {name: list(values.get(name) or ()) for name in _PROMPT_OPTIONS}
+            names = [p.name for p in order if p.name in queues]
+            ctx.meta["sam2_edge.prompts"] = [(n, queues[n].pop(0)) for n in names if n and queues[n]]
+        return super().parse_args(ctx, args)
+
+
+def prompt_options(function: _Function) -> _Function:
+    """Add --point, --box, --mask and --object to a command of class `PromptCommand`."""
+    options = (
+        click.option(
+            "--point",
+            multiple=True,
+            metavar="X,Y[,LABEL]",
+            help="A click in pixels; label 1 (default) is on the object, 0 is not. Repeatable.",
+        ),
+        click.option("--box", multiple=True, metavar="X1,Y1,X2,Y2", help="A box in pixels."),
+        click.option("--mask", multiple=True, metavar="FILE", help="A mask; nonzero is the object."),
+        click.option(
+            "--object",
+            multiple=True,
+            metavar="ID",
+            help="The prompts after this are for object ID (1 if left out). Repeatable.",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def typed_prompts(ctx: click.Context) -> list[Prompt]:
+    """The prompts of the command line, one per object, in order.
+
+    Raises click.BadParameter for what is not a number, PromptError for an unreadable mask.
+    """
+    prompts: dict[int, Prompt] = {}
+    object_id = DEFAULT_OBJECT
+    for name, value in ctx.meta["sam2_edge.prompts"]:
+        if name == "object":
+            object_id = _object_id(value)
+            continue
+        prompt = prompts.get(object_id, Prompt(object_id))
+        prompts[object_id] = _with(prompt, name, value)
+    return list(prompts.values())
+
+
+def _with(prompt: Prompt, name: str, value: str) -> Prompt:
+    if name == "mask":
+        if prompt.mask is not None:
+            raise click.BadParameter(f"two masks for object {prompt.object_id}", param_hint="--mask")
+        return replace(prompt, mask=read_mask(value))
+    if name == "box":
+        if prompt.box is not None:
+            raise click.BadParameter(f"two boxes for object {prompt.object_id}", param_hint="--box")
+        return replace(prompt, box=_numbers(value, (4,), "--box", "X1,Y1,X2,Y2"))
+    x, y, label = (*_numbers(value, (2, 3), "--point", "X,Y or X,Y,LABEL"), 1.0)[:3]
+    points, labels = list(prompt.points or ()), list(prompt.labels or ())  # type: ignore[arg-type] # built here, as lists
+    return replace(prompt, points=[*points, (x, y)], labels=[*labels, label])
+
+
+def _numbers(text: str, counts: tuple[int, ...], option: str, form: str) -> list[float]:
+    try:
+        values = [float(part) for part in text.split(",")]
+    except ValueError:
+        values = []
+    if len(values) not in counts:
+        raise click.BadParameter(f"{text!r} is not {form} in numbers", param_hint=option)
+    return values
+
+
+def _object_id(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise click.BadParameter(f"{text!r} is not a whole number", param_hint="--object") from error

@@ -1,0 +1,114 @@
+"""`sam2-edge segment`: objects on a single image."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from sam2_edge.cli.options import PromptCommand, prompt_options, typed_prompts
+from sam2_edge.errors import PromptError, SinkError
+from sam2_edge.runtime.overlay import draw
+from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.results import FrameResult, ObjectResult, encode_rle
+from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
+from sam2_edge.runtime.sinks import write_image
+from sam2_edge.runtime.sources import read_image
+
+
+@click.command(cls=PromptCommand)
+@click.argument("image", type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Exported bundle.")
+@prompt_options
+@click.option("--multimask", is_flag=True, help="Three masks per object instead of the best one.")
+@click.option("--overlay", type=click.Path(path_type=Path), help="Write the overlay picture here.")
+@click.option("--masks", type=click.Path(path_type=Path), help="Write one PNG per mask here.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write results here.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@click.pass_context
+def segment(
+    ctx: click.Context,
+    *,
+    image: Path,
+    bundle: Path,
+    multimask: bool,
+    overlay: Path | None,
+    masks: Path | None,
+    json_file: Path | None,
+    overwrite: bool,
+    threads: int | None,
+    **_: object,
+) -> None:
+    """Segment the objects that the prompts point at on IMAGE.
+
+    Masks are written as OBJECT.png, or OBJECT_RANK.png with --multimask, 255 on the object.
+    """
+    prompts = typed_prompts(ctx)
+    if not prompts:
+        raise PromptError("no prompt is given; give a point, a box or a mask")
+    for path in (overlay, json_file):
+        if path is not None and path.exists() and not overwrite:
+            raise SinkError(f"{path} exists; choose another name or pass --overwrite")
+    picture = read_image(image)
+    segmenter = ImageSegmenter(bundle, threads=threads)
+    segmenter.set_image(picture)
+    found = {p.object_id: _predict(segmenter, p, multimask=multimask) for p in prompts}
+    _show(found)
+    if masks is not None:
+        _write_masks(masks, found, multimask=multimask, overwrite=overwrite)
+    if overlay is not None:
+        write_image(overlay, draw(picture, _as_frame(found, picture.shape[:2])))
+    if json_file is not None:
+        json_file.write_text(json.dumps(_records(found), indent=1) + "\n", encoding="utf-8")
+
+
+def _predict(segmenter: ImageSegmenter, prompt: Prompt, *, multimask: bool) -> Segmentation:
+    return segmenter.predict(
+        points=prompt.points,
+        labels=prompt.labels,
+        box=prompt.box,
+        mask=prompt.mask,
+        multimask=multimask,
+    )
+
+
+def _show(found: dict[int, Segmentation]) -> None:
+    table = Table("object", "rank", "predicted IoU", "pixels")
+    for object_id, result in found.items():
+        for rank, (mask, score) in enumerate(zip(result.masks, result.scores, strict=True)):
+            table.add_row(str(object_id), str(rank), f"{score:.3f}", str(int(mask.sum())))
+    Console(stderr=True).print(table)
+
+
+def _write_masks(
+    folder: Path, found: dict[int, Segmentation], *, multimask: bool, overwrite: bool
+) -> None:
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
+    folder.mkdir(parents=True, exist_ok=True)
+    for object_id, result in found.items():
+        for rank, mask in enumerate(result.masks):
+            name = f"{object_id}_{rank}.png" if multimask else f"{object_id}.png"
+            write_image(folder / name, mask.astype(np.uint8) * 255)
+
+
+def _as_frame(found: dict[int, Segmentation], size: tuple[int, int]) -> FrameResult:
+    """Best masks as a frame's result; on an image every prompted object counts as present."""
+    objects = tuple(
+        ObjectResult(object_id, result.logits[0], float(result.scores[0]), 1.0, size)
+        for object_id, result in found.items()
+    )
+    return FrameResult(0, objects, size, 0.0)
+
+
+def _records(found: dict[int, Segmentation]) -> list[dict[str, object]]:
+    return [
+        {"object": object_id, "rank": rank, "iou": round(float(score), 6), "rle": encode_rle(mask)}
+        for object_id, result in found.items()
+        for rank, (mask, score) in enumerate(zip(result.masks, result.scores, strict=True))
+    ]

@@ -1,0 +1,116 @@
+"""`sam2-edge track`: objects through a video or a folder of images."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sam2_edge.cli.options import PromptCommand, prompt_options, typed_prompts
+from sam2_edge.runtime.loop import track_source
+from sam2_edge.runtime.script import PromptScript, check_script, load_script
+from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink
+from sam2_edge.runtime.sources import FrameRange, Source, open_source
+from sam2_edge.runtime.tracker import VideoTracker
+
+
+@click.command(cls=PromptCommand)
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Exported bundle.")
+@prompt_options
+@click.option(
+    "--prompts",
+    type=click.Path(path_type=Path),
+    help="JSON list of prompts with frame numbers, instead of the options above.",
+)
+@click.option("--frames", metavar="A:B", help="Frames A up to but without B; either may be left out.")
+@click.option("--video", type=click.Path(path_type=Path), help="Write the overlay here (.mp4).")
+@click.option("--masks", type=click.Path(path_type=Path), help="Write indexed PNG masks here.")
+@click.option("--jsonl", type=click.Path(path_type=Path), help="Write JSON lines here.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@click.pass_context
+def track(
+    ctx: click.Context,
+    *,
+    source: Path,
+    bundle: Path,
+    prompts: Path | None,
+    frames: str | None,
+    video: Path | None,
+    masks: Path | None,
+    jsonl: Path | None,
+    overwrite: bool,
+    threads: int | None,
+    **_: object,
+) -> None:
+    """Track objects through SOURCE, a video file or a folder of images.
+
+    Prompts given as options are for the first frame. Several objects: --object 1 --point 40,60
+    --object 2 --box 10,10,90,80.
+    """
+    opened = open_source(source, frame_range(frames))
+    script = _script(ctx, prompts, opened.start)
+    check_script(script, opened.start, opened.frames)
+    tracker = VideoTracker(bundle, threads=threads, clip_frames=opened.frames)
+    sinks: list[Sink] = []
+    if video is not None:
+        sinks.append(OverlayVideo(video, fps=opened.fps, overwrite=overwrite))
+    if masks is not None:
+        sinks.append(MaskFolder(masks, overwrite=overwrite))
+    if jsonl is not None:
+        sinks.append(JsonLines(jsonl, overwrite=overwrite))
+    _run(opened, tracker, script, sinks)
+
+
+def frame_range(text: str | None) -> FrameRange:
+    """The range that "A:B" means; raises click.BadParameter for anything else."""
+    if text is None:
+        return FrameRange()
+    first, colon, last = text.partition(":")
+    try:
+        chosen = FrameRange(int(first or 0), int(last) if last else None)
+    except ValueError:
+        chosen = FrameRange(-1)
+    if not colon or chosen.start < 0 or (chosen.stop is not None and chosen.stop <= chosen.start):
+        raise click.BadParameter(
+            f"{text!r} is not A:B with 0 <= A < B, such as 0:100", param_hint="--frames"
+        )
+    return chosen
+
+
+def _script(ctx: click.Context, prompts: Path | None, start: int) -> PromptScript:
+    typed = typed_prompts(ctx)
+    if prompts is None:
+        return {start: typed}
+    if typed:
+        raise click.UsageError("give prompts as options or with --prompts, not both")
+    return load_script(prompts)
+
+
+def _run(source: Source, tracker: VideoTracker, script: PromptScript, sinks: list[Sink]) -> None:
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("tracking"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    seen: dict[int, int] = {}
+    done, start = 0, time.perf_counter()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=source.frames, rate="")
+        for _, result in track_source(source, tracker, script, sinks):
+            done += 1
+            rate = done / (time.perf_counter() - start)
+            progress.update(task, completed=done, rate=f"{rate:.2f} frames/s")
+            for entry in result.objects:
+                seen[entry.object_id] = seen.get(entry.object_id, 0) + int(entry.present)
+    for object_id, count in seen.items():
+        console.print(f"object {object_id}: present on {count} of {done} frames")
+    if not sinks:
+        console.print("nothing was written; give --video, --masks or --jsonl to keep results")
