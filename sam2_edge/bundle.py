@@ -18,7 +18,14 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sam2_edge.contract import Geometry, Graph, GraphSpec, TensorSpec, graph_specs
+from sam2_edge.contract import (
+    Geometry,
+    Graph,
+    GraphSpec,
+    MemoryRounding,
+    TensorSpec,
+    graph_specs,
+)
 from sam2_edge.errors import BundleError
 
 MANIFEST_FILE = "manifest.json"
@@ -76,7 +83,7 @@ class MemoryEntry(_Entry):
     pointers: int = Field(ge=2)
     channels: int = Field(ge=1)
     hidden: int = Field(ge=1)
-    rounding: Literal["none", "bfloat16"]
+    rounding: MemoryRounding
 
 
 class NormalisationEntry(_Entry):

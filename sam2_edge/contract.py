@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
+from typing import Literal
 
 MEMORY_STRIDE = 16
 """Pixels of the square model input per cell of the embedding (16 in SAM 2)."""
@@ -34,6 +35,14 @@ NO_OBJECT_LOGIT = -1024.0
 PARITY_TOLERANCE = {"fp32": 1e-3}
 """Largest absolute difference between a graph and its PyTorch module, by precision, relative to
 `max(1, largest magnitude in the output)`."""
+
+
+BFLOAT16_TOLERANCE = 1e-2
+"""The same for the mask logits of a whole loop whose memory is rounded to bfloat16: a value near
+the middle of two steps, 2**-7 of its size apart, may be rounded either way."""
+
+MemoryRounding = Literal["none", "bfloat16"]
+"""How the memory encoder rounds what is stored."""
 
 
 class Graph(str, Enum):

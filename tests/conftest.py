@@ -71,7 +71,15 @@ def small_model() -> Sam2VideoModel:
 
 @pytest.fixture(scope="session")
 def small_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Memory rounded to bfloat16, the default."""
     return export_bundle(loaded(small_model), tmp_path_factory.mktemp("bundles") / "small")
+
+
+@pytest.fixture(scope="session")
+def full_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Memory stored in full."""
+    target = tmp_path_factory.mktemp("bundles") / "full"
+    return export_bundle(loaded(small_model), target, memory_rounding="none")
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,1 @@
 """The command line: `sam2-edge`. One file per command, each a thin shell over a function."""
-
-from sam2_edge.cli.main import main
-
-__all__ = ["main"]

@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-from sam2_edge.contract import Graph
+from sam2_edge.contract import Graph, MemoryRounding
 from sam2_edge.errors import ExportError
 
 _STEPS = ("export", "structure", "numbers", "done")
@@ -26,6 +26,13 @@ _EXTRA = "export needs PyTorch and transformers; install them with: pip install 
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--image-size", type=int, default=1024, show_default=True, help="Model input, pixels.")
 @click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True)
+@click.option(
+    "--memory-rounding",
+    type=click.Choice(["bfloat16", "none"]),
+    default="bfloat16",
+    show_default=True,
+    help="How memory is stored: bfloat16 as in the published predictor, or in full.",
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
 @click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that exists.")
@@ -35,6 +42,7 @@ def export(
     output: Path,
     image_size: int,
     precision: str,
+    memory_rounding: MemoryRounding,
     checkpoint: Path | None,
     random_init: int | None,
     overwrite: bool,
@@ -74,6 +82,8 @@ def export(
             progress.start_task(tasks[graph])
             progress.update(tasks[graph], completed=_STEPS.index(step), step=_SHOWN[step])
 
-        bundle = export_bundle(loaded, output, overwrite=overwrite, progress=show)
+        bundle = export_bundle(
+            loaded, output, memory_rounding=memory_rounding, overwrite=overwrite, progress=show
+        )
     worst = max(max(entry.parity.values()) for entry in bundle.manifest.graphs.values())
     console.print(f"{output}: {len(bundle.manifest.graphs)} graphs, within {worst:.1e} of PyTorch")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import click
 from rich.console import Console
 from rich.table import Table
 
-from sam2_edge.bundle import Bundle, TensorEntry, load_bundle
+from sam2_edge.bundle import Bundle, load_bundle
+
+_Table = tuple[list[str], list[list[str]]]
+"""Column names and rows."""
 
 
 @click.command()
@@ -37,20 +39,36 @@ def _show(bundle: Bundle) -> None:
     }
     for name, value in facts.items():
         console.print(f"[bold]{name}[/]: {value}", highlight=False)
-    table = Table("graph", "backend", "MB", "inputs", "outputs", "against PyTorch")
-    for graph, entry in manifest.graphs.items():
+    for name, (columns, rows) in {
+        "graphs": _graph_table(bundle),
+        "tensors": _tensor_table(bundle),
+    }.items():
+        table = Table(*columns, title=name, title_justify="left")
+        for row in rows:
+            table.add_row(*row)
+        console.print(table)
+
+
+def _graph_table(bundle: Bundle) -> _Table:
+    columns = ["graph", "MB", "backend", "precision", "opset", "from PyTorch"]
+    rows = []
+    for graph, entry in bundle.manifest.graphs.items():
         size = sum((bundle.path / f.file).stat().st_size for f in (entry, *entry.data))
         worst = max(entry.parity.values(), default=0.0)
-        table.add_row(
-            graph.value,
-            f"{entry.backend}\n{entry.precision}, opset {entry.opset}",
-            f"{size / 1e6:.1f}",
-            _tensors(entry.inputs),
-            _tensors(entry.outputs),
-            f"{worst:.1e}",
+        opset = str(entry.opset)
+        megabytes = f"{size / 1e6:.1f}"
+        rows.append(
+            [graph.value, megabytes, entry.backend, entry.precision, opset, f"{worst:.1e}"]
         )
-    console.print(table)
+    return columns, rows
 
 
-def _tensors(entries: Sequence[TensorEntry]) -> str:
-    return "\n".join(f"{e.name} {e.dtype} {'x'.join(map(str, e.axes))}" for e in entries)
+def _tensor_table(bundle: Bundle) -> _Table:
+    columns = ["graph", "", "tensor", "dtype", "shape"]
+    rows = []
+    for graph, entry in bundle.manifest.graphs.items():
+        for kind, tensors in (("in", entry.inputs), ("out", entry.outputs)):
+            rows += [
+                [graph.value, kind, t.name, t.dtype, " x ".join(map(str, t.axes))] for t in tensors
+            ]
+    return columns, rows

@@ -23,7 +23,7 @@ from sam2_edge.bundle import (
     save_manifest,
     tensor_entries,
 )
-from sam2_edge.contract import Geometry, Graph, GraphSpec, graph_specs
+from sam2_edge.contract import Geometry, Graph, GraphSpec, MemoryRounding, graph_specs
 from sam2_edge.export.check import check_numbers, check_structure
 from sam2_edge.export.onnx_graph import OPSET, export_onnx
 from sam2_edge.models.checkpoints import LoadedModel
@@ -37,10 +37,13 @@ def export_bundle(
     loaded: LoadedModel,
     target: Path,
     *,
+    memory_rounding: MemoryRounding = "bfloat16",
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
     """Export a model as a bundle of fp32 ONNX graphs and return it, loaded.
+
+    memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
 
     Raises ExportError or BundleError; nothing is left at `target` then.
     """
@@ -49,16 +52,24 @@ def export_bundle(
     specs = graph_specs(geometry)
     report = progress or (lambda graph, step: None)
     with new_bundle_folder(target, overwrite=overwrite) as folder:
+        modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
+        rounded = memory_rounding == "bfloat16"
         graphs = {
-            graph: _export_graph(module, specs[graph], geometry, folder, report)
-            for graph, module in graph_modules(loaded.model).items()
+            graph: _export_graph(module, specs[graph], geometry, folder, report, rounded=rounded)
+            for graph, module in modules.items()
         }
-        save_manifest(folder, _manifest(loaded, geometry, graphs))
+        save_manifest(folder, _manifest(loaded, geometry, memory_rounding, graphs))
     return load_bundle(target)
 
 
 def _export_graph(
-    module: nn.Module, spec: GraphSpec, geometry: Geometry, folder: Path, report: ProgressCallback
+    module: nn.Module,
+    spec: GraphSpec,
+    geometry: Geometry,
+    folder: Path,
+    report: ProgressCallback,
+    *,
+    rounded: bool,
 ) -> GraphEntry:
     name = f"{spec.graph.value}.onnx"
     path = folder / name
@@ -67,7 +78,7 @@ def _export_graph(
     report(spec.graph, "structure")
     check_structure(path, spec)
     report(spec.graph, "numbers")
-    parity = check_numbers(path, module, spec, geometry, rounded=True)
+    parity = check_numbers(path, module, spec, geometry, rounded=rounded)
     data = [file_entry(folder, p.name) for p in sorted(folder.glob(f"{name}.data"))]
     report(spec.graph, "done")
     return GraphEntry(
@@ -82,7 +93,12 @@ def _export_graph(
     )
 
 
-def _manifest(loaded: LoadedModel, geometry: Geometry, graphs: dict[Graph, GraphEntry]) -> Manifest:
+def _manifest(
+    loaded: LoadedModel,
+    geometry: Geometry,
+    rounding: MemoryRounding,
+    graphs: dict[Graph, GraphEntry],
+) -> Manifest:
     return Manifest(
         format_version=FORMAT_VERSION,
         sam2_edge_version=version("sam2_edge"),
@@ -96,7 +112,7 @@ def _manifest(loaded: LoadedModel, geometry: Geometry, graphs: dict[Graph, Graph
             pointers=geometry.pointers,
             channels=geometry.memory_channels,
             hidden=geometry.hidden,
-            rounding="bfloat16",
+            rounding=rounding,
         ),
         graphs=graphs,
     )

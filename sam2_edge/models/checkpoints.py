@@ -188,8 +188,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"checkpoint {path} does not exist; check the path") from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"checkpoint {path} cannot be read as tensors: {str(error).splitlines()[0]}; give a "
-            "complete .pt file that holds only weights"
+            f"checkpoint {path} cannot be read as tensors ({_first_line(error)}); give a complete "
+            ".pt file that holds only weights"
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -197,6 +197,11 @@ def _read_state(path: Path) -> dict[str, Tensor]:
             f'checkpoint {path} holds no state dict; give a .pt file with tensors under "model"'
         )
     return state
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).splitlines()
+    return lines[0] if lines else type(error).__name__
 
 
 def _share_frequencies(model: Sam2VideoModel, info: dict[str, Any]) -> None:

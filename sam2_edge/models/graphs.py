@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2VideoModel
 
-from sam2_edge.contract import MASK_STRIDE, NO_OBJECT_LOGIT, Geometry, Graph
+from sam2_edge.contract import MASK_STRIDE, NO_OBJECT_LOGIT, Geometry, Graph, MemoryRounding
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
@@ -40,14 +40,16 @@ def geometry_of(model: Sam2VideoModel) -> Geometry:
     )
 
 
-def graph_modules(model: Sam2VideoModel) -> dict[Graph, nn.Module]:
+def graph_modules(
+    model: Sam2VideoModel, *, memory_rounding: MemoryRounding = "bfloat16"
+) -> dict[Graph, nn.Module]:
     """One module per graph of the contract, in evaluation mode if the model is."""
     modules: dict[Graph, nn.Module] = {
         Graph.IMAGE_ENCODER: ImageEncoder(model),
         Graph.MEMORY_ATTENTION: MemoryAttention(model),
         Graph.MASK_PROMPT: MaskPrompt(model),
         Graph.MASK_DECODER: MaskDecoder(model),
-        Graph.MEMORY_ENCODER: MemoryEncoder(model),
+        Graph.MEMORY_ENCODER: MemoryEncoder(model, rounding=memory_rounding),
     }
     for module in modules.values():
         module.train(model.training)
@@ -341,17 +343,18 @@ class MaskDecoder(nn.Module):
 class MemoryEncoder(nn.Module):
     """embedding, mask_logits, object_score, binarize -> memory.
 
-    Stored memory is rounded to bfloat16, as the reference does; the tensor stays float32.
+    rounding: "bfloat16" rounds what is stored as the published predictor does (the tensor stays
+    float32), "none" does not.
     """
 
-    def __init__(self, model: Sam2VideoModel, *, round_to_bfloat16: bool = True) -> None:
+    def __init__(self, model: Sam2VideoModel, *, rounding: MemoryRounding) -> None:
         super().__init__()
         self.encoder = model.memory_encoder
         self.scale = float(model.config.sigmoid_scale_for_mem_enc)
         self.bias = float(model.config.sigmoid_bias_for_mem_enc)
         self.absent = model.occlusion_spatial_embedding_parameter
         self.size = int(model.config.image_size)
-        self.round_to_bfloat16 = round_to_bfloat16
+        self.round_to_bfloat16 = rounding == "bfloat16"
 
     def forward(
         self, embedding: Tensor, mask_logits: Tensor, object_score: Tensor, binarize: Tensor

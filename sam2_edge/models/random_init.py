@@ -29,6 +29,9 @@ def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
                 _scale_weights(module)
             for name, parameter in model.named_parameters():
                 _wake(name, parameter)
+            # Points and image share their frequencies in SAM 2; transformers keeps them twice.
+            frequencies = model.prompt_encoder.shared_embedding.positional_embedding
+            model.shared_image_embedding.positional_embedding.copy_(frequencies)
     finally:
         torch.random.set_rng_state(state)
     return model

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +23,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
+from sam2_edge.contract import MemoryRounding
 from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD
 
 PREVIOUS_LOGIT_LIMIT = 32.0
@@ -50,10 +52,18 @@ class ReferenceTracker:
     """Runs a `Sam2VideoModel` frame by frame as a stream, keeping everything (for short clips).
 
     clip_frames: number of frames of the clip, or None for a stream of unknown length.
+    memory_rounding: "none" leaves out the published rounding of stored memory.
     """
 
-    def __init__(self, model: Sam2VideoModel, *, clip_frames: int | None = None) -> None:
+    def __init__(
+        self,
+        model: Sam2VideoModel,
+        *,
+        clip_frames: int | None = None,
+        memory_rounding: MemoryRounding = "bfloat16",
+    ) -> None:
         self._model = _as_published(model)
+        self._rounded = memory_rounding == "bfloat16"
         self._span = clip_frames
         self._sessions: dict[int, Sam2VideoInferenceSession] = {}
         self._image: Tensor | None = None
@@ -118,8 +128,11 @@ class ReferenceTracker:
                 self._model.config.max_object_pointers_in_encoder = min(allowed, self._span)
             # Handing the frame over makes transformers stream: the clip's length is not asked for.
             frame = session.get_frame(self._index)
+            if not self._rounded:
+                self._model._encode_new_memory = partial(_encode_in_full, self._model)
             self._model(inference_session=session, frame_idx=self._index, frame=frame)
         finally:
+            self._model.__dict__.pop("_encode_new_memory", None)
             self._model.config.max_object_pointers_in_encoder = allowed
         stored = session.output_dict_per_obj[0]
         prompted = self._index in stored["cond_frame_outputs"]
@@ -132,6 +145,26 @@ class ReferenceTracker:
             object_score=float(output["object_score_logits"]),
             iou=float(self._model.sam2_edge_last_iou),
         )
+
+
+def _encode_in_full(
+    model: Sam2VideoModel,
+    current_vision_feats: Tensor,
+    pred_masks_high_res: Tensor,
+    object_score_logits: Tensor,
+    is_mask_from_pts: bool,  # noqa: FBT001 # transformers' own signature
+) -> tuple[Tensor, Tensor]:
+    """`Sam2VideoModel._encode_new_memory` without the rounding to bfloat16."""
+    height, width = model.backbone_feature_sizes[-1]
+    features = current_vision_feats.permute(1, 2, 0).unflatten(2, (height, width))
+    mask = pred_masks_high_res.sigmoid()
+    if is_mask_from_pts:
+        mask = (pred_masks_high_res > 0).float()
+    mask = mask * model.config.sigmoid_scale_for_mem_enc + model.config.sigmoid_bias_for_mem_enc
+    memory, position = model.memory_encoder(features, mask)
+    if model.occlusion_spatial_embedding_parameter is not None and float(object_score_logits) <= 0:
+        memory = memory + model.occlusion_spatial_embedding_parameter[..., None, None]
+    return memory.flatten(2).permute(2, 0, 1), position.flatten(2).permute(2, 0, 1)
 
 
 def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
