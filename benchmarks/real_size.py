@@ -166,7 +166,9 @@ def _measured(name: str, run: str, source: Path | str, video: str, count: int, s
 
 def main() -> None:
     """Export, then compare or measure."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("video")
     parser.add_argument("--reference", choices=("transformers", "original"), default="transformers")
     parser.add_argument("--frames", type=int, default=20)

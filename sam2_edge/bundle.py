@@ -163,13 +163,13 @@ def new_bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path
 
     Raises BundleError if `target` exists, unless `overwrite` is set and it is a bundle.
     """
-    _check_target(target, overwrite)
+    check_new_bundle(target, overwrite=overwrite)
     target.parent.mkdir(parents=True, exist_ok=True)
     staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
     staging.chmod(0o755)
     try:
         yield staging
-        _check_target(target, overwrite)
+        check_new_bundle(target, overwrite=overwrite)
         if target.exists():
             # Renamed away first, so that a reader never sees a half-removed bundle.
             old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
@@ -184,7 +184,14 @@ def new_bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path
 
 def check_new_bundle(target: Path, *, overwrite: bool = False) -> None:
     """Raise BundleError unless a bundle may be written at `target`; for asking before long work."""
-    _check_target(target, overwrite)
+    if not target.exists() and not target.is_symlink():
+        return
+    if not overwrite:
+        raise BundleError(f"{target} exists; choose another folder or pass --overwrite")
+    if not (target / MANIFEST_FILE).is_file():
+        raise BundleError(
+            f"{target} exists and is not a bundle, so it is not overwritten; choose another folder"
+        )
 
 
 def file_entry(folder: Path, name: str) -> FileEntry:
@@ -204,17 +211,6 @@ def sha256_of(path: Path) -> str:
         while piece := file.read(1 << 20):
             digest.update(piece)
     return digest.hexdigest()
-
-
-def _check_target(target: Path, overwrite: bool) -> None:
-    if not target.exists() and not target.is_symlink():
-        return
-    if not overwrite:
-        raise BundleError(f"{target} exists; choose another folder or pass --overwrite")
-    if not (target / MANIFEST_FILE).is_file():
-        raise BundleError(
-            f"{target} exists and is not a bundle, so it is not overwritten; choose another folder"
-        )
 
 
 def _read_manifest(path: Path) -> Manifest:

@@ -135,7 +135,10 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
     def i32(name: str, *axes: Axis) -> TensorSpec:
         return TensorSpec(name, "int32", axes)
 
-    high_res = (f32("high_res_0", 1, c // 8, low, low), f32("high_res_1", 1, c // 4, low // 2, low // 2))
+    high_res = (
+        f32("high_res_0", 1, c // 8, low, low),
+        f32("high_res_1", 1, c // 4, low // 2, low // 2),
+    )
     embedding = f32("embedding", 1, c, h, h)
     conditioned = f32("conditioned", "B", c, h, h)
     mask_input = f32("mask_input", "B", 1, low, low)

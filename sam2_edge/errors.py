@@ -1,13 +1,13 @@
 """Errors that a user can act on: each message names the value, the limit and the remedy.
 
-    Sam2EdgeError
-    ├── BundleError       a bundle folder that cannot be used as it is
-    ├── CheckpointError   weights that do not fit a known model
-    ├── ExportError       a graph that could not be made or does not agree with PyTorch
-    ├── BackendError      a backend that is missing or cannot run a graph
-    ├── PromptError       a point, box or mask that cannot be used
-    ├── SourceError       a video or image that cannot be read
-    └── SinkError         a result that cannot be written
+Sam2EdgeError
+├── BundleError       a bundle folder that cannot be used as it is
+├── CheckpointError   weights that do not fit a known model
+├── ExportError       a graph that could not be made or does not agree with PyTorch
+├── BackendError      a backend that is missing or cannot run a graph
+├── PromptError       a point, box or mask that cannot be used
+├── SourceError       a video or image that cannot be read
+└── SinkError         a result that cannot be written
 """
 
 from __future__ import annotations

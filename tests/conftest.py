@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import pytest
 import torch
 from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
@@ -90,8 +91,6 @@ def clip() -> Clip:
 @pytest.fixture
 def clip_folder(clip: Clip, tmp_path: Path) -> Path:
     """The first six frames of the clip as PNG files 0.png to 5.png."""
-    import cv2
-
     folder = tmp_path / "frames"
     folder.mkdir()
     for index, frame in enumerate(clip.frames[:6]):

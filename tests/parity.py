@@ -87,9 +87,7 @@ class Pair:
         closest = float(np.abs(full_size(result.logits, (size, size))).min())
         assert closest > UNDECIDED, f"choose another prompt: a logit is {closest:.1e} from zero"
 
-    def _compare(
-        self, got: Sequence[ObjectResult], want: Mapping[int, ReferenceResult]
-    ) -> None:
+    def _compare(self, got: Sequence[ObjectResult], want: Mapping[int, ReferenceResult]) -> None:
         assert {r.object_id for r in got} == want.keys()
         for result in got:
             expected = want[result.object_id]
@@ -103,5 +101,7 @@ class Pair:
 
     def assert_says_something(self, least_share: float = 0.5) -> None:
         """Most masks are neither empty nor full and their logits vary, or parity proves nothing."""
-        telling = [r for r in self.seen if 0.02 < (r.logits > 0).mean() < 0.98 and r.logits.std() > 0.5]
+        telling = [
+            r for r in self.seen if 0.02 < (r.logits > 0).mean() < 0.98 and r.logits.std() > 0.5
+        ]
         assert len(telling) >= least_share * len(self.seen)

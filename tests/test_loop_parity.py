@@ -91,7 +91,10 @@ def test_refining_a_tracked_frame_is_as_in_pytorch(
 ) -> None:
     pair = Pair.of(bundle, small_model)
     for index, frame in enumerate(long_clip.frames):
-        pair.track(frame, [Prompt(1, points=[(34, 38)]), Prompt(2, box=(70, 70, 120, 120))] if index == 0 else [])
+        pair.track(
+            frame,
+            [Prompt(1, points=[(34, 38)]), Prompt(2, box=(70, 70, 120, 120))] if index == 0 else [],
+        )
         if index == 0:
             pair.prompt(Prompt(1, points=[(32, 38), (60, 60)], labels=[1, 0]))
         if index == 9:
@@ -109,7 +112,10 @@ def test_an_object_that_leaves_and_returns_is_judged_as_in_pytorch(
     frames = [*gone.frames[:16], *long_clip.frames[16:]]
     pair = Pair.of(bundle, small_model)
     for index, frame in enumerate(frames):
-        pair.track(frame, [Prompt(1, points=[(34, 38)]), Prompt(2, points=[(92, 75)])] if index == 0 else [])
+        pair.track(
+            frame,
+            [Prompt(1, points=[(34, 38)]), Prompt(2, points=[(92, 75)])] if index == 0 else [],
+        )
     present = [r.present for r in pair.seen]
     assert any(present)
     assert not all(present)

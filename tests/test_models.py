@@ -59,14 +59,26 @@ def test_an_original_checkpoint_loads_tensor_for_tensor(
     own = loaded.model.state_dict()
     assert (loaded.name, loaded.family) == (TINY, "sam2.1")
     assert len(loaded.sha256 or "") == 64
-    for ours, theirs in {
-        "no_object_pointer": "no_obj_ptr",
-        "vision_encoder.backbone.blocks.3.mlp.proj_out.weight": "image_encoder.trunk.blocks.3.mlp.layers.1.weight",
-        "mask_decoder.iou_prediction_head.layers.0.bias": "sam_mask_decoder.iou_prediction_head.layers.1.bias",
-        "mask_decoder.transformer.layers.1.mlp.proj_in.weight": "sam_mask_decoder.transformer.layers.1.mlp.layers.0.weight",
-        "memory_encoder.mask_downsampler.layers.3.layer_norm.weight": "memory_encoder.mask_downsampler.encoder.10.weight",
-        "memory_encoder.memory_fuser.layers.1.scale": "memory_encoder.fuser.layers.1.gamma",
-    }.items():
+    for ours, theirs in (
+        ("no_object_pointer", "no_obj_ptr"),
+        (
+            "vision_encoder.backbone.blocks.3.mlp.proj_out.weight",
+            "image_encoder.trunk.blocks.3.mlp.layers.1.weight",
+        ),
+        (
+            "mask_decoder.iou_prediction_head.layers.0.bias",
+            "sam_mask_decoder.iou_prediction_head.layers.1.bias",
+        ),
+        (
+            "mask_decoder.transformer.layers.1.mlp.proj_in.weight",
+            "sam_mask_decoder.transformer.layers.1.mlp.layers.0.weight",
+        ),
+        (
+            "memory_encoder.mask_downsampler.layers.3.layer_norm.weight",
+            "memory_encoder.mask_downsampler.encoder.10.weight",
+        ),
+        ("memory_encoder.memory_fuser.layers.1.scale", "memory_encoder.fuser.layers.1.gamma"),
+    ):
         assert torch.equal(own[ours], tiny_state[theirs])
     points = [tiny_state[f"sam_prompt_encoder.point_embeddings.{i}.weight"] for i in range(4)]
     assert torch.equal(own["prompt_encoder.point_embed.weight"], torch.cat(points))
@@ -142,9 +154,7 @@ def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
         load_model(str(tmp_path / "other.pt"), image_size=256)
 
 
-def test_a_folder_in_hugging_face_format_loads(
-    small_model: Sam2VideoModel, tmp_path: Path
-) -> None:
+def test_a_folder_in_hugging_face_format_loads(small_model: Sam2VideoModel, tmp_path: Path) -> None:
     small_model.save_pretrained(tmp_path / "tuned")
 
     loaded = load_model(str(tmp_path / "tuned"), image_size=128)

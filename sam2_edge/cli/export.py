@@ -24,7 +24,9 @@ _EXTRA = "export needs PyTorch and transformers; install them with: pip install 
 @click.command()
 @click.argument("model")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option("--image-size", type=int, default=1024, show_default=True, help="Model input, pixels.")
+@click.option(
+    "--image-size", type=int, default=1024, show_default=True, help="Model input, pixels."
+)
 @click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True)
 @click.option(
     "--memory-rounding",

@@ -33,8 +33,8 @@ def _show(bundle: Bundle) -> None:
         "model": f"{manifest.model.name} ({manifest.model.family}) from {manifest.model.source}",
         "weights sha256": manifest.model.sha256 or "random weights",
         "image size": f"{manifest.image_size} x {manifest.image_size} pixels",
-        "memory": f"{memory.slots} memories of {memory.channels} channels, {memory.pointers} object "
-        f"pointers of {memory.hidden}, rounding: {memory.rounding}",
+        "memory": f"{memory.slots} memories of {memory.channels} channels, {memory.pointers} "
+        f"object pointers of {memory.hidden}, rounding: {memory.rounding}",
         "made by": f"sam2_edge {manifest.sam2_edge_version}, format {manifest.format_version}",
     }
     for name, value in facts.items():
@@ -57,9 +57,7 @@ def _graph_table(bundle: Bundle) -> _Table:
         worst = max(entry.parity.values(), default=0.0)
         opset = str(entry.opset)
         megabytes = f"{size / 1e6:.1f}"
-        rows.append(
-            [graph.value, megabytes, entry.backend, entry.precision, opset, f"{worst:.1e}"]
-        )
+        rows.append([graph.value, megabytes, entry.backend, entry.precision, opset, f"{worst:.1e}"])
     return columns, rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import click
 
@@ -29,7 +29,9 @@ class PromptCommand(click.Command):
             values, _, order = self.make_parser(ctx).parse_args(args=list(args))
             queues = {name: list(values.get(name) or ()) for name in _PROMPT_OPTIONS}
             names = [p.name for p in order if p.name in queues]
-            ctx.meta["sam2_edge.prompts"] = [(n, queues[n].pop(0)) for n in names if n and queues[n]]
+            ctx.meta["sam2_edge.prompts"] = [
+                (n, queues[n].pop(0)) for n in names if n and queues[n]
+            ]
         return super().parse_args(ctx, args)
 
 
@@ -43,7 +45,9 @@ def prompt_options(function: _Function) -> _Function:
             help="A click in pixels; label 1 (default) is on the object, 0 is not. Repeatable.",
         ),
         click.option("--box", multiple=True, metavar="X1,Y1,X2,Y2", help="A box in pixels."),
-        click.option("--mask", multiple=True, metavar="FILE", help="A mask; nonzero is the object."),
+        click.option(
+            "--mask", multiple=True, metavar="FILE", help="A mask; nonzero is the object."
+        ),
         click.option(
             "--object",
             multiple=True,
@@ -75,15 +79,17 @@ def typed_prompts(ctx: click.Context) -> list[Prompt]:
 def _with(prompt: Prompt, name: str, value: str) -> Prompt:
     if name == "mask":
         if prompt.mask is not None:
-            raise click.BadParameter(f"two masks for object {prompt.object_id}", param_hint="--mask")
+            raise click.BadParameter(
+                f"two masks for object {prompt.object_id}", param_hint="--mask"
+            )
         return replace(prompt, mask=read_mask(value))
     if name == "box":
         if prompt.box is not None:
             raise click.BadParameter(f"two boxes for object {prompt.object_id}", param_hint="--box")
         return replace(prompt, box=_numbers(value, (4,), "--box", "X1,Y1,X2,Y2"))
     x, y, label = (*_numbers(value, (2, 3), "--point", "X,Y or X,Y,LABEL"), 1.0)[:3]
-    points, labels = list(prompt.points or ()), list(prompt.labels or ())  # type: ignore[arg-type] # built here, as lists
-    return replace(prompt, points=[*points, (x, y)], labels=[*labels, label])
+    points, labels = cast("list[Any]", prompt.points), cast("list[Any]", prompt.labels)
+    return replace(prompt, points=[*(points or ()), (x, y)], labels=[*(labels or ()), label])
 
 
 def _numbers(text: str, counts: tuple[int, ...], option: str, form: str) -> list[float]:
@@ -100,4 +106,6 @@ def _object_id(text: str) -> int:
     try:
         return int(text)
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a whole number", param_hint="--object") from error
+        raise click.BadParameter(
+            f"{text!r} is not a whole number", param_hint="--object"
+        ) from error

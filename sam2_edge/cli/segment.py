@@ -33,6 +33,7 @@ from sam2_edge.runtime.sources import read_image
 @click.pass_context
 def segment(
     ctx: click.Context,
+    /,
     *,
     image: Path,
     bundle: Path,

@@ -26,7 +26,9 @@ from sam2_edge.runtime.tracker import VideoTracker
     type=click.Path(path_type=Path),
     help="JSON list of prompts with frame numbers, instead of the options above.",
 )
-@click.option("--frames", metavar="A:B", help="Frames A up to but without B; either may be left out.")
+@click.option(
+    "--frames", metavar="A:B", help="Frames A up to but without B; either may be left out."
+)
 @click.option("--video", type=click.Path(path_type=Path), help="Write the overlay here (.mp4).")
 @click.option("--masks", type=click.Path(path_type=Path), help="Write indexed PNG masks here.")
 @click.option("--jsonl", type=click.Path(path_type=Path), help="Write JSON lines here.")
@@ -35,6 +37,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 @click.pass_context
 def track(
     ctx: click.Context,
+    /,
     *,
     source: Path,
     bundle: Path,

@@ -78,7 +78,11 @@ def check_numbers(
 
 
 def _compare(
-    graph: Graph, output: TensorSpec, got: NDArray[np.generic], want: NDArray[np.generic], step: float
+    graph: Graph,
+    output: TensorSpec,
+    got: NDArray[np.generic],
+    want: NDArray[np.generic],
+    step: float,
 ) -> float:
     """Largest absolute difference, checked against the tolerance."""
     reference = want.astype(np.float64)

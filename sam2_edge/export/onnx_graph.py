@@ -60,7 +60,9 @@ def export_onnx(module: nn.Module, spec: GraphSpec, path: Path) -> None:
     onnxscript.optimizer.optimize(
         program.model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT
     )
-    weights = sum(v.const_value.nbytes for v in program.model.graph.initializers.values() if v.const_value)
+    weights = sum(
+        v.const_value.nbytes for v in program.model.graph.initializers.values() if v.const_value
+    )
     program.save(path, external_data=weights > PROTOBUF_LIMIT)
     _strip_traces(path)
 

@@ -50,7 +50,7 @@ def export_bundle(
     check_new_bundle(target, overwrite=overwrite)
     geometry = geometry_of(loaded.model)
     specs = graph_specs(geometry)
-    report = progress or (lambda graph, step: None)
+    report = progress or _no_progress
     with new_bundle_folder(target, overwrite=overwrite) as folder:
         modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
         rounded = memory_rounding == "bfloat16"
@@ -60,6 +60,10 @@ def export_bundle(
         }
         save_manifest(folder, _manifest(loaded, geometry, memory_rounding, graphs))
     return load_bundle(target)
+
+
+def _no_progress(_graph: Graph, _step: str) -> None:
+    """For callers that do not watch."""
 
 
 def _export_graph(

@@ -1,0 +1,1 @@
+"""The PyTorch side: variants, checkpoints, and the graphs as modules."""

@@ -90,7 +90,8 @@ def load_folder(
     weights = sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise CheckpointError(
-            f"{folder} holds no config.json with *.safetensors; give a folder in Hugging Face format"
+            f"{folder} holds no config.json with *.safetensors; give a folder in Hugging "
+            "Face format"
         )
     try:
         config = at_image_size(Sam2VideoConfig.from_pretrained(folder), image_size)
@@ -104,7 +105,9 @@ def load_folder(
             ignore_mismatched_sizes=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(f"{folder} could not be loaded as a SAM 2 video model: {error}") from error
+        raise CheckpointError(
+            f"{folder} could not be loaded as a SAM 2 video model: {error}"
+        ) from error
     _share_frequencies(model, info)
     _refuse(
         str(folder),
@@ -114,7 +117,9 @@ def load_folder(
     )
     family = "sam2.1" if config.enable_occlusion_spatial_embedding else "sam2"
     digest = _digest(weights)
-    return LoadedModel(model.eval(), name or folder.resolve().name, family, source or str(folder), digest)
+    return LoadedModel(
+        model.eval(), name or folder.resolve().name, family, source or str(folder), digest
+    )
 
 
 def load_original(path: Path, *, image_size: int, expected: Variant | None = None) -> LoadedModel:
@@ -125,7 +130,7 @@ def load_original(path: Path, *, image_size: int, expected: Variant | None = Non
         raise CheckpointError(
             f"{path} holds {variant.name}, not {expected.name}; name the model {variant.name}"
         )
-    model = _empty_model(variant_config(variant, image_size))
+    model = Sam2VideoModel(variant_config(variant, image_size))
     load_strictly(model, from_original(state), str(path))
     return LoadedModel(model.eval(), variant.name, variant.family, str(path), _digest([path]))
 
@@ -147,17 +152,8 @@ def load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: st
 
 
 def _load_random(variant: Variant, seed: int, image_size: int) -> LoadedModel:
-    config = variant_config(variant, image_size)
-    config._attn_implementation = "eager"
-    return LoadedModel(
-        random_model(config, seed), variant.name, variant.family, f"random seed {seed}", None
-    )
-
-
-def _empty_model(config: Sam2VideoConfig) -> Sam2VideoModel:
-    # Eager attention exports as two products and a softmax, whatever the PyTorch version.
-    config._attn_implementation = "eager"
-    return Sam2VideoModel(config)
+    model = random_model(variant_config(variant, image_size), seed)
+    return LoadedModel(model, variant.name, variant.family, f"random seed {seed}", None)
 
 
 def _required(variant: Variant | None, name: str) -> Variant:

@@ -9,6 +9,7 @@ only there, `embedding` may have B rows of its own instead of one.
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,10 @@ def graph_modules(
 class ImageEncoder(nn.Module):
     """image uint8 [1,S,S,3] RGB -> high_res_0, high_res_1, embedding, unconditioned."""
 
+    mean: Tensor
+    std: Tensor
+    position: Tensor
+
     def __init__(self, model: Sam2VideoModel) -> None:
         super().__init__()
         self.backbone = model.vision_encoder.backbone
@@ -69,7 +74,9 @@ class ImageEncoder(nn.Module):
         self.levels = model.config.vision_config.num_feature_levels
         self.register_buffer("mean", 255.0 * torch.tensor(IMAGE_MEAN), persistent=False)
         self.register_buffer("std", 255.0 * torch.tensor(IMAGE_STD), persistent=False)
-        self.register_buffer("position", self._position(int(model.config.image_size)), persistent=False)
+        self.register_buffer(
+            "position", self._position(int(model.config.image_size)), persistent=False
+        )
 
     @torch.no_grad()
     def _position(self, image_size: int) -> Tensor:
@@ -85,6 +92,7 @@ class ImageEncoder(nn.Module):
         return (spread + window.tile(1, 1, tiles, tiles)).permute(0, 2, 3, 1).contiguous()
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Features of one image; shapes as in the contract."""
         pixels = ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)
         hidden = self.backbone.patch_embed(pixels) + self.position
         stages = []
@@ -107,6 +115,13 @@ class MemoryAttention(nn.Module):
     nothing is tiled along the keys.
     """
 
+    embedding_position: Tensor
+    memory_position: Tensor
+    halves: Tensor
+    age_divisor: Tensor
+    cosine: Tensor
+    sine: Tensor
+
     def __init__(self, model: Sam2VideoModel) -> None:
         super().__init__()
         config = model.config
@@ -123,10 +138,14 @@ class MemoryAttention(nn.Module):
         side = geometry.embedding_size
         hidden_grid = torch.zeros(1, geometry.hidden, side, side)
         sine = model.vision_encoder.neck.position_encoding
-        self.register_buffer("embedding_position", _flat(sine_grid(sine, hidden_grid)), persistent=False)
+        self.register_buffer(
+            "embedding_position", _flat(sine_grid(sine, hidden_grid)), persistent=False
+        )
         memory_grid = torch.zeros(1, geometry.memory_channels, side, side)
         sine = model.memory_encoder.position_encoding
-        self.register_buffer("memory_position", _flat(sine_grid(sine, memory_grid)), persistent=False)
+        self.register_buffer(
+            "memory_position", _flat(sine_grid(sine, memory_grid)), persistent=False
+        )
         self._rotary(model.memory_attention, side)
         pairs = torch.arange(geometry.hidden).reshape(-1, 2)
         self.register_buffer("halves", pairs.T.reshape(-1).contiguous(), persistent=False)
@@ -135,19 +154,23 @@ class MemoryAttention(nn.Module):
         self.register_buffer("age_divisor", divisor, persistent=False)
 
     @torch.no_grad()
-    def _rotary(self, attention: nn.Module, side: int) -> None:
+    def _rotary(self, attention: Any, side: int) -> None:
         """Cosine and sine [h*w, C/2] of the axial rotary encoding of a side x side grid."""
         y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
         frequency = attention.rotary_emb.inv_freq
-        angle = torch.cat(
-            [x.reshape(-1, 1) * frequency, y.reshape(-1, 1) * frequency], dim=-1
-        )
+        angle = torch.cat([x.reshape(-1, 1) * frequency, y.reshape(-1, 1) * frequency], dim=-1)
         self.register_buffer("cosine", angle.cos(), persistent=False)
         self.register_buffer("sine", angle.sin(), persistent=False)
 
     def forward(
-        self, embedding: Tensor, memory: Tensor, memory_age: Tensor, pointers: Tensor, pointer_age: Tensor
+        self,
+        embedding: Tensor,
+        memory: Tensor,
+        memory_age: Tensor,
+        pointers: Tensor,
+        pointer_age: Tensor,
     ) -> Tensor:
+        """The embedding conditioned on memory, for B objects."""
         slots, objects, channels = memory.shape[:3]
         side = embedding.shape[-1]
         tokens = memory.permute(1, 0, 3, 4, 2).reshape(objects, slots, side * side, channels)
@@ -170,7 +193,9 @@ class MemoryAttention(nn.Module):
         hidden = self.norm(hidden).transpose(1, 2)
         return hidden.reshape(objects, -1, side, side)
 
-    def _pointer_tokens(self, pointers: Tensor, age: Tensor, channels: int) -> tuple[Tensor, Tensor]:
+    def _pointer_tokens(
+        self, pointers: Tensor, age: Tensor, channels: int
+    ) -> tuple[Tensor, Tensor]:
         """Pointers [P,B,C] as tokens [B,P*C/m,m] without and with their age's encoding."""
         count, objects, hidden = pointers.shape
         splits = hidden // channels
@@ -192,13 +217,13 @@ class MemoryAttention(nn.Module):
         cosine, sine = self.cosine, self.sine
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
-    def _self_attention(self, attention: nn.Module, x: Tensor) -> Tensor:
+    def _self_attention(self, attention: Any, x: Tensor) -> Tensor:
         query = self._rotate(self._project(attention.q_proj, x))
         key = self._rotate(self._project(attention.k_proj, x))
         return attention.o_proj(_attend(query, key, attention.v_proj(x), attention.scaling))
 
     def _cross_attention(
-        self, attention: nn.Module, x: Tensor, keyed: Tensor, pointer_keyed: Tensor, values: Tensor
+        self, attention: Any, x: Tensor, keyed: Tensor, pointer_keyed: Tensor, values: Tensor
     ) -> Tensor:
         query = self._rotate(self._project(attention.q_proj, x))
         memory_key = self._rotate(self._project(attention.k_proj, keyed)).flatten(1, 2)
@@ -214,6 +239,9 @@ class MaskPrompt(nn.Module):
     of 8 taps, renormalised at the border (Resize with antialias is not to be had everywhere).
     """
 
+    taps: Tensor
+    weight_sum: Tensor
+
     def __init__(self, model: Sam2VideoModel) -> None:
         super().__init__()
         self.downsample = model.mask_downsample
@@ -227,6 +255,7 @@ class MaskPrompt(nn.Module):
         return F.conv2d(mask, self.taps, stride=MASK_STRIDE, padding=2)
 
     def forward(self, mask: Tensor) -> tuple[Tensor, Tensor]:
+        """The mask as the decoder sees it, and as logits."""
         logits = self._reduce(mask * MASK_PROMPT_SCALE + MASK_PROMPT_BIAS) / self.weight_sum
         return self.downsample(mask), logits
 
@@ -239,6 +268,8 @@ class MaskDecoder(nn.Module):
     by predicted IoU; otherwise mask 0 is taken, or the best of the others where mask 0 is not
     stable ("dynamic multimask"), while its pointer stays that of mask 0.
     """
+
+    image_position: Tensor
 
     def __init__(self, model: Sam2VideoModel) -> None:
         super().__init__()
@@ -261,6 +292,7 @@ class MaskDecoder(nn.Module):
         has_mask: Tensor,
         multimask: Tensor,
     ) -> tuple[Tensor, ...]:
+        """All outputs of the contract, in its order."""
         dense = torch.where(
             has_mask[:, None, None, None] > 0,
             self.prompts.mask_embed(mask_input),
@@ -321,7 +353,8 @@ class MaskDecoder(nn.Module):
         hidden = decoder.upscale_conv2(decoder.activation(hidden)) + fine
         hidden = decoder.activation(hidden)
         kernels = torch.stack(
-            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)], dim=1
+            [mlp(mask_tokens[:, i]) for i, mlp in enumerate(decoder.output_hypernetworks_mlps)],
+            dim=1,
         )
         return (kernels @ hidden.flatten(2)).unflatten(2, hidden.shape[-2:])
 
@@ -359,6 +392,7 @@ class MemoryEncoder(nn.Module):
     def forward(
         self, embedding: Tensor, mask_logits: Tensor, object_score: Tensor, binarize: Tensor
     ) -> Tensor:
+        """Memory [B,m,h,w] of a frame for B objects."""
         logits = F.interpolate(
             mask_logits, size=(self.size, self.size), mode="bilinear", align_corners=False
         )

@@ -1,4 +1,4 @@
-"""Names of the tensors in Meta's original checkpoints, mapped onto transformers' `Sam2VideoModel`."""
+"""Names of the tensors in Meta's original checkpoints, mapped onto transformers' names."""
 
 from __future__ import annotations
 
@@ -24,7 +24,10 @@ _RENAMES = tuple(
         (r"^image_encoder\.neck\.convs\.(\d+)\.conv\.", r"vision_encoder.neck.convs.\1."),
         (r"\.patch_embed\.proj\.", ".patch_embed.projection."),
         (r"^sam_prompt_encoder\.", "prompt_encoder."),
-        (r"\.pe_layer\.positional_encoding_gaussian_matrix$", ".shared_embedding.positional_embedding"),
+        (
+            r"\.pe_layer\.positional_encoding_gaussian_matrix$",
+            ".shared_embedding.positional_embedding",
+        ),
         (r"\.mask_downscaling\.0\.", ".mask_embed.conv1."),
         (r"\.mask_downscaling\.1\.", ".mask_embed.layer_norm1."),
         (r"\.mask_downscaling\.3\.", ".mask_embed.conv2."),

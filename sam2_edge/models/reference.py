@@ -31,7 +31,7 @@ PREVIOUS_LOGIT_LIMIT = 32.0
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrompt:
-    """coords [N,2] float, pixels of the S x S input, box corners first; labels [N]; or mask [S,S]."""
+    """coords [N,2] float, pixels of the S x S input, box corners first; labels [N]; mask [S,S]."""
 
     coords: Tensor | None = None
     labels: Tensor | None = None
@@ -117,7 +117,10 @@ class ReferenceTracker:
         else:
             assert prompt.coords is not None
             assert prompt.labels is not None
-            points = {"point_coords": prompt.coords[None, None], "point_labels": prompt.labels[None, None]}
+            points = {
+                "point_coords": prompt.coords[None, None],
+                "point_labels": prompt.labels[None, None],
+            }
             session.add_point_inputs(0, self._index, points)
         session.obj_with_new_inputs.append(object_id)
 
@@ -156,7 +159,8 @@ def _encode_in_full(
 ) -> tuple[Tensor, Tensor]:
     """`Sam2VideoModel._encode_new_memory` without the rounding to bfloat16."""
     height, width = model.backbone_feature_sizes[-1]
-    features = current_vision_feats.permute(1, 2, 0).unflatten(2, (height, width))
+    features = current_vision_feats.permute(1, 2, 0)
+    features = features.reshape(*features.shape[:2], height, width)
     mask = pred_masks_high_res.sigmoid()
     if is_mask_from_pts:
         mask = (pred_masks_high_res > 0).float()
@@ -177,7 +181,9 @@ def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
         model._use_mask_as_output,
     )
 
-    def run_with_previous(*, inference_session: Any, frame_idx: int, obj_idx: int, **rest: Any) -> Any:
+    def run_with_previous(
+        *, inference_session: Any, frame_idx: int, obj_idx: int, **rest: Any
+    ) -> Any:
         if rest["point_inputs"] is not None:
             for stored in inference_session.output_dict_per_obj[obj_idx].values():
                 if frame_idx in stored:

@@ -89,6 +89,8 @@ def variant_config(variant: Variant, image_size: int = DEFAULT_IMAGE_SIZE) -> Sa
         enable_occlusion_spatial_embedding=published_21,
         enable_temporal_pos_encoding_for_object_pointers=published_21,
     )
+    # Eager attention exports as two products and a softmax, whatever the PyTorch version.
+    config._attn_implementation = "eager"  # noqa: SLF001 # transformers has no public setter for it
     return at_image_size(config, image_size)
 
 
@@ -133,6 +135,6 @@ def recognise_variant(shapes: Mapping[str, Sequence[int]]) -> Variant:
             return Variant("sam2.1" if "no_obj_embed_spatial" in shapes else "sam2", size)
     known = "; ".join(f"{n}: {sum(h.blocks)} of width {h.width}" for n, h in HIERA.items())
     raise CheckpointError(
-        f"these weights have {len(blocks)} image encoder blocks of width {width}, which is no SAM 2 "
-        f"model ({known}); give a SAM 2 or SAM 2.1 checkpoint"
+        f"these weights have {len(blocks)} image encoder blocks of width {width}, which is no "
+        f"SAM 2 model ({known}); give a SAM 2 or SAM 2.1 checkpoint"
     )

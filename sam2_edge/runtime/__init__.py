@@ -1,0 +1,1 @@
+"""The torch-free runtime: what is installed on a device."""

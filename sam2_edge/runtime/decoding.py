@@ -89,9 +89,7 @@ class Decoder:
         }
         return self._backend.run(Graph.MASK_DECODER, inputs)
 
-    def track(
-        self, features: Features, conditioned: Tensor, object_ids: Sequence[int]
-    ) -> Decoded:
+    def track(self, features: Features, conditioned: Tensor, object_ids: Sequence[int]) -> Decoded:
         """Objects that nobody prompts on this frame: the best of three masks by predicted IoU."""
         outputs = self.run(features, conditioned, NO_POINTS, multimask=True)
         return _decoded(outputs, object_ids, prompted=False, by_user=False)

@@ -102,8 +102,8 @@ def _points(
     for x, y in coords:
         if not (0 <= x < width and 0 <= y < height):
             raise PromptError(
-                f"point {x:g},{y:g} is outside the frame; x goes from 0 to {width - 1}, y from 0 to "
-                f"{height - 1}"
+                f"point {x:g},{y:g} is outside the frame; x goes from 0 to {width - 1}, y "
+                f"from 0 to {height - 1}"
             )
     given = np.ones(len(coords)) if labels is None else _numbers(labels, "labels")
     if given.shape != (len(coords),):
@@ -125,7 +125,9 @@ def _box_points(
     height, width = frame_size
     text = ",".join(f"{v:g}" for v in values)
     if not (x1 < x2 and y1 < y2):
-        raise PromptError(f"box {text} is empty; x1,y1 is the top left corner, x2,y2 the bottom right")
+        raise PromptError(
+            f"box {text} is empty; x1,y1 is the top left corner, x2,y2 the bottom right"
+        )
     if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
         raise PromptError(
             f"box {text} is outside the frame; x goes from 0 to {width}, y from 0 to {height}"
@@ -140,7 +142,8 @@ def _model_mask(
     given = np.asarray(mask)
     if given.shape != frame_size:
         raise PromptError(
-            f"a mask of shape {given.shape} for a frame of {frame_size}; give [H, W] of the frame's size"
+            f"a mask of shape {given.shape} for a frame of {frame_size}; give [H, W] of the "
+            "frame's size"
         )
     binary = (given != 0).astype(np.float32)
     if not binary.any():
@@ -198,8 +201,8 @@ def prompts_by_object(prompts: Sequence[Prompt]) -> dict[int, Prompt]:
     for prompt in prompts:
         if prompt.object_id in found:
             raise PromptError(
-                f"object {prompt.object_id} is prompted twice on one frame; give its points and box "
-                "in one prompt"
+                f"object {prompt.object_id} is prompted twice on one frame; give its points and "
+                "box in one prompt"
             )
         found[prompt.object_id] = prompt
     return found

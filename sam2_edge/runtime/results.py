@@ -156,9 +156,7 @@ def decode_rle(rle: Rle) -> NDArray[np.bool_]:
 
 def mask_polygons(mask: NDArray[np.bool_], tolerance_px: float) -> list[NDArray[np.int32]]:
     """Outer contours [K,2] of a mask [H,W]; holes are left out, as in COCO's polygons."""
-    contours, _ = cv2.findContours(
-        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
-    )
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     simplified = (cv2.approxPolyDP(c, tolerance_px, closed=True) for c in contours)
     polygons = [cast("NDArray[np.int32]", c.reshape(-1, 2).astype(np.int32)) for c in simplified]
     return [p for p in polygons if len(p) >= 3]

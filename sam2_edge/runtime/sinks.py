@@ -7,10 +7,9 @@ happens in between.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import cv2
 import numpy as np
@@ -18,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_edge.errors import SinkError
+from sam2_edge.runtime.frames import Frame
 from sam2_edge.runtime.overlay import draw, palette
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sources import SourceFrame
@@ -65,12 +65,12 @@ class OverlayVideo:
                 raise SinkError(f"{self._path} cannot be opened for writing; check the folder")
         if shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES:
             raise SinkError(
-                f"{self._path}: less than {MIN_FREE_BYTES >> 20} MB are free on the disk; the video "
-                "ends here. Free some space or write elsewhere"
+                f"{self._path}: less than {MIN_FREE_BYTES >> 20} MB are free on the disk; the "
+                "video ends here. Free some space or write elsewhere"
             )
         canvas = draw(frame.picture, result)
         if (width, height) != self._size:
-            canvas = cv2.resize(canvas, self._size)
+            canvas = cast("Frame", cv2.resize(canvas, self._size))
         self._writer.write(canvas)
 
     def close(self) -> None:
@@ -124,8 +124,8 @@ class JsonLines:
                     raise OSError(f"{written} of {len(line)} bytes written")
             except OSError as error:
                 raise SinkError(
-                    f"{self._path} cannot be written at frame {frame.index}: {error}; the lines before "
-                    "it are whole"
+                    f"{self._path} cannot be written at frame {frame.index}: {error}; the lines "
+                    "before it are whole"
                 ) from error
             self._length += len(line)
 
@@ -172,7 +172,7 @@ def _write_atomically(path: Path, image: Image.Image) -> None:
     temporary = path.with_name(f".{path.name}.part{path.suffix}")
     try:
         image.save(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
     except (OSError, ValueError) as error:
         temporary.unlink(missing_ok=True)
         raise SinkError(f"{path} cannot be written: {error}; files before it are whole") from error

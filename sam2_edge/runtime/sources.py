@@ -164,8 +164,8 @@ def read_image(path: Path) -> Frame:
         raise SourceError(f"{path} cannot be decoded as an image; remove or repair it")
     if picture.dtype != "uint8":
         raise SourceError(
-            f"{path} has {picture.dtype} pixels; convert it to 8 bits, with the window of values that "
-            "shows what you want to segment"
+            f"{path} has {picture.dtype} pixels; convert it to 8 bits, with the window of values "
+            "that shows what you want to segment"
         )
     return cast("Frame", picture)
 

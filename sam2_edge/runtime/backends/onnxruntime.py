@@ -74,6 +74,6 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
     except _RUN_ERRORS as error:
         raise BackendError(
-            f"{path} cannot be opened by ONNX Runtime {ort.__version__}: {error}; export the bundle "
-            "again or update onnxruntime"
+            f"{path} cannot be opened by ONNX Runtime {ort.__version__}: {error}; export the "
+            "bundle again or update onnxruntime"
         ) from error
