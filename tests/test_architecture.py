@@ -1,0 +1,71 @@
+"""The layers hold, the runtime stays free of torch, and the public face is what it says."""
+
+from __future__ import annotations
+
+import pkgutil
+import subprocess
+import sys
+from pathlib import Path
+
+import sam2_edge
+from sam2_edge import Bundle
+
+ROOT = Path(__file__).parent.parent
+HEAVY = ("torch", "transformers", "onnx", "onnxscript", "huggingface_hub", "safetensors")
+FREE = ("sam2_edge.runtime", "sam2_edge.cli", "sam2_edge.bundle", "sam2_edge.contract")
+
+
+def python(code: str) -> None:
+    """Run code in a fresh interpreter in which the heavy packages cannot be imported."""
+    block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
+    done = subprocess.run(
+        [sys.executable, "-c", block + code], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_imports_flow_down() -> None:
+    lint = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([lint], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_runtime_and_the_command_line_import_without_torch() -> None:
+    names = [m.name for m in pkgutil.walk_packages(sam2_edge.__path__, "sam2_edge.")]
+    free = [n for n in names if n.startswith(FREE)]
+    assert len(free) > 20
+    python("import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in free))
+
+
+def test_tracking_works_without_torch(small_bundle: Bundle) -> None:
+    python(
+        "import numpy as np, sam2_edge\n"
+        f"tracker = sam2_edge.VideoTracker({str(small_bundle.path)!r})\n"
+        "frame = np.zeros((64, 64, 3), np.uint8)\n"
+        "tracker.track(frame, [sam2_edge.Prompt(1, points=[(5, 5)])])\n"
+        "assert tracker.track(frame)[1].mask.shape == (64, 64)\n"
+    )
+
+
+def test_export_without_its_extra_names_the_extra(tmp_path: Path) -> None:
+    python(
+        f"import sys; sys.argv = ['sam2-edge', 'export', 'x', '--output', {str(tmp_path / 'o')!r}]\n"
+        "import contextlib, io\n"
+        "from sam2_edge.cli.main import main\n"
+        "shown = io.StringIO()\n"
+        "try:\n"
+        "    with contextlib.redirect_stderr(shown): main()\n"
+        "except SystemExit as done: assert done.code == 1\n"
+        "assert \"pip install 'sam2_edge[export]'\" in shown.getvalue()\n"
+    )
+
+
+def test_the_public_face_is_sorted_and_exists() -> None:
+    assert sam2_edge.__all__ == sorted(sam2_edge.__all__)
+    assert all(hasattr(sam2_edge, name) for name in sam2_edge.__all__)
+
+
+def test_the_links_at_the_root_point_at_the_subpackages() -> None:
+    for name in ("export", "runtime", "models"):
+        assert (ROOT / name).is_symlink()
+        assert (ROOT / name).resolve() == ROOT / "sam2_edge" / name

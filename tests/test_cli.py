@@ -1,0 +1,227 @@
+"""The commands as a user types them."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_edge import Bundle
+from sam2_edge.cli.main import main
+from tests.clips import Clip
+
+SCRIPT = Path(sys.executable).parent / "sam2-edge"
+
+
+@pytest.fixture
+def bundle(small_bundle: Bundle) -> str:
+    return str(small_bundle.path)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
+    """The exit code of the command line in this process."""
+    monkeypatch.setattr(sys, "argv", ["sam2-edge", *map(str, arguments)])
+    with pytest.raises(SystemExit) as done:
+        main()
+    return int(done.value.code or 0)
+
+
+def test_track_writes_masks_lines_and_video(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    outputs = [tmp_path / "o.mp4", tmp_path / "masks", tmp_path / "o.jsonl"]
+    options = ["--video", outputs[0], "--masks", outputs[1], "--jsonl", outputs[2]]
+    prompts = ["--object", 4, "--point", "34,38", "--point", "90,90,0"]
+    more = ["--object", 9, "--box", "70,70,120,120"]
+
+    code = run(monkeypatch, "track", clip_folder, "--bundle", bundle, *prompts, *more, *options)
+
+    lines = [json.loads(line) for line in outputs[2].read_text().splitlines()]
+    assert code == 0
+    assert [(r["frame"], r["object"]) for r in lines] == [(f, o) for f in range(6) for o in (4, 9)]
+    assert sorted(p.name for p in outputs[1].iterdir()) == [f"{i}.png" for i in range(6)]
+    values = set(np.unique(np.asarray(Image.open(outputs[1] / "0.png"))))
+    assert values <= {0, 4, 9}
+    assert len(values) > 1
+    assert cv2.VideoCapture(str(outputs[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+
+
+def test_prompts_belong_to_the_object_before_them(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    def lines(name: str, *prompts: str) -> list[object]:
+        path = tmp_path / name
+        common = ["track", clip_folder, "--bundle", bundle, "--frames", "0:1", "--jsonl", path]
+        assert run(monkeypatch, *common, *prompts) == 0
+        records = [json.loads(line) for line in path.read_text().splitlines()]
+        return sorted((r["object"], r["rle"]["counts"]) for r in records)
+
+    a, b = "34,38", "92,75"
+    first = lines("1", "--object", "1", "--point", a, "--object", "2", "--point", b)
+    swapped = lines("2", "--object", "2", "--point", b, "--object", "1", "--point", a)
+    other = lines("3", "--object", "1", "--point", b, "--object", "2", "--point", a)
+    single = lines("4", "--point", a)
+    assert first == swapped != other
+    assert single == [first[0]]
+
+
+def test_a_prompts_file_and_a_range_use_the_numbers_of_the_source(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    entries = [{"frame": 3, "object": 2, "points": [[34, 38]]}]
+    (tmp_path / "p.json").write_text(json.dumps(entries))
+    options = ["--prompts", tmp_path / "p.json", "--frames", "2:5", "--jsonl", tmp_path / "o"]
+
+    assert run(monkeypatch, "track", clip_folder, "--bundle", bundle, *options) == 0
+
+    lines = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
+    assert [(r["frame"], r["object"]) for r in lines] == [(3, 2), (4, 2)]
+
+
+def test_a_mask_file_prompts(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip: Clip, clip_folder: Path, tmp_path: Path
+) -> None:
+    cv2.imwrite(str(tmp_path / "disc.png"), (clip.masks[0] == 1).astype(np.uint8) * 255)
+    options = ["--mask", tmp_path / "disc.png", "--masks", tmp_path / "out", "--frames", "0:1"]
+
+    assert run(monkeypatch, "track", clip_folder, "--bundle", bundle, *options) == 0
+
+    got = np.asarray(Image.open(tmp_path / "out" / "0.png")) == 1
+    disc = clip.masks[0] == 1
+    assert (got & disc).sum() / (got | disc).sum() > 0.9
+
+
+def test_segment_writes_masks_overlay_and_json(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    options = ["--masks", tmp_path / "m", "--overlay", tmp_path / "o.png", "--json", tmp_path / "j"]
+    command = ["segment", clip_folder / "0.png", "--bundle", bundle, "--point", "34,38"]
+
+    assert run(monkeypatch, *command, *options, "--multimask") == 0
+
+    records = json.loads((tmp_path / "j").read_text())
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["1_0.png", "1_1.png", "1_2.png"]
+    assert cv2.imread(str(tmp_path / "o.png")).shape == (128, 128, 3)
+    assert [r["rank"] for r in records] == [0, 1, 2]
+    mask = cv2.imread(str(tmp_path / "m" / "1_0.png"), cv2.IMREAD_UNCHANGED)
+    assert set(np.unique(mask)) <= {0, 255}
+
+
+def test_inspect_prints_the_bundle(bundle: str) -> None:
+    shown = subprocess.run([SCRIPT, "inspect", bundle], capture_output=True, text=True, check=True)
+    assert "128 x 128 pixels" in shown.stdout
+    assert "M x B x 64 x 8 x 8" in shown.stdout
+    as_json = subprocess.run([SCRIPT, "inspect", "--json", bundle], capture_output=True, check=True)
+    assert json.loads(as_json.stdout)["memory"]["rounding"] == "bfloat16"
+
+
+GOOD = ["--point", "34,38"]
+BAD_INPUT = {
+    "no bundle": (["track", "{clip}", "--bundle", "{tmp}", *GOOD], "is not a bundle"),
+    "no source": (["track", "none.mp4", "--bundle", "{bundle}", *GOOD], "does not exist"),
+    "no prompt": (["track", "{clip}", "--bundle", "{bundle}"], "no prompt is given"),
+    "outside": (["track", "{clip}", "--bundle", "{bundle}", "--point", "128,5"], "128,5 is outside"),
+    "past the end": (
+        ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "6:9"],
+        "frame 6 is past the end",
+    ),
+    "no mask": (["track", "{clip}", "--bundle", "{bundle}", "--mask", "x.png"], "x.png cannot be"),
+    "late prompt": (
+        ["track", "{clip}", "--bundle", "{bundle}", "--prompts", "{tmp}/late.json"],
+        "a prompt is on frame 6, but the frames are 0 to 5",
+    ),
+    "existing output": (
+        ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--jsonl", "{tmp}/late.json"],
+        "late.json exists; choose another name or pass --overwrite",
+    ),
+    "no image": (["segment", "none.png", "--bundle", "{bundle}", *GOOD], "none.png does not exist"),
+    "no model": (["export", "sam9", "--output", "{tmp}/x"], "neither a file, a folder nor a known"),
+    "image size": (
+        ["export", "sam2.1-hiera-tiny", "--random-init", "1", "--image-size", "1000"]
+        + ["--output", "{tmp}/x"],
+        "image size 1000",
+    ),
+    "existing bundle": (
+        ["export", "sam2.1-hiera-tiny", "--random-init", "1", "--output", "{bundle}"],
+        "exists; choose another folder or pass --overwrite",
+    ),
+}
+
+
+@pytest.mark.parametrize(("arguments", "message"), BAD_INPUT.values(), ids=BAD_INPUT.keys())
+def test_bad_input_is_one_line_and_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: str,
+    clip_folder: Path,
+    tmp_path: Path,
+    arguments: list[str],
+    message: str,
+) -> None:
+    entries = [{"frame": 6, "object": 1, "points": [[1, 1]]}]
+    (tmp_path / "late.json").write_text(json.dumps(entries))
+    places = {"clip": clip_folder, "bundle": bundle, "tmp": tmp_path}
+
+    code = run(monkeypatch, *[a.format(**places) for a in arguments])
+
+    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    assert code == 1
+    assert message in line
+    assert not (tmp_path / "x").exists()
+    assert json.loads((tmp_path / "late.json").read_text()) == entries
+
+
+WRONG_USAGE = {
+    "unknown option": ["track", "x", "--bundle", "b", "--points", "1,2"],
+    "no bundle": ["track", "x"],
+    "point of one number": ["track", "{clip}", "--bundle", "{bundle}", "--point", "5"],
+    "point of letters": ["track", "{clip}", "--bundle", "{bundle}", "--point", "a,b"],
+    "box of two numbers": ["track", "{clip}", "--bundle", "{bundle}", "--box", "1,2"],
+    "object of letters": ["track", "{clip}", "--bundle", "{bundle}", "--object", "cup", *GOOD],
+    "range without colon": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "5"],
+    "range backwards": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "5:2"],
+    "no threads": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--threads", "0"],
+    "both kinds of prompts": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--prompts", "p"],
+    "unknown command": ["follow"],
+}
+
+
+@pytest.mark.parametrize("arguments", WRONG_USAGE.values(), ids=WRONG_USAGE.keys())
+def test_wrong_usage_is_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: str,
+    clip_folder: Path,
+    arguments: list[str],
+) -> None:
+    places = {"clip": clip_folder, "bundle": bundle}
+    assert run(monkeypatch, *[a.format(**places) for a in arguments]) == 2
+    assert "Error" in capsys.readouterr().err
+
+
+def test_a_source_that_breaks_off_leaves_what_came_before(
+    bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    (clip_folder / "3.png").write_bytes(b"\x89PNG broken")
+    outputs = [tmp_path / "o.avi", tmp_path / "m", tmp_path / "o.jsonl"]
+    options = ["--video", outputs[0], "--masks", outputs[1], "--jsonl", outputs[2]]
+
+    done = subprocess.run(
+        [SCRIPT, "track", clip_folder, "--bundle", bundle, *GOOD, *options],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+    assert done.returncode == 1
+    assert "3.png cannot be decoded" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert cv2.VideoCapture(str(outputs[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert len(list(outputs[1].iterdir())) == 3
+    assert len(outputs[2].read_text().splitlines()) == 3

@@ -1,0 +1,103 @@
+"""Results have the frame's size and convert without loss."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch.nn import functional as F
+
+from sam2_edge import FrameResult, ObjectResult, Sam2EdgeError
+from sam2_edge.runtime.results import decode_rle, encode_rle, mask_polygons
+
+
+def result(logits: NDArray[np.float32], size: tuple[int, int], object_id: int = 1) -> ObjectResult:
+    return ObjectResult(object_id, logits, 0.9, 1.0, size)
+
+
+def square(value: float = 5.0) -> NDArray[np.float32]:
+    """Logits [8,8] that are positive on the middle 4 x 4."""
+    logits = np.full((8, 8), -5, np.float32)
+    logits[2:6, 2:6] = value
+    return logits
+
+
+@pytest.mark.parametrize("size", [(32, 32), (77, 131), (20, 300), (16, 16)])
+def test_a_mask_is_the_logits_interpolated_as_pytorch_does(size: tuple[int, int]) -> None:
+    logits = np.random.default_rng(0).standard_normal((32, 32)).astype(np.float32)
+
+    mask = result(logits, size).mask
+
+    tensor = torch.from_numpy(logits)[None, None]
+    want = F.interpolate(tensor, size=size, mode="bilinear", align_corners=False)[0, 0]
+    sure = want.abs() > 1e-4
+    assert mask.shape == size
+    assert torch.equal(torch.from_numpy(mask)[sure], (want > 0)[sure])
+
+
+def test_an_absent_object_has_an_empty_mask_and_no_box() -> None:
+    gone = ObjectResult(1, np.full((8, 8), -1024, np.float32), 0.5, -2.0, (40, 60))
+    assert not gone.present
+    assert gone.mask.shape == (40, 60)
+    assert not gone.mask.any()
+    assert gone.box is None
+    assert gone.to_polygons() == []
+
+
+def test_a_box_encloses_the_mask_exactly() -> None:
+    found = result(square(), (8, 8))
+    assert found.box == (2, 2, 6, 6)
+    assert found.mask.sum() == 16
+
+
+def test_rle_counts_down_the_columns_as_coco_does() -> None:
+    mask = np.array([[0, 1], [1, 1]], np.bool_)
+    # Column by column: one 0, then three 1. COCO writes a count as its value plus 48, in ASCII.
+    assert encode_rle(mask) == {"size": [2, 2], "counts": "13"}
+
+
+@given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
+def test_rle_gives_the_mask_back(height: int, width: int, random: object) -> None:
+    bits = [random.random() < 0.5 for _ in range(height * width)]  # type: ignore[attr-defined]
+    mask = np.array(bits, np.bool_).reshape(height, width)
+    np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
+
+
+def test_a_square_becomes_a_polygon_of_its_corners() -> None:
+    (polygon,) = mask_polygons(result(square(), (8, 8)).mask, 1.0)
+    assert {tuple(p) for p in polygon.tolist()} == {(2, 2), (2, 5), (5, 5), (5, 2)}
+
+
+def test_overlapping_objects_share_an_index_mask_by_their_logits() -> None:
+    weak = square(1.0)
+    strong = np.full((8, 8), -5, np.float32)
+    strong[4:, :] = 3.0
+
+    frame = FrameResult(0, (result(weak, (8, 8), 3), result(strong, (8, 8), 7)), (8, 8), 1.0)
+
+    indexed = frame.index_mask()
+    assert set(np.unique(indexed)) == {0, 3, 7}
+    assert (indexed[4:, :] == 7).all()
+    assert (indexed[2:4, 2:6] == 3).all()
+    assert frame[7].object_id == 7
+    with pytest.raises(KeyError):
+        frame[1]
+
+
+def test_an_id_that_no_png_can_hold_is_refused() -> None:
+    frame = FrameResult(0, (result(square(), (8, 8), 256),), (8, 8), 1.0)
+    with pytest.raises(Sam2EdgeError, match="256 .* up to 255"):
+        frame.index_mask()
+
+
+def test_present_objects_become_detections() -> None:
+    gone = ObjectResult(2, square(-1024), 0.1, -1.0, (8, 8))
+    detections = FrameResult(0, (result(square(), (8, 8), 9), gone), (8, 8), 1.0).to_detections()
+    assert detections.tracker_id.tolist() == [9]
+    assert detections.xyxy.tolist() == [[2, 2, 6, 6]]
+    assert detections.mask.sum() == 16
+    assert detections.confidence.tolist() == pytest.approx([0.9])
+    assert len(FrameResult(0, (gone,), (8, 8), 1.0).to_detections()) == 0

@@ -1,0 +1,165 @@
+"""What is written is right, whole, and never replaces what was there unasked."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_edge import FrameResult, ObjectResult, SinkError
+from sam2_edge.runtime.results import decode_rle
+from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink
+from sam2_edge.runtime.sources import SourceFrame
+
+
+def frame(index: int, size: tuple[int, int] = (48, 64)) -> tuple[SourceFrame, FrameResult]:
+    """A grey frame with object 1 on its left half and an absent object 2."""
+    logits = np.full((16, 16), -5, np.float32)
+    logits[:, :8] = 5
+    found = ObjectResult(1, logits, 0.75, 2.0, size)
+    gone = ObjectResult(2, np.full((16, 16), -1024, np.float32), 0.5, -1.0, size)
+    picture = np.full((*size, 3), 120, np.uint8)
+    return SourceFrame(index, f"{index:05d}", picture), FrameResult(index, (found, gone), size, 4.0)
+
+
+def test_an_overlay_video_has_every_frame_and_shows_the_object(tmp_path: Path) -> None:
+    sink = OverlayVideo(tmp_path / "o.avi", fps=12)
+    for index in range(5):
+        sink.write(*frame(index, (48, 64) if index < 4 else (100, 90)))
+    sink.close()
+
+    capture = cv2.VideoCapture(str(tmp_path / "o.avi"))
+    pictures = [capture.read()[1] for _ in range(5)]
+    assert not capture.read()[0]
+    assert capture.get(cv2.CAP_PROP_FPS) == 12
+    assert {p.shape for p in pictures} == {(48, 64, 3)}
+    blue, _, red = pictures[0][24, 16].astype(int)
+    assert blue < 110 < red + 20  # object 1 is dark red in the palette
+    assert np.abs(pictures[0][24, 60].astype(int) - 120).max() < 8
+
+
+def test_masks_are_indexed_pngs_in_the_colours_of_davis(tmp_path: Path) -> None:
+    sink = MaskFolder(tmp_path / "masks")
+    sink.write(*frame(3))
+    sink.close()
+
+    image = Image.open(tmp_path / "masks" / "00003.png")
+    values = np.asarray(image)
+    assert image.mode == "P"
+    assert image.getpalette()[:12] == [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0]
+    assert (values[:, :30] == 1).all()
+    assert (values[:, 34:] == 0).all()
+
+
+def test_json_lines_tell_each_object(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "o.jsonl")
+    sink.write(*frame(7))
+    sink.close()
+
+    first, second = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
+    assert {k: first[k] for k in ("frame", "name", "object", "present", "iou")} == {
+        "frame": 7,
+        "name": "00007",
+        "object": 1,
+        "present": True,
+        "iou": 0.75,
+    }
+    np.testing.assert_array_equal(decode_rle(first["rle"]), frame(7)[1][1].mask)
+    assert (second["object"], second["present"]) == (2, False)
+
+
+MAKE: dict[str, Callable[[Path, bool], Sink]] = {
+    "o.mp4": lambda p, over: OverlayVideo(p, fps=5, overwrite=over),
+    "o.jsonl": lambda p, over: JsonLines(p, overwrite=over),
+}
+
+
+@pytest.mark.parametrize(("name", "make"), MAKE.items(), ids=MAKE.keys())
+def test_a_file_that_exists_is_replaced_only_on_demand(
+    tmp_path: Path, name: str, make: Callable[[Path, bool], Sink]
+) -> None:
+    (tmp_path / name).write_text("precious")
+    with pytest.raises(SinkError, match="--overwrite"):
+        make(tmp_path / name, False)
+    assert (tmp_path / name).read_text() == "precious"
+    sink = make(tmp_path / name, True)
+    sink.write(*frame(0))
+    sink.close()
+    assert b"precious" not in (tmp_path / name).read_bytes()
+
+
+def test_a_folder_with_files_is_used_only_on_demand(tmp_path: Path) -> None:
+    (tmp_path / "other.png").write_text("precious")
+    with pytest.raises(SinkError, match="not empty"):
+        MaskFolder(tmp_path)
+    MaskFolder(tmp_path, overwrite=True).write(*frame(0))
+    assert (tmp_path / "other.png").read_text() == "precious"
+
+
+def test_an_unknown_video_suffix_lists_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match=r"\.mp4, \.mkv, \.avi"):
+        OverlayVideo(tmp_path / "o.gif", fps=5)
+
+
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="does not exist; make it first"):
+        JsonLines(tmp_path / "none" / "o.jsonl")
+
+
+def limited(code: str, folder: Path) -> str:
+    """Run code in a process whose files may have 10,000 bytes: writing past it fails as on a full
+    disk. The code prints the errors that it meets.
+    """
+    prelude = (
+        "import resource, signal\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "from pathlib import Path\n"
+        "from sam2_edge import SinkError\n"
+        "from sam2_edge.runtime.sinks import JsonLines, MaskFolder, write_image\n"
+        "from tests.test_sinks import frame\n"
+        "import numpy as np\n"
+        f"folder = Path({str(folder)!r})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", prelude + code],
+        capture_output=True,
+        text=True,
+        check=True,
+        cwd=Path(__file__).parent.parent,
+    )
+    return done.stdout
+
+
+def test_a_full_disk_ends_json_lines_at_a_whole_line(tmp_path: Path) -> None:
+    code = (
+        "sink = JsonLines(folder / 'o.jsonl')\n"
+        "try:\n"
+        "    for index in range(1000): sink.write(*frame(index))\n"
+        "except SinkError as error: print(error)\n"
+        "finally: sink.close()\n"
+    )
+    message = limited(code, tmp_path)
+
+    lines = (tmp_path / "o.jsonl").read_text().splitlines()
+    assert "cannot be written at frame" in message
+    assert len(lines) > 10
+    assert [json.loads(line)["frame"] for line in lines] == sorted(i // 2 for i in range(len(lines)))
+
+
+def test_a_full_disk_leaves_no_half_image(tmp_path: Path) -> None:
+    code = (
+        "noise = np.random.default_rng(0).integers(0, 256, (200, 200), dtype=np.uint8)\n"
+        "write_image(folder / 'small.png', noise[:20, :20])\n"
+        "try: write_image(folder / 'large.png', noise)\n"
+        "except SinkError as error: print(error)\n"
+    )
+    assert "large.png cannot be written" in limited(code, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["small.png"]
