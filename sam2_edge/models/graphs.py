@@ -25,6 +25,11 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 MASK_PROMPT_SCALE, MASK_PROMPT_BIAS = 20.0, -10.0
 """A mask prompt becomes logits of +10 and -10 (SAM 2, `_use_mask_as_output`)."""
 
+QUERY_TILE = 512
+"""Queries that memory attention takes at a time. At 1024 pixels with a full bank the scores of all
+4096 queries are half a gigabyte per layer; tile by tile they are an eighth of that, and ONNX Runtime
+is no slower (docs/architecture.md)."""
+
 TEMPERATURE = 10000.0
 """Base of the sine encoding of pointer ages (SAM 2, `get_1d_sine_pe`)."""
 
@@ -421,9 +426,10 @@ def sine_grid(encoding: nn.Module, grid: Tensor) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attention of one head: [B,Q,C], [B,K,C], [B,K,C] -> [B,Q,C]."""
-    scores = (query * scale) @ key.transpose(1, 2)
-    return scores.softmax(dim=-1) @ value
+    """Attention of one head: [B,Q,C], [B,K,C], [B,K,C] -> [B,Q,C], tile by tile of the queries."""
+    keys = key.transpose(1, 2)
+    tiles = (query * scale).split(QUERY_TILE, dim=1)
+    return torch.cat([(tile @ keys).softmax(dim=-1) @ value for tile in tiles], dim=1)
 
 
 def _pick(x: Tensor, index: Tensor) -> Tensor:
