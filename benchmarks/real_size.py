@@ -4,8 +4,9 @@
     python benchmarks/real_size.py VIDEO --memory
 
 Weights are random. The runtime and PyTorch take turns on every frame in one process, so that the
-ratio of their times does not hang on what else the machine does. With --memory each runs alone in a
-process of its own and its peak resident memory is printed instead. The original predictor
+ratio of their times does not hang on what else the machine does; but idle threads of one spin for a
+while and slow the other. With --memory each runs alone in a process of its own, and its peak
+resident memory and time are printed instead. The original predictor
 (`--reference original`) needs the package sam2 1.1.0 with hydra-core and iopath.
 """
 
@@ -154,16 +155,24 @@ def _measured(name: str, run: str, source: Path | str, video: str, count: int, s
     if run == "sam2_edge":
         results = run_sam2_edge(load_bundle(source), frames)
     elif run == "transformers":
-        results = run_transformers(load_original(Path(source), image_size=size), frames)
+        loaded = load_model(MODEL, random_seed=SEED, image_size=size)
+        results = run_transformers(loaded, frames)
     else:
         results = run_original(Path(source), frames)
+    times, start = [], time.perf_counter()
     for _ in results:
-        pass
-    print(f"{name}: peak resident memory {peak_resident_mb()} MB over {count} frames", flush=True)
+        times.append(time.perf_counter() - start)
+        start = time.perf_counter()
+    steady = statistics.median(times[-5:])
+    print(
+        f"{name} alone, {count} frames: peak resident memory {peak_resident_mb()} MB, "
+        f"median of the last 5 frames {steady:.2f} s",
+        flush=True,
+    )
 
 
 def peak_resident_mb() -> int:
-    """This process's own peak; `ru_maxrss` would begin at that of the process it was forked from."""
+    """This process's own peak; `ru_maxrss` would begin at that of the parent process."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) // 1024
@@ -193,8 +202,8 @@ def main() -> None:
         frames = frames_of(options.video, count, size)
         if options.memory:
             peak_memory("sam2_edge", "sam2_edge", (bundle.path, options.video, count, size))
-            if options.reference == "original":
-                peak_memory("original", "original", (checkpoint, options.video, count, size))
+            side = options.reference
+            peak_memory(side, side, (checkpoint, options.video, count, size))
             return
         if options.reference == "original":
             theirs = run_original(checkpoint, frames)

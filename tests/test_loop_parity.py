@@ -55,7 +55,7 @@ def test_two_objects_one_added_later_are_tracked_as_in_pytorch(
 ) -> None:
     pair = Pair.of(bundle, small_model)
     for index, frame in enumerate(long_clip.frames):
-        new = {0: [Prompt(1, points=[(34, 38)])], 4: [Prompt(7, box=(70, 70, 120, 120))]}
+        new = {0: [Prompt(1, points=[(34, 38)])], 4: [Prompt(7, box=(72, 70, 118, 122))]}
         pair.track(frame, new.get(index, []))
     pair.assert_says_something()
 
@@ -98,8 +98,8 @@ def test_refining_a_tracked_frame_is_as_in_pytorch(
         if index == 0:
             pair.prompt(Prompt(1, points=[(32, 38), (60, 60)], labels=[1, 0]))
         if index == 9:
-            pair.prompt(Prompt(1, points=[(45, 45)]))
-            pair.prompt(Prompt(1, points=[(45, 45), (100, 20)], labels=[1, 0]))
+            pair.prompt(Prompt(1, points=[(40, 50)]))
+            pair.prompt(Prompt(1, points=[(40, 50), (100, 20)], labels=[1, 0]))
         if index == 14:
             pair.prompt(Prompt(2, mask=_disc(long_clip)))
     pair.assert_says_something()
