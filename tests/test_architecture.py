@@ -49,7 +49,8 @@ def test_tracking_works_without_torch(small_bundle: Bundle) -> None:
 
 def test_export_without_its_extra_names_the_extra(tmp_path: Path) -> None:
     python(
-        f"import sys; sys.argv = ['sam2-edge', 'export', 'x', '--output', {str(tmp_path / 'o')!r}]\n"
+        f"output = {str(tmp_path / 'o')!r}\n"
+        "import sys; sys.argv = ['sam2-edge', 'export', 'x', '--output', output]\n"
         "import contextlib, io\n"
         "from sam2_edge.cli.main import main\n"
         "shown = io.StringIO()\n"

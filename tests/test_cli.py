@@ -69,6 +69,8 @@ def test_prompts_belong_to_the_object_before_them(
     single = lines("4", "--point", a)
     assert first == swapped != other
     assert single == [first[0]]
+    assert lines("5", "--point", a, "--object", "1") == [first[0]]
+    assert lines("6", "--point", b, "--object", "2") == [first[1]]
 
 
 def test_a_prompts_file_and_a_range_use_the_numbers_of_the_source(
@@ -126,7 +128,10 @@ BAD_INPUT = {
     "no bundle": (["track", "{clip}", "--bundle", "{tmp}", *GOOD], "is not a bundle"),
     "no source": (["track", "none.mp4", "--bundle", "{bundle}", *GOOD], "does not exist"),
     "no prompt": (["track", "{clip}", "--bundle", "{bundle}"], "no prompt is given"),
-    "outside": (["track", "{clip}", "--bundle", "{bundle}", "--point", "128,5"], "128,5 is outside"),
+    "outside": (
+        ["track", "{clip}", "--bundle", "{bundle}", "--point", "128,5"],
+        "128,5 is outside",
+    ),
     "past the end": (
         ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "6:9"],
         "frame 6 is past the end",
@@ -183,6 +188,8 @@ WRONG_USAGE = {
     "point of one number": ["track", "{clip}", "--bundle", "{bundle}", "--point", "5"],
     "point of letters": ["track", "{clip}", "--bundle", "{bundle}", "--point", "a,b"],
     "box of two numbers": ["track", "{clip}", "--bundle", "{bundle}", "--box", "1,2"],
+    "object without prompt": ["track", "{clip}", "--bundle", "{bundle}"]
+    + ["--object", "1", *GOOD, "--object", "2"],
     "object of letters": ["track", "{clip}", "--bundle", "{bundle}", "--object", "cup", *GOOD],
     "range without colon": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "5"],
     "range backwards": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "5:2"],

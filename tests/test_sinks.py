@@ -151,7 +151,9 @@ def test_a_full_disk_ends_json_lines_at_a_whole_line(tmp_path: Path) -> None:
     lines = (tmp_path / "o.jsonl").read_text().splitlines()
     assert "cannot be written at frame" in message
     assert len(lines) > 10
-    assert [json.loads(line)["frame"] for line in lines] == sorted(i // 2 for i in range(len(lines)))
+    assert [json.loads(line)["frame"] for line in lines] == sorted(
+        i // 2 for i in range(len(lines))
+    )
 
 
 def test_a_full_disk_leaves_no_half_image(tmp_path: Path) -> None:

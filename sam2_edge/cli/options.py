@@ -63,16 +63,26 @@ def prompt_options(function: _Function) -> _Function:
 def typed_prompts(ctx: click.Context) -> list[Prompt]:
     """The prompts of the command line, one per object, in order.
 
-    Raises click.BadParameter for what is not a number, PromptError for an unreadable mask.
+    A single --object at the end names the prompts before it.
+
+    Raises click.BadParameter for what is not a number and for an --object without a prompt,
+    PromptError for an unreadable mask.
     """
+    typed: list[tuple[str, str]] = ctx.meta["sam2_edge.prompts"]
+    if [name for name, _ in typed].count("object") == 1 and typed[-1][0] == "object":
+        typed = [typed[-1], *typed[:-1]]
     prompts: dict[int, Prompt] = {}
-    object_id = DEFAULT_OBJECT
-    for name, value in ctx.meta["sam2_edge.prompts"]:
+    object_id, named = DEFAULT_OBJECT, []
+    for name, value in typed:
         if name == "object":
             object_id = _object_id(value)
-            continue
-        prompt = prompts.get(object_id, Prompt(object_id))
-        prompts[object_id] = _with(prompt, name, value)
+            named.append(object_id)
+        else:
+            prompt = prompts.get(object_id, Prompt(object_id))
+            prompts[object_id] = _with(prompt, name, value)
+    for object_id in named:
+        if object_id not in prompts:
+            raise click.BadParameter(f"object {object_id} has no prompt", param_hint="--object")
     return list(prompts.values())
 
 

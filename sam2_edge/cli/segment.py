@@ -16,7 +16,7 @@ from sam2_edge.runtime.overlay import draw
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult, encode_rle
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
-from sam2_edge.runtime.sinks import write_image
+from sam2_edge.runtime.sinks import write_image, write_text
 from sam2_edge.runtime.sources import read_image
 
 
@@ -65,7 +65,7 @@ def segment(
     if overlay is not None:
         write_image(overlay, draw(picture, _as_frame(found, picture.shape[:2])))
     if json_file is not None:
-        json_file.write_text(json.dumps(_records(found), indent=1) + "\n", encoding="utf-8")
+        write_text(json_file, json.dumps(_records(found), indent=1) + "\n")
 
 
 def _predict(segmenter: ImageSegmenter, prompt: Prompt, *, multimask: bool) -> Segmentation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 from pathlib import Path
 
 import click
@@ -107,12 +108,14 @@ def _run(source: Source, tracker: VideoTracker, script: PromptScript, sinks: lis
     done, start = 0, time.perf_counter()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=source.frames, rate="")
-        for _, result in track_source(source, tracker, script, sinks):
-            done += 1
-            rate = done / (time.perf_counter() - start)
-            progress.update(task, completed=done, rate=f"{rate:.2f} frames/s")
-            for entry in result.objects:
-                seen[entry.object_id] = seen.get(entry.object_id, 0) + int(entry.present)
+        # Closed here whatever happens, so that an interrupt anywhere still finishes the outputs.
+        with closing(track_source(source, tracker, script, sinks)) as results:
+            for _, result in results:
+                done += 1
+                rate = done / (time.perf_counter() - start)
+                progress.update(task, completed=done, rate=f"{rate:.2f} frames/s")
+                for entry in result.objects:
+                    seen[entry.object_id] = seen.get(entry.object_id, 0) + int(entry.present)
     for object_id, count in seen.items():
         console.print(f"object {object_id}: present on {count} of {done} frames")
     if not sinks:

@@ -27,8 +27,8 @@ MASK_PROMPT_SCALE, MASK_PROMPT_BIAS = 20.0, -10.0
 
 QUERY_TILE = 512
 """Queries that memory attention takes at a time. At 1024 pixels with a full bank the scores of all
-4096 queries are half a gigabyte per layer; tile by tile they are an eighth of that, and ONNX Runtime
-is no slower (docs/architecture.md)."""
+4096 queries are half a gigabyte per layer; tile by tile they are an eighth of that, and ONNX
+Runtime is no slower (docs/architecture.md)."""
 
 TEMPERATURE = 10000.0
 """Base of the sine encoding of pointer ages (SAM 2, `get_1d_sine_pe`)."""
@@ -428,7 +428,7 @@ def sine_grid(encoding: nn.Module, grid: Tensor) -> Tensor:
 def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
     """Attention of one head: [B,Q,C], [B,K,C], [B,K,C] -> [B,Q,C], tile by tile of the queries."""
     keys = key.transpose(1, 2)
-    tiles = (query * scale).split(QUERY_TILE, dim=1)
+    tiles = torch.split(query * scale, QUERY_TILE, dim=1)
     return torch.cat([(tile @ keys).softmax(dim=-1) @ value for tile in tiles], dim=1)
 
 

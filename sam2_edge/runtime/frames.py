@@ -31,8 +31,8 @@ def model_image(frame: Frame, size: int) -> NDArray[np.uint8]:
     """A frame [H,W,3] BGR as the encoder's input [1,size,size,3] RGB, aspect not kept.
 
     The original predictor resizes with Pillow's bicubic filter. Pixel area averaging (bilinear
-    where the frame is smaller than the model) is the closest of OpenCV's fast filters; docs/
-    architecture.md has the differences.
+    where the frame is smaller than the model) is the closest of OpenCV's fast filters; the
+    differences are in docs/architecture.md.
     """
     height, width = frame.shape[:2]
     if (height, width) != (size, size):

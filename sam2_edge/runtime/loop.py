@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import ExitStack
 
 from sam2_edge.errors import PromptError
@@ -15,7 +15,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 
 def track_source(
     source: Source, tracker: VideoTracker, script: PromptScript, sinks: Sequence[Sink] = ()
-) -> Iterator[tuple[SourceFrame, FrameResult]]:
+) -> Generator[tuple[SourceFrame, FrameResult], None, None]:
     """Track every frame of a source, hand each result to the sinks, then yield it.
 
     Frames before the first prompt give results without objects. However the iteration ends, the

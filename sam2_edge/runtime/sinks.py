@@ -160,6 +160,20 @@ def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
     _write_atomically(path, image)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all.
+
+    Raises SinkError when it cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    try:
+        temporary.write_text(text, encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise SinkError(f"{path} cannot be written: {error.strerror}; write elsewhere") from error
+
+
 def write_image(path: Path, picture: NDArray[np.uint8]) -> None:
     """Write [H,W] or [H,W,3] BGR uint8 in the format of the file's suffix.
 

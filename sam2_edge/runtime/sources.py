@@ -14,6 +14,10 @@ from sam2_edge.errors import SourceError
 from sam2_edge.runtime.frames import Frame
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+COUNT_TOLERANCE = 2
+"""Frames by which a video may fall short of the number it declares: containers without an index
+of frames only estimate it from the duration."""
+
 DEFAULT_FPS = 25.0
 """Frames per second of an overlay video where the source has no rate of its own."""
 
@@ -117,7 +121,8 @@ class VideoFile:
             capture.release()
 
     def _ended(self, index: int) -> None:
-        if self._declared is None and index > self._range.start:
+        missing = 0 if self._declared is None else self._declared - index
+        if missing <= COUNT_TOLERANCE and index > self._range.start:
             return
         declared = "no number of" if self._declared is None else str(self._declared)
         raise SourceError(

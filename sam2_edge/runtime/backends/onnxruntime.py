@@ -54,8 +54,8 @@ class OnnxRuntimeCpu:
         return cast("Tensor", np.ascontiguousarray(array))
 
     def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """The array itself: every run of a graph returns new ones."""
-        return cast("NDArray[np.float32]", tensor)
+        """A copy: a caller may change it, and the tensor may yet become memory."""
+        return cast("NDArray[np.float32]", tensor).copy()
 
     def copy(self, source: Tensor, target: Tensor) -> None:
         """See `Backend.copy`."""
