@@ -47,11 +47,9 @@ class Pair:
     seen: list[ObjectResult] = field(default_factory=list)
 
     @classmethod
-    def of(
-        cls, bundle: Bundle, model: Sam2VideoModel, clip_frames: int | None = None, **options: int
-    ) -> Pair:
+    def of(cls, bundle: Bundle, model: Sam2VideoModel, clip_frames: int | None = None) -> Pair:
         rounding = bundle.manifest.memory.rounding
-        tracker = VideoTracker(bundle, clip_frames=clip_frames, **options)
+        tracker = VideoTracker(bundle, threads=1, clip_frames=clip_frames)
         reference = ReferenceTracker(model, clip_frames=clip_frames, memory_rounding=rounding)
         return cls(tracker, reference, TOLERANCES[rounding])
 

@@ -17,7 +17,8 @@ from sam2_edge.export import onnx_graph
 from sam2_edge.export.check import check_numbers, check_structure
 from sam2_edge.export.onnx_graph import export_onnx
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.models.graphs import MaskPrompt, geometry_of
+from sam2_edge.models.graphs import MaskPrompt
+from sam2_edge.models.variants import geometry_of
 from tests.conftest import loaded
 
 
@@ -56,7 +57,7 @@ def test_an_export_that_disagrees_with_pytorch_leaves_no_bundle(
 def test_a_graph_of_other_weights_is_found_out(
     small_model: Sam2VideoModel, small_bundle: Bundle
 ) -> None:
-    geometry = geometry_of(small_model)
+    geometry = geometry_of(small_model.config)
     spec = graph_specs(geometry)[Graph.MASK_PROMPT]
     path = small_bundle.graph_path(Graph.MASK_PROMPT)
     module = MaskPrompt(small_model)
@@ -70,7 +71,7 @@ def test_large_weights_go_to_a_file_beside_the_graph(
     small_model: Sam2VideoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(onnx_graph, "PROTOBUF_LIMIT", 1000)
-    geometry = geometry_of(small_model)
+    geometry = geometry_of(small_model.config)
     spec = graph_specs(geometry)[Graph.MASK_PROMPT]
     path = tmp_path / "mask_prompt.onnx"
 

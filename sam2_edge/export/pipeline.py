@@ -27,7 +27,8 @@ from sam2_edge.contract import Geometry, Graph, GraphSpec, MemoryRounding, graph
 from sam2_edge.export.check import check_numbers, check_structure
 from sam2_edge.export.onnx_graph import OPSET, export_onnx
 from sam2_edge.models.checkpoints import LoadedModel
-from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD, geometry_of, graph_modules
+from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD, graph_modules
+from sam2_edge.models.variants import geometry_of
 
 ProgressCallback = Callable[[Graph, str], None]
 """Called with a graph and what happens to it now ("export", "structure", "numbers", "done")."""
@@ -48,7 +49,7 @@ def export_bundle(
     Raises ExportError or BundleError; nothing is left at `target` then.
     """
     check_new_bundle(target, overwrite=overwrite)
-    geometry = geometry_of(loaded.model)
+    geometry = geometry_of(loaded.model.config)
     specs = graph_specs(geometry)
     report = progress or _no_progress
     with new_bundle_folder(target, overwrite=overwrite) as folder:

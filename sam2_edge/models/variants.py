@@ -9,7 +9,13 @@ from types import MappingProxyType
 from transformers import Sam2VideoConfig, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
-from sam2_edge.contract import MASK_STRIDE, MEMORY_STRIDE, SIZE_STEP, supported_image_sizes
+from sam2_edge.contract import (
+    MASK_STRIDE,
+    MEMORY_STRIDE,
+    SIZE_STEP,
+    Geometry,
+    supported_image_sizes,
+)
 from sam2_edge.errors import CheckpointError, ExportError
 
 DEFAULT_IMAGE_SIZE = 1024
@@ -109,6 +115,17 @@ def at_image_size(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
     config.prompt_encoder_config.image_size = image_size
     config.memory_attention_rope_feat_sizes = [sides[-1], sides[-1]]
     return config
+
+
+def geometry_of(config: Sam2VideoConfig) -> Geometry:
+    """The geometry that a configuration fixes."""
+    return Geometry(
+        image_size=int(config.image_size),
+        hidden=config.vision_config.fpn_hidden_size,
+        memory_channels=config.memory_encoder_output_channels,
+        memory_slots=config.num_maskmem,
+        pointers=config.max_object_pointers_in_encoder,
+    )
 
 
 def check_image_size(image_size: int) -> None:
