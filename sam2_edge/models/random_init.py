@@ -12,6 +12,16 @@ SPREAD = 0.3
 ATTENTION_GAIN = 2.0
 """Factor on query and key weights: without it, attention over hundreds of keys is an average."""
 
+POINTER_GAIN = 3.0
+"""Factor on object pointers and on the encoding of their age: among hundreds of memory tokens, a
+wrong pointer would otherwise not show."""
+
+
+_POINTER_WEIGHTS = (
+    "object_pointer_proj.proj_out.weight",
+    "temporal_positional_encoding_projection_layer.weight",
+)
+
 
 def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
     """A model in evaluation mode, its weights drawn from `seed`.
@@ -54,5 +64,7 @@ def _wake(name: str, parameter: torch.Tensor) -> None:
         parameter.normal_(0.5, SPREAD)
     elif name.endswith(("q_proj.weight", "k_proj.weight")):
         parameter.mul_(ATTENTION_GAIN)
+    elif name in _POINTER_WEIGHTS:
+        parameter.mul_(POINTER_GAIN)
     elif parameter.min() == parameter.max():
         parameter.add_(SPREAD * torch.randn_like(parameter))
