@@ -27,6 +27,7 @@ import numpy as np
 import torch
 
 from sam2_edge import Bundle, Prompt, VideoTracker, load_bundle
+from sam2_edge.contract import MemoryRounding
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original
 from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD
@@ -58,11 +59,13 @@ def run_sam2_edge(bundle: Bundle, frames: list[np.ndarray]) -> Iterator[np.ndarr
         yield tracker.track(frame, prompts if index == 0 else [])[1].logits
 
 
-def run_transformers(loaded: LoadedModel, frames: list[np.ndarray]) -> Iterator[np.ndarray]:
+def run_transformers(
+    loaded: LoadedModel, frames: list[np.ndarray], rounding: MemoryRounding = "bfloat16"
+) -> Iterator[np.ndarray]:
     """Logits frame by frame from transformers' model, with PyTorch's fused attention."""
     model = loaded.model
     model.set_attn_implementation("sdpa")
-    tracker = ReferenceTracker(model, clip_frames=len(frames))
+    tracker = ReferenceTracker(model, clip_frames=len(frames), memory_rounding=rounding)
     point = torch.tensor([click(int(model.config.image_size))], dtype=torch.float32)
     for index, frame in enumerate(frames):
         image = torch.from_numpy(frame[..., ::-1].copy())
@@ -187,6 +190,7 @@ def main() -> None:
     parser.add_argument("--reference", choices=("transformers", "original"), default="transformers")
     parser.add_argument("--frames", type=int, default=20)
     parser.add_argument("--image-size", type=int, default=1024)
+    parser.add_argument("--memory-rounding", choices=("bfloat16", "none"), default="bfloat16")
     parser.add_argument("--memory", action="store_true")
     options = parser.parse_args()
     torch.set_grad_enabled(False)
@@ -198,7 +202,8 @@ def main() -> None:
         if options.reference == "original":
             write_original_checkpoint(loaded, checkpoint)
             loaded = load_original(checkpoint, image_size=size)
-        bundle = export_bundle(loaded, Path(folder) / "bundle")
+        rounding: MemoryRounding = options.memory_rounding
+        bundle = export_bundle(loaded, Path(folder) / "bundle", memory_rounding=rounding)
         frames = frames_of(options.video, count, size)
         if options.memory:
             peak_memory("sam2_edge", "sam2_edge", (bundle.path, options.video, count, size))
@@ -208,7 +213,7 @@ def main() -> None:
         if options.reference == "original":
             theirs = run_original(checkpoint, frames)
         else:
-            theirs = run_transformers(loaded, frames)
+            theirs = run_transformers(loaded, frames, rounding)
         compare(run_sam2_edge(bundle, frames), theirs, count)
 
 

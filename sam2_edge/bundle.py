@@ -79,10 +79,10 @@ class ModelEntry(_Entry):
 class MemoryEntry(_Entry):
     """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored."""
 
-    slots: int = Field(ge=2)
-    pointers: int = Field(ge=2)
-    channels: int = Field(ge=1)
-    hidden: int = Field(ge=1)
+    slots: int = Field(ge=2, le=64)
+    pointers: int = Field(ge=2, le=256)
+    channels: int = Field(ge=1, le=4096)
+    hidden: int = Field(ge=1, le=4096)
     rounding: MemoryRounding
 
 
@@ -164,8 +164,11 @@ def new_bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path
     Raises BundleError if `target` exists, unless `overwrite` is set and it is a bundle.
     """
     check_new_bundle(target, overwrite=overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+    except OSError as error:
+        raise BundleError(f"{target} cannot be made: {error}; choose another folder") from error
     staging.chmod(0o755)
     try:
         yield staging
@@ -216,7 +219,7 @@ def sha256_of(path: Path) -> str:
 def _read_manifest(path: Path) -> Manifest:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from error
     version = content.get("format_version") if isinstance(content, dict) else None
     if version != FORMAT_VERSION:
@@ -246,12 +249,21 @@ def _check_contract(manifest_path: Path, spec: GraphSpec, entry: GraphEntry) -> 
 
 def _check_file(folder: Path, entry: FileEntry) -> None:
     path = folder / entry.file
-    root = folder.resolve()
-    if root not in path.resolve().parents:
-        raise BundleError(f"{entry.file} leaves the bundle {folder}; do not use this bundle")
-    if not path.is_file():
-        raise BundleError(f"{path} is missing; copy the whole bundle again")
-    found = sha256_of(path)
+    try:
+        if folder.resolve() not in path.resolve().parents:
+            raise BundleError(
+                f"{folder / MANIFEST_FILE}: {entry.file!r} leaves the bundle; do not use "
+                "this bundle"
+            )
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; copy the whole bundle again")
+        found = sha256_of(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        # ValueError: a zero byte or a lone surrogate in the name; RuntimeError: links in a circle.
+        raise BundleError(
+            f"{folder / MANIFEST_FILE}: file {entry.file!r} cannot be read ({error}); copy or "
+            "export the bundle again"
+        ) from error
     if found != entry.sha256:
         raise BundleError(
             f"{path} has sha256 {found[:12]}…, the manifest says {entry.sha256[:12]}…; "

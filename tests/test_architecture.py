@@ -12,7 +12,7 @@ from sam2_edge import Bundle
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "huggingface_hub", "safetensors")
-FREE = ("sam2_edge.runtime", "sam2_edge.cli", "sam2_edge.bundle", "sam2_edge.contract")
+NEED_TORCH = ("sam2_edge.models", "sam2_edge.export")
 
 
 def python(code: str) -> None:
@@ -30,9 +30,9 @@ def test_imports_flow_down() -> None:
     assert done.returncode == 0, done.stdout
 
 
-def test_the_runtime_and_the_command_line_import_without_torch() -> None:
+def test_everything_but_models_and_export_imports_without_torch() -> None:
     names = [m.name for m in pkgutil.walk_packages(sam2_edge.__path__, "sam2_edge.")]
-    free = [n for n in names if n.startswith(FREE)]
+    free = [n for n in names if not n.startswith(NEED_TORCH)]
     assert len(free) > 20
     python("import importlib\n" + "\n".join(f"importlib.import_module({n!r})" for n in free))
 
@@ -45,6 +45,19 @@ def test_tracking_works_without_torch(small_bundle: Bundle) -> None:
         "tracker.track(frame, [sam2_edge.Prompt(1, points=[(5, 5)])])\n"
         "assert tracker.track(frame)[1].mask.shape == (64, 64)\n"
     )
+
+
+def test_tracking_leaves_torch_out_where_it_is_installed(small_bundle: Bundle) -> None:
+    code = (
+        "import sys, numpy as np, sam2_edge, sam2_edge.cli.main\n"
+        f"tracker = sam2_edge.VideoTracker({str(small_bundle.path)!r})\n"
+        "frame = np.zeros((64, 64, 3), np.uint8)\n"
+        "tracker.track(frame, [sam2_edge.Prompt(1, points=[(5, 5)])])\n"
+        "tracker.track(frame)[1].to_rle()\n"
+        f"assert not sys.modules.keys() & set({HEAVY!r})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_export_without_its_extra_names_the_extra(tmp_path: Path) -> None:

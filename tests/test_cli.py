@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import cv2
@@ -14,7 +18,8 @@ from PIL import Image
 
 from sam2_edge import Bundle
 from sam2_edge.cli.main import main
-from tests.clips import Clip
+from sam2_edge.runtime.sources import open_source
+from tests.clips import Clip, moving_shapes
 
 SCRIPT = Path(sys.executable).parent / "sam2-edge"
 
@@ -50,6 +55,84 @@ def test_track_writes_masks_lines_and_video(
     assert values <= {0, 4, 9}
     assert len(values) > 1
     assert cv2.VideoCapture(str(outputs[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 6
+
+
+def video(path: Path, frames: int = 8) -> Path:
+    """An .avi of equal shapes as `clip_folder`."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (128, 128))
+    for frame in moving_shapes(frames).frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_track_follows_a_video_from_the_middle(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, tmp_path: Path
+) -> None:
+    source = video(tmp_path / "in.avi")
+    options = ["--frames", "3:7", "--video", tmp_path / "o.mp4", "--jsonl", tmp_path / "o.jsonl"]
+
+    assert run(monkeypatch, "track", source, "--bundle", bundle, *GOOD, *options) == 0
+
+    lines = lines_of(tmp_path / "o.jsonl")
+    assert [(r["frame"], r["name"]) for r in lines] == [(i, f"{i:05d}") for i in range(3, 7)]
+    written = open_source(tmp_path / "o.mp4")
+    assert (written.frames, written.fps) == (4, 12)
+
+
+def test_outputs_are_replaced_on_demand(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    lines, masks = tmp_path / "o.jsonl", tmp_path / "masks"
+    command = ["track", clip_folder, "--bundle", bundle, "--jsonl", lines, "--masks", masks]
+    assert run(monkeypatch, *command, "--frames", "0:3", *GOOD) == 0
+    assert run(monkeypatch, *command, "--frames", "0:2", *GOOD) == 1
+    assert len(lines_of(lines)) == 3
+    assert run(monkeypatch, *command, "--frames", "0:2", *GOOD, "--overwrite") == 0
+    assert len(lines_of(lines)) == 2
+
+
+def test_a_result_is_never_written_over_its_source(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    source, image = video(tmp_path / "in.avi"), clip_folder / "0.png"
+    before = {p: p.read_bytes() for p in (source, *clip_folder.iterdir())}
+    common = ["--bundle", bundle, *GOOD, "--overwrite"]
+
+    codes = [
+        run(monkeypatch, "track", source, *common, "--video", source),
+        run(monkeypatch, "track", clip_folder, *common, "--masks", clip_folder),
+        run(monkeypatch, "segment", image, *common, "--overlay", image),
+    ]
+
+    assert codes == [1, 1, 1]
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_two_results_do_not_share_a_file(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    common = ["--bundle", bundle, *GOOD]
+    both = tmp_path / "o.mp4"
+    code = run(monkeypatch, "track", clip_folder, *common, "--video", both, "--jsonl", both)
+    assert code in (1, 2)
+    assert not both.exists()
+
+
+def test_a_prompt_that_is_refused_leaves_no_outputs(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    options = ["--masks", out / "m", "--jsonl", out / "o.jsonl", "--video", out / "o.mp4"]
+    command = ["track", clip_folder, "--bundle", bundle, *options]
+    assert run(monkeypatch, *command, "--point", "128,5") == 1
+    assert list(out.iterdir()) == []
+    assert run(monkeypatch, *command, *GOOD, "--frames", "0:1") == 0  # without --overwrite
 
 
 def test_prompts_belong_to_the_object_before_them(
@@ -123,6 +206,22 @@ def test_inspect_prints_the_bundle(bundle: str) -> None:
     assert json.loads(as_json.stdout)["memory"]["rounding"] == "bfloat16"
 
 
+def test_inspect_prints_names_as_they_are(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: str,
+    tmp_path: Path,
+) -> None:
+    copy = shutil.copytree(bundle, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_text())
+    manifest["model"]["source"] = "runs[old]/[/x].pt"  # rich's markup, to rich
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+
+    assert run(monkeypatch, "inspect", copy) == 0
+
+    assert "runs[old]/[/x].pt" in capsys.readouterr().out
+
+
 GOOD = ["--point", "34,38"]
 BAD_INPUT = {
     "no bundle": (["track", "{clip}", "--bundle", "{tmp}", *GOOD], "is not a bundle"),
@@ -145,6 +244,44 @@ BAD_INPUT = {
         ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--jsonl", "{tmp}/late.json"],
         "late.json exists; choose another name or pass --overwrite",
     ),
+    "empty mask": (
+        ["track", "{clip}", "--bundle", "{bundle}", "--mask", "{tmp}/empty.png"],
+        "the mask is empty",
+    ),
+    "mask of another size": (
+        ["segment", "{clip}/0.png", "--bundle", "{bundle}", "--mask", "{tmp}/small.png"],
+        "a mask of shape (9, 9) for a frame of (128, 128)",
+    ),
+    "label 7": (
+        ["segment", "{clip}/0.png", "--bundle", "{bundle}", "--point", "5,5,7"],
+        "label 7; give 1 for foreground or 0 for background",
+    ),
+    "object 0": (
+        ["track", "{clip}", "--bundle", "{bundle}", "--object", "0", *GOOD],
+        "object id 0; give an integer of at least 1",
+    ),
+    "no prompt for the image": (
+        ["segment", "{clip}/0.png", "--bundle", "{bundle}"],
+        "no prompt is given",
+    ),
+    "no prompts file": (
+        ["track", "{clip}", "--bundle", "{bundle}", "--prompts", "{tmp}/none.json"],
+        "none.json cannot be read",
+    ),
+    "unknown video suffix": (
+        ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--video", "{tmp}/o.gif"],
+        "unknown suffix; give one of .mp4, .mkv, .avi",
+    ),
+    "masks into a file": (
+        ["segment", "{clip}/0.png", "--bundle", "{bundle}", *GOOD, "--masks", "{tmp}/late.json"],
+        "late.json is not a folder",
+    ),
+    "folder as image": (["segment", "{clip}", "--bundle", "{bundle}", *GOOD], "give an image file"),
+    "folder without images": (
+        ["track", "{bundle}", "--bundle", "{bundle}", *GOOD],
+        "holds no images",
+    ),
+    "inspect no bundle": (["inspect", "{clip}"], "is not a bundle"),
     "no image": (["segment", "none.png", "--bundle", "{bundle}", *GOOD], "none.png does not exist"),
     "no model": (["export", "sam9", "--output", "{tmp}/x"], "neither a file, a folder nor a known"),
     "image size": (
@@ -171,13 +308,17 @@ def test_bad_input_is_one_line_and_exit_code_1(
 ) -> None:
     entries = [{"frame": 6, "object": 1, "points": [[1, 1]]}]
     (tmp_path / "late.json").write_text(json.dumps(entries))
+    cv2.imwrite(str(tmp_path / "empty.png"), np.zeros((128, 128), np.uint8))
+    cv2.imwrite(str(tmp_path / "small.png"), np.ones((9, 9), np.uint8))
     places = {"clip": clip_folder, "bundle": bundle, "tmp": tmp_path}
 
     code = run(monkeypatch, *[a.format(**places) for a in arguments])
 
-    (line,) = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
+    shown = capsys.readouterr()
+    (line,) = [x for x in shown.err.splitlines() if x.startswith("error:")]
     assert code == 1
     assert message in line
+    assert shown.out == ""
     assert not (tmp_path / "x").exists()
     assert json.loads((tmp_path / "late.json").read_text()) == entries
 
@@ -195,6 +336,12 @@ WRONG_USAGE = {
     "range backwards": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "5:2"],
     "no threads": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--threads", "0"],
     "both kinds of prompts": ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--prompts", "p"],
+    "two boxes": ["track", "{clip}", "--bundle", "{bundle}"]
+    + ["--box", "1,1,9,9", "--box", "2,2,8,8"],
+    "precision": ["export", "sam2.1-hiera-tiny", "--output", "x", "--precision", "int2"],
+    "rounding": ["export", "sam2.1-hiera-tiny", "--output", "x", "--memory-rounding", "half"],
+    "size of letters": ["export", "sam2.1-hiera-tiny", "--output", "x", "--image-size", "big"],
+    "no output": ["export", "sam2.1-hiera-tiny"],
     "unknown command": ["follow"],
 }
 
@@ -232,3 +379,68 @@ def test_a_source_that_breaks_off_leaves_what_came_before(
     assert cv2.VideoCapture(str(outputs[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert len(list(outputs[1].iterdir())) == 3
     assert len(outputs[2].read_text().splitlines()) == 3
+
+
+def test_a_video_that_breaks_off_leaves_what_came_before(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    bundle: str,
+    tmp_path: Path,
+) -> None:
+    source = video(tmp_path / "in.avi", 12)
+    source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])
+    outputs = [tmp_path / "o.mp4", tmp_path / "m", tmp_path / "o.jsonl"]
+    options = ["--video", outputs[0], "--masks", outputs[1], "--jsonl", outputs[2]]
+
+    code = run(monkeypatch, "track", source, "--bundle", bundle, *GOOD, *options)
+
+    shown = capsys.readouterr().err
+    found = re.search(r"in\.avi ends after (\d+) frames, but declares 12", shown)
+    assert code == 1
+    assert found
+    count = int(found[1])
+    assert 2 < count < 10
+    assert len(list(open_source(outputs[0]))) == count
+    assert len(list(outputs[1].iterdir())) == count
+    assert [r["frame"] for r in lines_of(outputs[2])] == list(range(count))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_leaves_what_came_before(
+    bundle: str, tmp_path: Path, number: signal.Signals
+) -> None:
+    lines, overlay = tmp_path / "o.jsonl", tmp_path / "o.mp4"
+    source = video(tmp_path / "in.avi", 200)
+    command = [SCRIPT, "track", source, "--bundle", bundle, *GOOD, "--threads", "1"]
+    running = subprocess.Popen(
+        [*command, "--jsonl", lines, "--video", overlay], stderr=subprocess.PIPE, text=True
+    )
+    while running.poll() is None and not (lines.exists() and lines.stat().st_size):
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, shown = running.communicate(timeout=30)
+
+    assert running.returncode == 130
+    assert "Traceback" not in shown
+    count = len(lines_of(lines))
+    assert 0 < count < 200
+    assert abs(len(list(open_source(overlay))) - count) <= 1
+
+
+def test_segment_and_export_end_as_programs_do(
+    bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    segment = ["segment", clip_folder / "0.png", "--bundle", bundle, *GOOD]
+    outputs = ["--masks", tmp_path / "masks"]
+    export = ["export", "sam2.1-hiera-tiny", "--output", bundle]
+
+    good, bad = (
+        subprocess.run([SCRIPT, *command], capture_output=True, text=True, check=False)
+        for command in ([*segment, *outputs], export)
+    )
+
+    assert good.returncode == 0
+    assert cv2.imread(str(tmp_path / "masks" / "1.png"), cv2.IMREAD_GRAYSCALE).shape == (128, 128)
+    assert bad.returncode == 1
+    assert f"error: {bundle} exists" in bad.stderr
+    assert "Traceback" not in good.stderr + bad.stderr

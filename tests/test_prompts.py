@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from sam2_edge import Prompt, PromptError
-from sam2_edge.runtime.prompts import model_prompt
+from sam2_edge.runtime.prompts import model_prompt, read_mask
 from sam2_edge.runtime.script import check_script, load_script
 
 FRAME = (60, 80)
@@ -82,6 +82,21 @@ def test_every_point_of_the_frame_lands_in_the_model_input(x: float, y: float, l
     assert ((prompt.coords >= 0) & (prompt.coords < SIZE)).all()
 
 
+@given(
+    corners=st.lists(st.integers(0, 60), min_size=4, max_size=4),
+    factor=st.integers(1, 9),
+)
+def test_a_prompt_means_the_same_place_at_every_resolution(corners: list[int], factor: int) -> None:
+    x1, x2 = sorted(corners[:2])
+    y1, y2 = sorted(corners[2:])
+    box, point = np.array([x1, y1, x2 + 1, y2 + 1]) / 2, np.array([[x1, y1]]) / 2
+    small = model_prompt(Prompt(1, points=point, box=box), FRAME, SIZE)
+    frame = (FRAME[0] * factor, FRAME[1] * factor)
+    large = model_prompt(Prompt(1, points=point * factor, box=box * factor), frame, SIZE)
+    np.testing.assert_allclose(small.coords, large.coords, rtol=1e-5)
+    assert (small.coords[0] < small.coords[1]).all()
+
+
 @pytest.mark.parametrize("frame", [(60, 80), (300, 200), (128, 128), (128, 500)])
 def test_a_mask_is_resized_as_the_published_predictor_does(frame: tuple[int, int]) -> None:
     noise = np.random.default_rng(0).random((frame[0] // 9 + 1, frame[1] // 9 + 1))
@@ -140,6 +155,31 @@ BAD_FILES = {
 def test_a_bad_prompts_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         load_script(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000], ids=["bytes", "too deep"])
+def test_a_prompts_file_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "prompts.json").write_bytes(content)
+    with pytest.raises(PromptError, match=r"prompts\.json"):
+        load_script(tmp_path / "prompts.json")
+
+
+def test_a_mask_file_marks_the_object_in_any_channel(tmp_path: Path) -> None:
+    picture = np.zeros((4, 5, 4), np.uint8)
+    picture[..., 3] = 255  # opaque everywhere, which says nothing about the object
+    picture[1, 2, 0] = 1
+    picture[3, 4, 2] = 200
+    cv2.imwrite(str(tmp_path / "mask.png"), picture)
+    mask = read_mask(str(tmp_path / "mask.png"))
+    assert (mask.shape, mask.dtype) == ((4, 5), np.uint8)
+    assert np.argwhere(mask).tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG broken"])
+def test_a_mask_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "mask.png").write_bytes(content)
+    with pytest.raises(PromptError, match=r"mask\.png cannot be read"):
+        read_mask(str(tmp_path / "mask.png"))
 
 
 def test_a_missing_prompts_file_is_refused(tmp_path: Path) -> None:

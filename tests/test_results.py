@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -66,6 +67,35 @@ def test_rle_gives_the_mask_back(height: int, width: int, random: object) -> Non
     np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
 
 
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 14)), min_size=1, max_size=6))
+def test_a_box_is_the_smallest_that_holds_the_mask(pixels: list[tuple[int, int]]) -> None:
+    logits = np.full((10, 15), -1, np.float32)
+    for row, column in pixels:
+        logits[row, column] = 1
+    found = result(logits, (10, 15))
+    assert found.box is not None
+    x1, y1, x2, y2 = found.box
+    inside = found.mask[y1:y2, x1:x2]
+    assert inside.sum() == found.mask.sum() == len(set(pixels))
+    assert inside[0].any()
+    assert inside[-1].any()
+    assert inside[:, 0].any()
+    assert inside[:, -1].any()
+
+
+def test_polygons_are_outlines_of_the_parts_without_holes() -> None:
+    mask = np.zeros((40, 60), np.bool_)
+    mask[5:25, 5:25] = True
+    mask[12:16, 12:16] = False
+    mask[10:30, 40:55] = True
+    filled = np.zeros(mask.shape, np.uint8)
+    polygons = mask_polygons(mask, 1.0)
+    cv2.fillPoly(filled, polygons, 1)
+    mask[12:16, 12:16] = True
+    assert len(polygons) == 2
+    np.testing.assert_array_equal(filled > 0, mask)
+
+
 def test_a_square_becomes_a_polygon_of_its_corners() -> None:
     (polygon,) = mask_polygons(result(square(), (8, 8)).mask, 1.0)
     assert {tuple(p) for p in polygon.tolist()} == {(2, 2), (2, 5), (5, 5), (5, 2)}
@@ -85,6 +115,13 @@ def test_overlapping_objects_share_an_index_mask_by_their_logits() -> None:
     assert frame[7].object_id == 7
     with pytest.raises(KeyError):
         frame[1]
+
+
+def test_an_index_mask_leaves_absent_objects_out() -> None:
+    gone = ObjectResult(2, square(), 0.5, -1.0, (8, 8))
+    indexed = FrameResult(0, (result(square(), (8, 8), 255), gone), (8, 8), 1.0).index_mask()
+    np.testing.assert_array_equal(indexed, np.where(square() > 0, 255, 0))
+    assert indexed.dtype == np.uint8
 
 
 def test_an_id_that_no_png_can_hold_is_refused() -> None:

@@ -14,8 +14,16 @@ import pytest
 from PIL import Image
 
 from sam2_edge import FrameResult, ObjectResult, SinkError
+from sam2_edge.runtime import sinks
 from sam2_edge.runtime.results import decode_rle
-from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink
+from sam2_edge.runtime.sinks import (
+    JsonLines,
+    MaskFolder,
+    OverlayVideo,
+    Sink,
+    write_image,
+    write_text,
+)
 from sam2_edge.runtime.sources import SourceFrame
 
 
@@ -43,6 +51,30 @@ def test_an_overlay_video_has_every_frame_and_shows_the_object(tmp_path: Path) -
     blue, _, red = pictures[0][24, 16].astype(int)
     assert blue < 110 < red + 20  # object 1 is dark red in the palette
     assert np.abs(pictures[0][24, 60].astype(int) - 120).max() < 8
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".avi", ".MP4"])
+def test_an_overlay_video_of_every_kind_can_be_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"o{suffix}"
+    sink = OverlayVideo(path, fps=10)
+    for index in range(7):
+        sink.write(*frame(index))
+    sink.close()
+    capture = cv2.VideoCapture(str(path))
+    assert [capture.read()[0] for _ in range(8)] == 7 * [True] + [False]
+
+
+def test_an_overlay_video_on_a_disk_that_fills_up_stays_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sink = OverlayVideo(tmp_path / "o.mp4", fps=10)
+    for index in range(3):
+        sink.write(*frame(index))
+    monkeypatch.setattr(sinks, "MIN_FREE_BYTES", 2**62)  # more than any disk has
+    with pytest.raises(SinkError, match=r"o\.mp4: .* free on the disk"):
+        sink.write(*frame(3))
+    sink.close()
+    assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
 def test_masks_are_indexed_pngs_in_the_colours_of_davis(tmp_path: Path) -> None:
@@ -73,6 +105,26 @@ def test_json_lines_tell_each_object(tmp_path: Path) -> None:
     }
     np.testing.assert_array_equal(decode_rle(first["rle"]), frame(7)[1][1].mask)
     assert (second["object"], second["present"]) == (2, False)
+
+
+def test_json_lines_are_on_disk_before_the_end(tmp_path: Path) -> None:
+    sink = JsonLines(tmp_path / "o.jsonl")
+    sink.write(*frame(0))
+    assert len((tmp_path / "o.jsonl").read_text().splitlines()) == 2
+    sink.close()
+
+
+def test_json_lines_to_a_device_that_keeps_nothing_are_fine() -> None:
+    sink = JsonLines(Path("/dev/null"))
+    sink.write(*frame(0))
+    sink.close()
+
+
+def test_json_lines_to_a_full_device_are_a_sink_error() -> None:
+    sink = JsonLines(Path("/dev/full"))
+    with pytest.raises(SinkError, match="/dev/full cannot be written at frame 0"):
+        sink.write(*frame(0))
+    sink.close()
 
 
 MAKE: dict[str, Callable[[Path, bool], Sink]] = {
@@ -113,6 +165,41 @@ def test_a_missing_folder_is_named(tmp_path: Path) -> None:
         JsonLines(tmp_path / "none" / "o.jsonl")
 
 
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
+def test_a_folder_is_never_replaced_by_a_file(
+    tmp_path: Path, make: Callable[[Path, bool], Sink]
+) -> None:
+    (tmp_path / "taken.mp4").mkdir()
+    with pytest.raises(SinkError, match="is a folder; give a file name"):
+        make(tmp_path / "taken.mp4", True)
+
+
+def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "masks").write_text("precious")
+    for folder in (tmp_path / "masks", tmp_path / "masks" / "below"):
+        with pytest.raises(SinkError, match="choose another"):
+            MaskFolder(folder, overwrite=True)
+    assert (tmp_path / "masks").read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["none/o.png", "o.xyz", "o", "taken.png"])
+def test_an_image_that_cannot_be_written_leaves_nothing(tmp_path: Path, name: str) -> None:
+    (tmp_path / "taken.png").mkdir()
+    with pytest.raises(SinkError, match=f"{name} cannot be written"):
+        write_image(tmp_path / name, np.zeros((3, 4, 3), np.uint8))
+    assert [p.name for p in tmp_path.iterdir()] == ["taken.png"]
+
+
+def test_a_text_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    write_text(tmp_path / "a.json", "[1]")
+    write_text(tmp_path / "a.json", "[2]")
+    (tmp_path / "taken").mkdir()
+    with pytest.raises(SinkError, match="taken cannot be written"):
+        write_text(tmp_path / "taken", "[3]")
+    assert (tmp_path / "a.json").read_text() == "[2]"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "taken"]
+
+
 def limited(code: str, folder: Path) -> str:
     """Run code in a process whose files may have 10,000 bytes: writing past it fails as on a full
     disk. The code prints the errors that it meets.
@@ -122,7 +209,7 @@ def limited(code: str, folder: Path) -> str:
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "from pathlib import Path\n"
         "from sam2_edge import SinkError\n"
-        "from sam2_edge.runtime.sinks import JsonLines, MaskFolder, write_image\n"
+        "from sam2_edge.runtime.sinks import JsonLines, write_image, write_text\n"
         "from tests.test_sinks import frame\n"
         "import numpy as np\n"
         f"folder = Path({str(folder)!r})\n"
@@ -165,3 +252,12 @@ def test_a_full_disk_leaves_no_half_image(tmp_path: Path) -> None:
     )
     assert "large.png cannot be written" in limited(code, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["small.png"]
+
+
+def test_a_full_disk_leaves_no_half_text(tmp_path: Path) -> None:
+    code = (
+        "try: write_text(folder / 'o.json', 20_000 * 'x')\n"
+        "except SinkError as error: print(error)\n"
+    )
+    assert "o.json cannot be written: File too large" in limited(code, tmp_path)
+    assert list(tmp_path.iterdir()) == []

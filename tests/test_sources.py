@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,17 +12,42 @@ import pytest
 
 from sam2_edge import SourceError
 from sam2_edge.runtime.sources import FrameRange, open_source, read_image
-from tests.clips import Clip
+from tests.clips import Clip, moving_shapes
 
 
 @pytest.fixture
 def video(clip: Clip, tmp_path: Path) -> Path:
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 10, (128, 128))
+    return encoded(tmp_path / "clip.avi", "MJPG", clip)
+
+
+def encoded(path: Path, codec: str, clip: Clip) -> Path:
+    height, width = clip.frames.shape[1:3]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (width, height))
     for frame in clip.frames:
         writer.write(frame)
     writer.release()
     return path
+
+
+def half(path: Path) -> Path:
+    """The first half of a file's bytes, as a file beside it."""
+    data = path.read_bytes()
+    cut = path.with_name(f"cut{path.suffix}")
+    cut.write_bytes(data[: len(data) // 2])
+    return cut
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.mkv", "mp4v")])
+def test_containers_with_frames_between_key_frames_give_every_frame(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    clip = moving_shapes(9, (72, 96))
+    source = open_source(encoded(tmp_path / name, codec, clip))
+    pictures = [f.picture for f in source]
+    assert source.frames == len(pictures) == 9
+    assert pictures[0].shape == (72, 96, 3)
+    difference = np.abs(np.stack(pictures).astype(int) - clip.frames)
+    assert difference.mean(axis=(1, 2, 3)).max() < 8
 
 
 def test_a_video_gives_its_frames(video: Path, clip: Clip) -> None:
@@ -50,16 +77,32 @@ def test_a_start_past_the_end_is_refused(video: Path, start: int) -> None:
         open_source(video, FrameRange(start))
 
 
-def test_a_truncated_video_gives_what_it_has_and_then_says_so(video: Path, tmp_path: Path) -> None:
+def test_a_truncated_video_gives_what_it_has_and_then_says_so(video: Path) -> None:
     # A declared count with fewer frames behind it: the index of an AVI stands at its end.
-    data = video.read_bytes()
-    cut = tmp_path / "cut.avi"
-    cut.write_bytes(data[: len(data) // 2])
+    cut = half(video)
     frames = []
     with pytest.raises(SourceError, match=r"cut\.avi ends after \d+ frames.*--frames 0:\d+"):
         for frame in open_source(cut):
             frames.append(frame)  # noqa: PERF402 # the frames before the error count
     assert 2 < len(frames) < 24
+
+
+def test_a_range_before_the_break_of_a_truncated_video_is_fine(video: Path) -> None:
+    assert [f.index for f in open_source(half(video), FrameRange(2, 5))] == [2, 3, 4]
+
+
+def test_a_range_behind_the_break_of_a_truncated_video_names_no_impossible_range(
+    video: Path,
+) -> None:
+    with pytest.raises(SourceError, match=r"ends after \d+ frames") as refused:
+        list(open_source(half(video), FrameRange(20)))
+    assert "--frames 20:" not in str(refused.value)  # an end before its start
+
+
+def test_an_mp4_that_was_cut_off_before_its_index_is_refused(clip: Clip, tmp_path: Path) -> None:
+    cut = half(encoded(tmp_path / "clip.mp4", "mp4v", clip))
+    with pytest.raises(SourceError, match=r"cut\.mp4 cannot be opened"):
+        open_source(cut)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", bytes(5000)])
@@ -83,6 +126,31 @@ def test_images_come_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) 
     source = open_source(tmp_path)
     assert [f.name for f in source] == ["1", "2", "10"]
     assert source.frames == 3
+
+
+def image(path: Path, value: int = 7) -> None:
+    cv2.imwrite(str(path), np.full((4, 4, 3), value, np.uint8))
+
+
+def test_names_sort_whatever_digits_they_hold(tmp_path: Path) -> None:
+    for name in ("1²3.png", "2.png", "frame 10 of 12.png", "٣.png"):
+        image(tmp_path / name)
+    assert [f.name for f in open_source(tmp_path)][:2] == ["1²3", "2"]
+
+
+def test_two_images_of_one_name_are_refused_since_their_results_would_be_one(
+    tmp_path: Path,
+) -> None:
+    image(tmp_path / "1.png")
+    image(tmp_path / "1.bmp", 9)
+    with pytest.raises(SourceError, match=r"1\.bmp"):
+        open_source(tmp_path)
+
+
+def test_a_folder_called_like_an_image_is_no_image(tmp_path: Path) -> None:
+    image(tmp_path / "1.png")
+    (tmp_path / "old.png").mkdir()
+    assert [f.name for f in open_source(tmp_path)] == ["1"]
 
 
 def test_a_range_of_a_folder(clip_folder: Path) -> None:
@@ -116,3 +184,18 @@ def test_more_than_8_bits_are_refused_rather_than_cut(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "slice.png"), np.full((5, 5), 1000, np.uint16))
     with pytest.raises(SourceError, match="uint16 pixels; convert it to 8 bits"):
         read_image(tmp_path / "slice.png")
+
+
+def test_an_image_beyond_what_opencv_decodes_is_refused(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + bytes([8, 2, 0, 0, 0])
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (header, b"IDAT" + zlib.compress(b"")):
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "huge.png").write_bytes(content)
+    with pytest.raises(SourceError, match=r"huge\.png"):
+        read_image(tmp_path / "huge.png")
+
+
+def test_a_missing_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none\.png does not exist"):
+        read_image(tmp_path / "none.png")

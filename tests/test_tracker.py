@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from sam2_edge import (
     SourceError,
     VideoTracker,
 )
+from sam2_edge.runtime.results import full_size
 from tests.clips import Clip, moving_shapes
 
 CLICK = Prompt(1, points=[(34, 38)])
@@ -81,6 +83,76 @@ def test_a_removed_object_can_be_added_anew(small_bundle: Bundle, clip: Clip) ->
         assert same(again, first, 1)
 
 
+def test_an_object_can_be_removed_and_prompted_anew_on_one_frame(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    tracker.track(clip.frames[0], [CLICK])
+    tracker.track(clip.frames[1])
+    fresh.track(clip.frames[1])
+    tracker.remove(1)
+    again, first = (t.prompt(1, points=CLICK.points) for t in (tracker, fresh))
+    np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
+    assert same(tracker.track(clip.frames[2]), fresh.track(clip.frames[2]), 1)
+
+
+def test_a_prompt_with_a_frame_starts_a_tracked_object_anew(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    for index in range(3):
+        tracker.track(clip.frames[index], [OTHER] if index == 0 else [])
+    moved = Prompt(2, points=[(34, 38)])
+    assert same(tracker.track(clip.frames[3], [moved]), fresh.track(clip.frames[3], [moved]), 2)
+
+
+def test_a_removed_object_is_gone_from_the_next_result(tracker: VideoTracker, clip: Clip) -> None:
+    tracker.track(clip.frames[0], [CLICK, OTHER])
+    tracker.remove(1)
+    assert tracker.object_ids == (2,)
+    assert [o.object_id for o in tracker.track(clip.frames[1]).objects] == [2]
+
+
+def test_ids_from_numpy_are_plain_integers_in_results(tracker: VideoTracker, clip: Clip) -> None:
+    result = tracker.track(clip.frames[0], [Prompt(np.int64(3), points=[(34, 38)])])
+    assert [type(o.object_id) for o in result.objects] == [int]
+    assert json.dumps(tracker.object_ids) == "[3]"
+
+
+def test_what_a_caller_does_to_frames_and_results_does_not_reach_the_tracker(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    careful, careless = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    for index in range(3):
+        prompts = [CLICK] if index == 0 else []
+        expected = careful.track(clip.frames[index], prompts)
+        frame = clip.frames[index].copy()
+        got = careless.track(frame, prompts)
+        np.testing.assert_array_equal(got[1].logits, expected[1].logits)
+        np.testing.assert_array_equal(frame, clip.frames[index])
+        frame[:] = 0
+        got[1].logits[:] = 99
+
+
+def test_a_result_that_its_owner_changes_does_not_change_a_refinement(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    careful, careless = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    careful.track(clip.frames[0], [CLICK])
+    careless.track(clip.frames[0], [CLICK])[1].logits[:] = 99
+    points, labels = [(34, 38), (90, 90)], [1, 0]
+    expected, got = (t.prompt(1, points=points, labels=labels) for t in (careful, careless))
+    np.testing.assert_array_equal(got.logits, expected.logits)
+
+
+def test_frames_may_be_views_of_other_arrays(small_bundle: Bundle, clip: Clip) -> None:
+    mirrored = clip.frames[0][:, ::-1]
+    view, copy = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    mirrored_copy = mirrored.copy()
+    mirrored_copy.setflags(write=False)
+    assert same(view.track(mirrored, [CLICK]), copy.track(mirrored_copy, [CLICK]), 1)
+
+
 def test_reset_forgets_everything(small_bundle: Bundle, clip: Clip) -> None:
     tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
     for frame in clip.frames[:4]:
@@ -128,24 +200,35 @@ BAD_CALLS = {
     "no frame": lambda t: t.track(None),
     "prompt outside": lambda t: t.track(np.zeros((9, 9, 3), np.uint8), [CLICK]),
     "two prompts": lambda t: t.track(np.zeros((90, 90, 3), np.uint8), [CLICK, CLICK]),
+    "one prompt of two outside": lambda t: t.track(
+        np.zeros((90, 90, 3), np.uint8), [Prompt(2, points=[(5, 5)]), Prompt(1, points=[(95, 5)])]
+    ),
+    "refine with another mask": lambda t: t.prompt(1, mask=np.ones((9, 9))),
+    "refine with nothing": lambda t: t.prompt(1),
     "refine outside": lambda t: t.prompt(1, points=[(999, 0)]),
     "unknown object": lambda t: t.remove(77),
 }
 
 
+@pytest.fixture(scope="module")
+def undisturbed(small_bundle: Bundle, clip: Clip) -> FrameResult:
+    """The third frame's result of a tracker that saw no bad call."""
+    tracker = VideoTracker(small_bundle)
+    return [tracker.track(f, [CLICK] if i == 0 else []) for i, f in enumerate(clip.frames[:3])][-1]
+
+
 @pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS.keys())
 def test_a_refused_call_leaves_the_tracker_as_it_was(
-    small_bundle: Bundle, clip: Clip, call: Any
+    tracker: VideoTracker, undisturbed: FrameResult, clip: Clip, call: Any
 ) -> None:
-    tracker, untouched = VideoTracker(small_bundle), VideoTracker(small_bundle)
-    for t in (tracker, untouched):
-        t.track(clip.frames[0], [CLICK])
-        t.track(clip.frames[1])
+    tracker.track(clip.frames[0], [CLICK])
+    tracker.track(clip.frames[1])
     with pytest.raises((PromptError, SourceError)):
         call(tracker)
-    after, expected = tracker.track(clip.frames[2]), untouched.track(clip.frames[2])
-    assert after.index == expected.index == 2
-    np.testing.assert_array_equal(after[1].logits, expected[1].logits)
+    assert (tracker.object_ids, tracker.frame_index) == ((1,), 1)
+    after = tracker.track(clip.frames[2])
+    assert after.index == undisturbed.index == 2
+    np.testing.assert_array_equal(after[1].logits, undisturbed[1].logits)
 
 
 def test_a_prompt_needs_a_frame(tracker: VideoTracker) -> None:
@@ -165,6 +248,8 @@ def test_memory_stays_bounded_however_often_objects_are_prompted(
         assert entry.group.pointers.shape[0] == 2 + 15
         assert sum(slot.prompted for slot in entry.memory) == 2
         assert len(entry.memory) <= 8
+        assert len(entry.pointers) <= 17
+    assert len({id(entry.group) for entry in tracker._bank._objects.values()}) <= 2
     assert len(tracker._decoded) <= 2
 
 
@@ -185,6 +270,33 @@ def test_an_ambiguous_click_gives_three_masks_best_first(segmenter: ImageSegment
     assert found.masks.shape == (3, 128, 128)
     assert found.logits.shape == (3, 32, 32)
     assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_scores_belong_to_their_masks(segmenter: ImageSegmenter) -> None:
+    many = segmenter.predict(points=[(34, 38)], multimask=True)
+    one = segmenter.predict(points=[(34, 38), (36, 40)])
+    for found in (many, one):
+        enlarged = [full_size(logits, (128, 128)) > 0 for logits in found.logits]
+        np.testing.assert_array_equal(found.masks, enlarged)
+        assert len(found.scores) == len(found.masks)
+
+
+def test_the_next_image_replaces_the_last(small_bundle: Bundle, segmenter: ImageSegmenter) -> None:
+    picture = moving_shapes(1, (90, 160), seed=3).frames[0]
+    fresh = ImageSegmenter(small_bundle)
+    fresh.set_image(picture)
+    segmenter.set_image(picture)
+    again, first = (s.predict(box=(20, 20, 80, 60)) for s in (segmenter, fresh))
+    assert again.masks.shape == (1, 90, 160)
+    np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("image", [np.zeros((9, 9)), np.zeros((9, 9, 4), np.uint8), None])
+def test_a_bad_image_leaves_the_last_one(segmenter: ImageSegmenter, image: Any) -> None:
+    before = segmenter.predict(points=[(34, 38)])
+    with pytest.raises(SourceError, match="BGR"):
+        segmenter.set_image(image)
+    np.testing.assert_array_equal(segmenter.predict(points=[(34, 38)]).masks, before.masks)
 
 
 def test_otherwise_the_best_mask(segmenter: ImageSegmenter) -> None:
@@ -216,7 +328,7 @@ def test_logits_and_masks_are_improved_on(segmenter: ImageSegmenter, clip: Clip)
         ({}, "empty prompt"),
         ({"points": [(500, 1)]}, "outside the frame"),
         ({"labels": [1]}, "empty prompt"),
-        ({"logits": np.zeros((9, 9), np.float32)}, r"give \[32, 32\]"),
+        ({"logits": np.zeros((9, 9), np.float32)}, r"give finite \[32, 32\]"),
         ({"mask": np.ones((128, 128)), "logits": np.zeros((32, 32))}, "give one of them"),
         ({"mask": np.zeros((128, 128))}, "mask is empty"),
     ],
@@ -231,3 +343,9 @@ def test_a_bad_image_prompt_is_refused(
 def test_a_prompt_needs_an_image(small_bundle: Bundle) -> None:
     with pytest.raises(PromptError, match="call set_image first"):
         ImageSegmenter(small_bundle).predict(points=[(1, 1)])
+
+
+@pytest.mark.parametrize("option", ["max_prompted_frames", "clip_frames"])
+def test_numbers_of_frames_below_one_are_refused(small_bundle: Bundle, option: str) -> None:
+    with pytest.raises(Sam2EdgeError, match=f"{option} is 0; give 1 or more"):
+        VideoTracker(small_bundle, **{option: 0})

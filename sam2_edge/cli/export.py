@@ -6,8 +6,10 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from sam2_edge.bundle import check_new_bundle
 from sam2_edge.contract import Graph, MemoryRounding
 from sam2_edge.errors import ExportError
 
@@ -55,14 +57,12 @@ def export(
     is given), a folder in Hugging Face format, or an original .pt checkpoint.
     """
     del precision  # one choice so far; it is recorded with each graph
+    check_new_bundle(output, overwrite=overwrite)
     try:
         from sam2_edge.export.pipeline import export_bundle
         from sam2_edge.models.checkpoints import load_model
     except ModuleNotFoundError as error:
         raise ExportError(f"{_EXTRA} ({error})") from error
-    from sam2_edge.bundle import check_new_bundle
-
-    check_new_bundle(output, overwrite=overwrite)
     console = Console(stderr=True)
     with Progress(
         SpinnerColumn(),
@@ -76,7 +76,7 @@ def export(
         loaded = load_model(
             model, checkpoint=checkpoint, random_seed=random_init, image_size=image_size
         )
-        progress.update(loading, completed=1, step=f"{loaded.name} from {loaded.source}")
+        progress.update(loading, completed=1, step=escape(f"{loaded.name} from {loaded.source}"))
         total = len(_STEPS) - 1
         tasks = {g: progress.add_task(g.value, total=total, step="", start=False) for g in Graph}
 
@@ -88,4 +88,5 @@ def export(
             loaded, output, memory_rounding=memory_rounding, overwrite=overwrite, progress=show
         )
     worst = max(max(entry.parity.values()) for entry in bundle.manifest.graphs.values())
-    console.print(f"{output}: {len(bundle.manifest.graphs)} graphs, within {worst:.1e} of PyTorch")
+    count = len(bundle.manifest.graphs)
+    console.print(f"{escape(str(output))}: {count} graphs, within {worst:.1e} of PyTorch")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
@@ -38,7 +39,7 @@ def _show(bundle: Bundle) -> None:
         "made by": f"sam2_edge {manifest.sam2_edge_version}, format {manifest.format_version}",
     }
     for name, value in facts.items():
-        console.print(f"[bold]{name}[/]: {value}", highlight=False)
+        console.print(f"[bold]{name}[/]: {escape(value)}", highlight=False, soft_wrap=True)
     for name, (columns, rows) in {
         "graphs": _graph_table(bundle),
         "tensors": _tensor_table(bundle),

@@ -16,7 +16,7 @@ from sam2_edge.runtime.overlay import draw
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult, encode_rle
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
-from sam2_edge.runtime.sinks import write_image, write_text
+from sam2_edge.runtime.sinks import check_outputs, write_image, write_text
 from sam2_edge.runtime.sources import read_image
 
 
@@ -52,6 +52,9 @@ def segment(
     prompts = typed_prompts(ctx)
     if not prompts:
         raise PromptError("no prompt is given; give a point, a box or a mask")
+    check_outputs(image, [overlay, masks, json_file])
+    if masks is not None:
+        _check_folder(masks, overwrite=overwrite)
     for path in (overlay, json_file):
         if path is not None and path.exists() and not overwrite:
             raise SinkError(f"{path} exists; choose another name or pass --overwrite")
@@ -61,7 +64,7 @@ def segment(
     found = {p.object_id: _predict(segmenter, p, multimask=multimask) for p in prompts}
     _show(found)
     if masks is not None:
-        _write_masks(masks, found, multimask=multimask, overwrite=overwrite)
+        _write_masks(masks, found, multimask=multimask)
     if overlay is not None:
         write_image(overlay, draw(picture, _as_frame(found, picture.shape[:2])))
     if json_file is not None:
@@ -86,11 +89,14 @@ def _show(found: dict[int, Segmentation]) -> None:
     Console(stderr=True).print(table)
 
 
-def _write_masks(
-    folder: Path, found: dict[int, Segmentation], *, multimask: bool, overwrite: bool
-) -> None:
+def _check_folder(folder: Path, *, overwrite: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise SinkError(f"{folder} is not a folder; choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
         raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
+
+
+def _write_masks(folder: Path, found: dict[int, Segmentation], *, multimask: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for object_id, result in found.items():
         for rank, mask in enumerate(result.masks):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sam2_edge.cli.options import PromptCommand, prompt_options, typed_prompts
 from sam2_edge.runtime.loop import track_source
 from sam2_edge.runtime.script import PromptScript, check_script, load_script
-from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink
+from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink, check_outputs
 from sam2_edge.runtime.sources import FrameRange, Source, open_source
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -56,6 +56,7 @@ def track(
     Prompts given as options are for the first frame. Several objects: --object 1 --point 40,60
     --object 2 --box 10,10,90,80.
     """
+    check_outputs(source, [video, masks, jsonl])
     opened = open_source(source, frame_range(frames))
     script = _script(ctx, prompts, opened.start)
     check_script(script, opened.start, opened.frames)

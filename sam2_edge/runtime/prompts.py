@@ -88,7 +88,7 @@ def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -
 
 def check_object_id(object_id: int) -> None:
     """Raise PromptError unless this can name an object: an integer of at least 1."""
-    if not isinstance(object_id, (int, np.integer)) or object_id < 1:
+    if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or object_id < 1:
         raise PromptError(f"object id {object_id!r}; give an integer of at least 1")
 
 

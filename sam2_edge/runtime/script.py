@@ -49,7 +49,7 @@ def load_script(path: Path) -> PromptScript:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         raise PromptError(f"{path}: {where}: {first['msg']}; the README shows the form") from error
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise PromptError(f"{path} is not JSON: {error}; the README shows the form") from error
     script: dict[int, list[Prompt]] = {}
     for entry in entries:

@@ -104,9 +104,12 @@ class ImageSegmenter:
         if logits is None:
             return None
         low = self._geometry.mask_size
-        if logits.shape != (low, low):
-            raise PromptError(f"logits of shape {logits.shape}; give [{low}, {low}] of a result")
-        return np.clip(logits.astype(np.float32), -PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
+        given_logits = np.asarray(logits, np.float32)
+        if given_logits.shape != (low, low) or not np.isfinite(given_logits).all():
+            raise PromptError(
+                f"logits of shape {given_logits.shape}; give finite [{low}, {low}] of a result"
+            )
+        return np.clip(given_logits, -PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
 
     def _decode(
         self,

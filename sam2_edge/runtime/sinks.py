@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -87,14 +89,19 @@ class MaskFolder:
             raise SinkError(f"{folder} is not a folder; choose another name")
         if folder.is_dir() and any(folder.iterdir()) and not overwrite:
             raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(f"{folder} cannot be made: {error.strerror}; choose another") from error
+        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+        if not nearest.is_dir():
+            raise SinkError(f"{folder} cannot be made: {nearest} is a file; choose another")
         self._folder = folder
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Write one mask, whole or not at all."""
+        """Write one mask, whole or not at all; the first makes the folder."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(
+                f"{self._folder} cannot be made: {error.strerror}; choose another"
+            ) from error
         write_indexed_png(self._folder / f"{frame.name}.png", result.index_mask())
 
     def close(self) -> None:
@@ -107,15 +114,22 @@ class JsonLines:
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         _claim_file(path, overwrite=overwrite)
         self._path = path
-        try:
-            # Unbuffered: a full disk shows at the line that met it, and no whole line is ever lost.
-            self._file = path.open("wb", buffering=0)
-        except OSError as error:
-            raise SinkError(f"{path} cannot be opened: {error.strerror}; choose another") from error
+        self._file: FileIO | None = None
         self._length = 0
 
+    def _open(self) -> FileIO:
+        try:
+            # Unbuffered: a full disk shows at the line that met it, and no whole line is ever lost.
+            return FileIO(self._path, "wb")
+        except OSError as error:
+            raise SinkError(
+                f"{self._path} cannot be opened: {error.strerror}; choose another"
+            ) from error
+
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Append a line per object."""
+        """Append a line per object; the first frame makes the file."""
+        if self._file is None:
+            self._file = self._open()
         for entry in result.objects:
             line = json.dumps(json_record(frame, result, entry)).encode() + b"\n"
             try:
@@ -131,7 +145,9 @@ class JsonLines:
 
     def close(self) -> None:
         """Cut off a line that a full disk left unfinished, and close."""
-        if self._file.seekable():
+        if self._file is None:
+            return
+        if self._path.is_file() and not self._file.closed:  # devices cannot be cut
             self._file.truncate(self._length)
         self._file.close()
 
@@ -190,6 +206,18 @@ def _write_atomically(path: Path, image: Image.Image) -> None:
     except (OSError, ValueError) as error:
         temporary.unlink(missing_ok=True)
         raise SinkError(f"{path} cannot be written: {error}; files before it are whole") from error
+
+
+def check_outputs(source: Path, outputs: Sequence[Path | None]) -> None:
+    """Raise SinkError where an output is the source, lies in a source folder, or is given twice."""
+    origin, seen = source.resolve(), set[Path]()
+    for path in (p for p in outputs if p is not None):
+        place = path.resolve()
+        if place == origin or (origin.is_dir() and origin == place.parent):
+            raise SinkError(f"{path} would change the source {source}; write elsewhere")
+        if place in seen:
+            raise SinkError(f"{path} is given for two outputs; give each its own name")
+        seen.add(place)
 
 
 def _claim_file(path: Path, *, overwrite: bool) -> None:

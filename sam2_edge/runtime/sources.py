@@ -125,10 +125,15 @@ class VideoFile:
         if missing <= COUNT_TOLERANCE and index > self._range.start:
             return
         declared = "no number of" if self._declared is None else str(self._declared)
+        start = self._range.start
+        remedy = (
+            f"results up to there are kept. Repair it, or give --frames {start}:{index}"
+            if index > start
+            else f"there is no frame {start}. Repair it, or give --frames that start earlier"
+        )
         raise SourceError(
             f"{self._path} ends after {index} frames, but declares {declared} frames: the file is "
-            "truncated or corrupt; results up to there are kept. Repair it, or give --frames "
-            f"{self._range.start}:{index}"
+            f"truncated or corrupt; {remedy}"
         )
 
 
@@ -136,12 +141,22 @@ class ImageFolder:
     """Images of a folder, in the order of their names; numbers in names count as numbers."""
 
     def __init__(self, folder: Path, frames: FrameRange) -> None:
-        files = [p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES]
+        files = [
+            p
+            for p in folder.iterdir()
+            if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")
+        ]
         if not files:
             raise SourceError(
                 f"{folder} holds no images; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
             )
         files.sort(key=_natural_key)
+        names: dict[str, Path] = {}
+        for path in files:
+            if names.setdefault(path.stem, path) is not path:
+                raise SourceError(
+                    f"{names[path.stem]} and {path} have one name; results go by it: rename one"
+                )
         cut = frames.within(len(files), str(folder))
         self._files = files[cut.start : cut.stop]
         self.frames: int | None = len(self._files)
@@ -164,7 +179,10 @@ def read_image(path: Path) -> Frame:
     """
     if not path.is_file():
         raise SourceError(f"{path} does not exist; give an image file")
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    try:
+        picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    except cv2.error as error:  # more pixels than OpenCV decodes
+        raise SourceError(f"{path} cannot be decoded: {error.err}; make it smaller") from error
     if picture is None:
         raise SourceError(f"{path} cannot be decoded as an image; remove or repair it")
     if picture.dtype != "uint8":
@@ -182,7 +200,7 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     return capture
 
 
-def _natural_key(path: Path) -> list[tuple[int, int | str]]:
-    """Sorts frame2 before frame10."""
+def _natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
+    """Sorts frame2 before frame10, and names of equal numbers by themselves."""
     parts = re.split(r"(\d+)", path.name)
-    return [(0, int(part)) if part.isdigit() else (1, part) for part in parts]
+    return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], path.name

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.contract import Graph
-from sam2_edge.errors import PromptError
+from sam2_edge.errors import PromptError, Sam2EdgeError
 from sam2_edge.runtime.backends import Backend, Tensor, open_backend
 from sam2_edge.runtime.decoding import Decoded, Decoder, Features
 from sam2_edge.runtime.frames import Frame, check_frame, model_image
@@ -43,6 +43,12 @@ class VideoTracker:
         max_prompted_frames: int = DEFAULT_MAX_PROMPTED,
         clip_frames: int | None = None,
     ) -> None:
+        for name, value in (
+            ("max_prompted_frames", max_prompted_frames),
+            ("clip_frames", clip_frames),
+        ):
+            if value is not None and value < 1:
+                raise Sam2EdgeError(f"{name} is {value}; give 1 or more")
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._geometry = loaded.manifest.geometry
         self._backend: Backend = open_backend(loaded, threads=threads)
@@ -128,6 +134,7 @@ class VideoTracker:
         del self._results[object_id]
         self._drop_decoded(object_id)
         self._bank.remove(object_id)
+        self._tracked.discard(object_id)
 
     def reset(self) -> None:
         """Forget every object and frame; the next frame is number 0."""
@@ -196,8 +203,10 @@ class VideoTracker:
 
     def _previous_logits(self, object_id: int) -> NDArray[np.float32] | None:
         """Logits that this frame's earlier result for the object had, if there is one."""
-        if any(object_id in decoded.object_ids for decoded in self._decoded):
-            return self._results[object_id].logits
+        for decoded in self._decoded:
+            if object_id in decoded.object_ids:
+                row = decoded.object_ids.index(object_id)
+                return self._backend.download(decoded.mask_logits)[row, 0]
         return None
 
     def _accept(self, decoded: Decoded) -> None:
@@ -207,8 +216,8 @@ class VideoTracker:
         score = download(decoded.object_score)
         for row, object_id in enumerate(decoded.object_ids):
             assert object_id is not None  # rows are dropped only later
-            self._results[object_id] = ObjectResult(
-                object_id=object_id,
+            self._results[int(object_id)] = ObjectResult(
+                object_id=int(object_id),
                 logits=logits[row, 0],
                 iou=float(iou[row]),
                 object_score=float(score[row]),
