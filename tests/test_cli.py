@@ -413,7 +413,11 @@ def test_an_interrupt_leaves_what_came_before(
     source = video(tmp_path / "in.avi", 200)
     command = [SCRIPT, "track", source, "--bundle", bundle, *GOOD, "--threads", "1"]
     running = subprocess.Popen(
-        [*command, "--jsonl", lines, "--video", overlay], stderr=subprocess.PIPE, text=True
+        [*command, "--jsonl", lines, "--video", overlay],
+        stderr=subprocess.PIPE,
+        text=True,
+        # Where the tests run in the background of a script, SIGINT is ignored and passed on so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     while running.poll() is None and not (lines.exists() and lines.stat().st_size):
         time.sleep(0.02)
