@@ -235,6 +235,11 @@ BAD_INPUT = {
         ["track", "{clip}", "--bundle", "{bundle}", *GOOD, "--frames", "6:9"],
         "frame 6 is past the end",
     ),
+    "an id that no PNG holds": (
+        ["track", "{clip}", "--bundle", "{bundle}", "--object", "300", *GOOD]
+        + ["--masks", "{tmp}/m"],
+        "object id 300 does not fit an indexed PNG; use ids up to 255",
+    ),
     "no mask": (["track", "{clip}", "--bundle", "{bundle}", "--mask", "x.png"], "x.png cannot be"),
     "late prompt": (
         ["track", "{clip}", "--bundle", "{bundle}", "--prompts", "{tmp}/late.json"],

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from sam2_edge.cli.options import PromptCommand, prompt_options, typed_prompts
 from sam2_edge.runtime.loop import track_source
-from sam2_edge.runtime.script import PromptScript, check_script, load_script
+from sam2_edge.runtime.script import PromptScript, check_mask_ids, check_script, load_script
 from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink, check_outputs
 from sam2_edge.runtime.sources import FrameRange, Source, open_source
 from sam2_edge.runtime.tracker import VideoTracker
@@ -60,6 +60,8 @@ def track(
     opened = open_source(source, frame_range(frames))
     script = _script(ctx, prompts, opened.start)
     check_script(script, opened.start, opened.frames)
+    if masks is not None:
+        check_mask_ids(script)
     tracker = VideoTracker(bundle, threads=threads, clip_frames=opened.frames)
     sinks: list[Sink] = []
     if video is not None:

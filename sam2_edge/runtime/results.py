@@ -17,6 +17,9 @@ from sam2_edge.errors import Sam2EdgeError
 if TYPE_CHECKING:
     import supervision
 
+MAX_MASK_ID = 255
+"""The largest object id that an indexed mask of 8 bits holds."""
+
 MASK_LOGIT = 0.0
 """A pixel belongs to the object where its logit is above this."""
 
@@ -106,9 +109,10 @@ class FrameResult:
         indexed = np.zeros(self.frame_size, np.uint8)
         best = np.full(self.frame_size, MASK_LOGIT, np.float32)
         for result in self.objects:
-            if result.object_id > 255:
+            if result.object_id > MAX_MASK_ID:
                 raise Sam2EdgeError(
-                    f"object id {result.object_id} does not fit an indexed mask; use ids up to 255"
+                    f"object id {result.object_id} does not fit an indexed mask; use ids up to "
+                    f"{MAX_MASK_ID}"
                 )
             if not result.present:
                 continue

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.prompts import Prompt, prompts_by_object, read_mask
+from sam2_edge.runtime.results import MAX_MASK_ID
 
 PromptScript = Mapping[int, Sequence[Prompt]]
 """Prompts by frame number of the source."""
@@ -55,6 +56,17 @@ def load_script(path: Path) -> PromptScript:
     for entry in entries:
         script.setdefault(entry.frame, []).append(entry.prompt(path.parent))
     return script
+
+
+def check_mask_ids(script: PromptScript) -> None:
+    """Raise PromptError for an object id that an indexed PNG cannot hold."""
+    for prompts in script.values():
+        for prompt in prompts:
+            if prompt.object_id > MAX_MASK_ID:
+                raise PromptError(
+                    f"object id {prompt.object_id} does not fit an indexed PNG; use ids up to "
+                    f"{MAX_MASK_ID}, or leave out --masks"
+                )
 
 
 def check_script(script: PromptScript, start: int, frames: int | None) -> None:
