@@ -31,6 +31,9 @@ from sam2_edge.errors import BundleError
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 1
 
+BUNDLED = {"nano": Path(__file__).parent / "models" / "bundled" / "nano"}
+"""Bundles that come with the package, by name."""
+
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -54,8 +57,8 @@ class FileEntry(_Entry):
 class GraphEntry(FileEntry):
     """One graph.
 
-    data: weight files beside a graph above 2 GB. parity: by output, the largest absolute difference
-    to the PyTorch module on seeded inputs at export.
+    data: files beside the graph that hold weights of it. parity: by output, the largest absolute
+    difference to the PyTorch module on seeded inputs at export.
     """
 
     backend: Literal["onnxruntime"]
@@ -129,11 +132,16 @@ class Bundle:
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Read and check a bundle folder: version, fields, files, hashes and the graphs' contract.
+    """Read and check a bundle: version, fields, files, hashes and the graphs' contract.
+
+    path: a folder, or "nano" for the bundle that comes with the package (unless there is a folder
+    of that name).
 
     Raises BundleError, naming the file and the remedy, before any graph is opened.
     """
     folder = Path(path)
+    if not folder.exists():
+        folder = BUNDLED.get(str(path), folder)
     manifest_path = folder / MANIFEST_FILE
     if not manifest_path.is_file():
         raise BundleError(

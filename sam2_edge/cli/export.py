@@ -26,9 +26,7 @@ _EXTRA = "export needs PyTorch and transformers; install them with: pip install 
 @click.command()
 @click.argument("model")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
-@click.option(
-    "--image-size", type=int, default=1024, show_default=True, help="Model input, pixels."
-)
+@click.option("--image-size", type=int, help="Model input, pixels [as trained: 1024, nano 256].")
 @click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True)
 @click.option(
     "--memory-rounding",
@@ -44,7 +42,7 @@ def export(
     model: str,
     *,
     output: Path,
-    image_size: int,
+    image_size: int | None,
     precision: str,
     memory_rounding: MemoryRounding,
     checkpoint: Path | None,
@@ -54,7 +52,8 @@ def export(
     """Export MODEL as a bundle of ONNX graphs, checked against PyTorch.
 
     MODEL is a name such as sam2.1-hiera-tiny (fetched from the Hugging Face Hub unless a checkpoint
-    is given), a folder in Hugging Face format, or an original .pt checkpoint.
+    is given), nano for the model that comes with sam2_edge, a folder in Hugging Face format, or an
+    original .pt checkpoint.
     """
     del precision  # one choice so far; it is recorded with each graph
     check_new_bundle(output, overwrite=overwrite)

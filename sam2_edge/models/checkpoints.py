@@ -15,8 +15,9 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from sam2_edge.bundle import sha256_of
+from sam2_edge.bundle import BUNDLED, sha256_of
 from sam2_edge.errors import CheckpointError
+from sam2_edge.models.nano import NANO
 from sam2_edge.models.original_names import from_original
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import (
@@ -55,38 +56,51 @@ def load_model(
     *,
     checkpoint: Path | None = None,
     random_seed: int | None = None,
-    image_size: int = DEFAULT_IMAGE_SIZE,
+    image_size: int | None = None,
 ) -> LoadedModel:
     """Load a model.
 
-    name: a variant ("sam2.1-hiera-tiny"), a folder with config.json and safetensors, or an original
-    .pt checkpoint. checkpoint: an original .pt file for the variant `name`. random_seed: weights
-    drawn at random for the variant instead. image_size: side of the model input, pixels.
+    name: a variant ("sam2.1-hiera-tiny"), "nano" for the one that comes with the package, a folder
+    with config.json and safetensors, or an original .pt checkpoint. checkpoint: an original .pt
+    file for the variant `name`. random_seed: weights drawn at random for the variant instead.
+    image_size: side of the model input, pixels; None takes what the model was trained at.
 
     Raises CheckpointError for anything that does not fit, ExportError for the image size.
     """
-    check_image_size(image_size)
+    if image_size is not None:
+        check_image_size(image_size)
     if checkpoint is not None and random_seed is not None:
         raise CheckpointError("both a checkpoint and a random seed were given; give one of them")
     variant = find_variant(name)
+    original_size = image_size or DEFAULT_IMAGE_SIZE
     if random_seed is not None:
-        return _load_random(_required(variant, name), random_seed, image_size)
+        return _load_random(_required(variant, name), random_seed, original_size)
     if checkpoint is not None:
-        return load_original(checkpoint, image_size=image_size, expected=_required(variant, name))
+        expected = _required(variant, name)
+        return load_original(checkpoint, image_size=original_size, expected=expected)
     path = Path(name)
     if path.is_file():
-        return load_original(path, image_size=image_size)
+        return load_original(path, image_size=original_size)
     if path.is_dir():
         return load_folder(path, image_size=image_size)
+    if name in BUNDLED:
+        return load_folder(BUNDLED[name], image_size=image_size, name=NANO, source="sam2_edge")
     known = _required(variant, name)
     folder = _download(known)
     return load_folder(folder, image_size=image_size, name=known.name, source=known.hub_id)
 
 
 def load_folder(
-    folder: Path, *, image_size: int, name: str | None = None, source: str | None = None
+    folder: Path,
+    *,
+    image_size: int | None = None,
+    name: str | None = None,
+    source: str | None = None,
 ) -> LoadedModel:
-    """Load a folder in Hugging Face format (config.json and safetensors, no pickles)."""
+    """Load a folder in Hugging Face format (config.json and safetensors, no pickles).
+
+    image_size: side of the model input, pixels; None takes the configuration's.
+    """
     weights = sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
         raise CheckpointError(
@@ -94,7 +108,8 @@ def load_folder(
             "Face format"
         )
     try:
-        config = at_image_size(Sam2VideoConfig.from_pretrained(folder), image_size)
+        config = Sam2VideoConfig.from_pretrained(folder)
+        config = at_image_size(config, image_size or int(config.image_size))
         model, info = Sam2VideoModel.from_pretrained(
             folder,
             config=config,
@@ -160,7 +175,7 @@ def _required(variant: Variant | None, name: str) -> Variant:
     if variant is None:
         raise CheckpointError(
             f"'{name}' is neither a file, a folder nor a known model; known models: "
-            + ", ".join(VARIANTS)
+            + ", ".join([*BUNDLED, *VARIANTS])
         )
     return variant
 

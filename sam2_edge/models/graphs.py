@@ -58,17 +58,13 @@ class ImageEncoder(nn.Module):
         self.levels = model.config.vision_config.num_feature_levels
         self.register_buffer("mean", 255.0 * torch.tensor(IMAGE_MEAN), persistent=False)
         self.register_buffer("std", 255.0 * torch.tensor(IMAGE_STD), persistent=False)
-        self.register_buffer(
-            "position", self._position(int(model.config.image_size)), persistent=False
-        )
+        # In the graph it would be a bicubic Resize of a parameter, which runtimes interpolate
+        # differently: constant, except in training.
+        position = self._position(int(model.config.image_size)).detach()
+        self.register_buffer("position", position, persistent=False)
 
-    @torch.no_grad()
     def _position(self, image_size: int) -> Tensor:
-        """The backbone's position encoding [1,S/4,S/4,D], computed once.
-
-        In the graph it would be a bicubic Resize of a parameter, which runtimes interpolate
-        differently. Constant here, it does not train through this module.
-        """
+        """The backbone's position encoding [1,S/4,S/4,D] at an image size in pixels."""
         side = image_size // MASK_STRIDE
         window = self.backbone.pos_embed_window
         spread = F.interpolate(self.backbone.pos_embed, size=(side, side), mode="bicubic")
@@ -78,7 +74,8 @@ class ImageEncoder(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of one image; shapes as in the contract."""
         pixels = ((image.float() - self.mean) / self.std).permute(0, 3, 1, 2)
-        hidden = self.backbone.patch_embed(pixels) + self.position
+        position = self._position(image.shape[1]) if self.training else self.position
+        hidden = self.backbone.patch_embed(pixels) + position
         stages = []
         for index, block in enumerate(self.backbone.blocks):
             hidden = block(hidden)

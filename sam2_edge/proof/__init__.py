@@ -1,0 +1,1 @@
+"""Measures of whether a result is right."""

@@ -1,0 +1,39 @@
+"""What the bundled model is trained on, phase by phase."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of training.
+
+    steps: optimiser steps. size: pixels. clips, frames, objects: per batch, per clip, per clip.
+    rate: learning rate at the start, falling linearly to `rate * fall` at the end. corrected:
+    share of batches with a correcting click on a later frame. pool: number of different clips that
+    are drawn from and kept in memory (turned, mirrored, recoloured anew), or 0 for new ones always.
+    """
+
+    name: str
+    steps: int
+    size: int
+    clips: int
+    frames: int
+    objects: int
+    rate: float
+    fall: float = 1.0
+    corrected: float = 0.0
+    pool: int = 0
+
+
+WARM_UP = 200
+"""Steps over which the learning rate rises from zero at the very start."""
+
+RECIPE = (
+    Phase("images", 8000, 128, 16, 1, 3, rate=1e-3, pool=20_000),
+    Phase("short clips", 2000, 128, 8, 6, 2, rate=7e-4, corrected=0.2),
+    Phase("larger images", 1000, 256, 12, 1, 3, rate=5e-4, pool=4_000),
+    Phase("clips", 2000, 256, 3, 8, 2, rate=5e-4, corrected=0.2),
+    Phase("long clips", 1500, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2),
+)
