@@ -85,13 +85,7 @@ class MaskFolder:
     """One indexed PNG per frame as in DAVIS: pixel value is the object id, named as the frame."""
 
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
-        if folder.exists() and not folder.is_dir():
-            raise SinkError(f"{folder} is not a folder; choose another name")
-        if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-            raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
-        nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-        if not nearest.is_dir():
-            raise SinkError(f"{folder} cannot be made: {nearest} is a file; choose another")
+        check_new_folder(folder, overwrite=overwrite)
         self._folder = folder
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
@@ -218,6 +212,17 @@ def check_outputs(source: Path, outputs: Sequence[Path | None]) -> None:
         if place in seen:
             raise SinkError(f"{path} is given for two outputs; give each its own name")
         seen.add(place)
+
+
+def check_new_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise SinkError unless files may be written into `folder`, which may not exist yet."""
+    if folder.exists() and not folder.is_dir():
+        raise SinkError(f"{folder} is not a folder; choose another name")
+    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+        raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
+    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not nearest.is_dir():
+        raise SinkError(f"{folder} cannot be made: {nearest} is a file; choose another")
 
 
 def _claim_file(path: Path, *, overwrite: bool) -> None:

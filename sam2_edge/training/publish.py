@@ -18,7 +18,7 @@ from sam2_edge.errors import CheckpointError
 from sam2_edge.export.packing import pack_bundle
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import load_folder
-from sam2_edge.models.nano import NANO, NANO_IMAGE_SIZE, nano_config, untrained_nano
+from sam2_edge.models.nano import NANO, NANO_IMAGE_SIZE, nano_config
 from sam2_edge.training.trainer import CHECKPOINT
 
 WEIGHTS = "model.safetensors"
@@ -33,9 +33,11 @@ def publish(run: Path, target: Path) -> Bundle:
     path = run / CHECKPOINT
     if not path.is_file():
         raise CheckpointError(f"{path} does not exist; give the folder of a training run")
-    average = torch.load(path, map_location="cpu", weights_only=True)["average"]
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    # The averages are of parameters; the positional frequencies are a buffer.
+    state = {**content["model"], **content["average"]}
     with new_bundle_folder(target, overwrite=True) as folder:
-        _write_weights(average, folder)
+        _write_weights(state, folder)
         # The weights' own source, not where they lay while this bundle was made.
         loaded = load_folder(folder, image_size=NANO_IMAGE_SIZE, name=NANO, source="sam2_edge")
         exported = export_bundle(loaded, folder / "graphs", memory_rounding="none")
@@ -48,14 +50,11 @@ def publish(run: Path, target: Path) -> Bundle:
     return load_bundle(target)
 
 
-def _write_weights(average: dict[str, torch.Tensor], folder: Path) -> None:
-    model = untrained_nano(0)
-    state = {**model.state_dict(), **average}
+def _write_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
     half = {name: value.half().contiguous().clone() for name, value in state.items()}
     save_file(half, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
-    config = nano_config()
-    config.save_pretrained(folder)
+    nano_config().save_pretrained(folder)
 
 
 @click.command()

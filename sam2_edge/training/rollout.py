@@ -21,6 +21,9 @@ TARGET_STRIDE = 2
 PREVIOUS_LOGIT_LIMIT = 32.0
 """Logits fed back are limited to this (SAM 2, `add_new_points_or_box`)."""
 
+MASK_PROMPT_SCORE = 10.0
+"""Object score of a frame with a mask prompt (SAM 2, `_use_mask_as_output`)."""
+
 
 @dataclass(slots=True)
 class Bank:
@@ -96,6 +99,8 @@ class Rollout:
             rows = rows.repeat_interleave(batch.objects)
             features = Features(*(x[rows] for x in stacked))
             conditioned = features.unconditioned
+            if batch.kind == "mask":  # as published (`_use_mask_as_output`)
+                conditioned = features.embedding
             if now:
                 conditioned = self._attention(features.embedding, *bank.inputs(now))
             frame = Frame(features, conditioned, truth[:, now])
@@ -126,10 +131,13 @@ class Rollout:
             )
             decodings.append(decoding)
         prompted = now == 0 or now in batch.corrections
+        score = output["object_score"]
+        if logits is not None:  # a mask prompt is the result itself, and what it shows is there
+            score = torch.full_like(score, MASK_PROMPT_SCORE)
         memory = self._memory(
             frame.features.embedding,
             output["best_mask"] if logits is None else logits,
-            output["object_score"],
+            score,
             torch.full((len(labels),), int(prompted), device=self._device),
         )
         (bank.prompted if prompted else bank.others)[now] = (memory, output["pointer"])
@@ -146,8 +154,7 @@ class Rollout:
         labels = torch.full((rows, 1), LABEL_PAD, device=self._device)
         if not first:
             return coords, labels, None, None
-        size = self._geometry.image_size
-        mask = (F.interpolate(frame.target[:, None], size=(size, size)) >= 0.5).float()
+        mask = object_masks(batch)[:, :1].to(self._device)
         mask_input, logits = self._mask_prompt(mask)
         return coords, labels, logits, mask_input
 
@@ -180,9 +187,13 @@ class Rollout:
 
 def targets(batch: Batch) -> Tensor:
     """Share of each cell that an object covers, [R,T,S/2,S/2] float32."""
+    return F.avg_pool2d(object_masks(batch), TARGET_STRIDE)
+
+
+def object_masks(batch: Batch) -> Tensor:
+    """Masks of 0 and 1, [R,T,S,S] float32."""
     ids = torch.arange(1, batch.objects + 1, dtype=torch.uint8)
-    masks = (batch.ids[:, None] == ids[:, None, None, None]).flatten(0, 1).float()
-    return F.avg_pool2d(masks, TARGET_STRIDE)
+    return (batch.ids[:, None] == ids[:, None, None, None]).flatten(0, 1).float()
 
 
 def correcting_click(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import logging
+import pickle
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -128,9 +129,9 @@ def _restored(settings: Settings) -> State | None:
         return None
     try:
         content = torch.load(path, map_location=settings.device, weights_only=True)
-    except (OSError, RuntimeError, EOFError) as error:
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({error}); delete it to start anew, or choose another folder"
+            f"{path} cannot be read ({type(error).__name__}); delete it to start anew, or choose another folder"
         ) from error
     model = untrained_nano(settings.seed).to(settings.device)
     model.load_state_dict(content["model"])
@@ -164,10 +165,10 @@ def _run_phase(state: State, settings: Settings, deadline: float | None) -> bool
         own.data = kept.data
     rollout = Rollout(model, half=settings.half)
     source = batches(phase, settings.seed, state.step, settings.workers)
-    torch.manual_seed(settings.seed + state.total)
     recent: list[dict[str, float]] = []
     for batch in source:
         started = time.monotonic()
+        torch.manual_seed(settings.seed + state.total)  # correcting clicks are drawn in the step
         recent.append(_step(state, model, rollout, batch, _rate(state, phase)))
         state.step, state.total = state.step + 1, state.total + 1
         state.seconds += time.monotonic() - started
