@@ -31,7 +31,7 @@ WARM_UP = 200
 """Steps over which the learning rate rises from zero at the very start."""
 
 RECIPE = (
-    Phase("images", 6500, 128, 16, 1, 3, rate=1e-3, pool=20_000),
+    Phase("images", 6000, 128, 16, 1, 3, rate=1e-3, pool=20_000),
     Phase("short clips", 1500, 128, 8, 6, 2, rate=7e-4, corrected=0.2),
     Phase("larger images", 600, 256, 12, 1, 3, rate=5e-4, pool=4_000),
     Phase("clips", 2000, 256, 3, 8, 2, rate=5e-4, corrected=0.2),

@@ -131,7 +131,8 @@ def _restored(settings: Settings) -> State | None:
         content = torch.load(path, map_location=settings.device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}); delete it to start anew, or choose another folder"
+            f"{path} cannot be read ({type(error).__name__}); delete it to start anew, or choose "
+            "another folder"
         ) from error
     model = untrained_nano(settings.seed).to(settings.device)
     model.load_state_dict(content["model"])

@@ -1,0 +1,102 @@
+"""Accuracy of a bundle on held-out synthetic clips, by prompt, through ONNX Runtime and PyTorch.
+
+    python benchmarks/nano_accuracy.py [--bundle nano] [--clips 100] [--pytorch] [--json FILE]
+
+Every figure of the model card comes from here.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sam2_edge import Prompt, VideoTracker
+from sam2_edge.proof.heldout import (
+    Seen,
+    Track,
+    first_prompts,
+    heldout_clips,
+    scores,
+    summary,
+    track_with,
+)
+from sam2_edge.runtime.results import MASK_LOGIT, full_size
+from sam2_edge.synth import SynthClip
+
+
+def track_with_pytorch(name: str) -> Track:
+    """Tracking through transformers' model, memory in full as in the bundled graphs."""
+    import torch
+
+    from sam2_edge.models.checkpoints import load_model
+    from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
+
+    model = load_model(name).model
+
+    def prompt(given: Prompt) -> ReferencePrompt:
+        if given.mask is not None:
+            return ReferencePrompt(mask=torch.from_numpy(given.mask).float())
+        if given.box is not None:
+            return ReferencePrompt(
+                torch.tensor(given.box).float().reshape(2, 2), torch.tensor([2, 3])
+            )
+        return ReferencePrompt(torch.tensor(given.points).float(), torch.tensor([1]))
+
+    def track(drawn: SynthClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
+        tracker = ReferenceTracker(model, memory_rounding="none")
+        wanted = {p.object_id: prompt(p) for p in prompts}
+        for index, frame in enumerate(drawn.frames):
+            image = torch.from_numpy(frame[..., ::-1].copy())
+            with torch.no_grad():
+                results = tracker.track(image, wanted if index == 0 else {})
+            yield {
+                object_id: Seen(
+                    full_size(r.logits.numpy(), frame.shape[:2]) > MASK_LOGIT, r.object_score > 0
+                )
+                for object_id, r in results.items()
+            }
+
+    return track
+
+
+def show(title: str, figures: dict[str, float], seconds: float) -> dict[str, Any]:
+    """Print one line of figures; returned as a record."""
+    line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
+    print(f"{title:18} {line}  ({seconds:.0f} s)", flush=True)
+    return {"title": title, **{k: round(v, 4) for k, v in figures.items()}}
+
+
+def main() -> None:
+    """Measure each kind of prompt on the same clips."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--bundle", default="nano")
+    parser.add_argument("--clips", type=int, default=100)
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--kinds", default="click,box,mask")
+    parser.add_argument("--pytorch", action="store_true", help="one click through PyTorch as well")
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    clips = list(islice(heldout_clips(arguments.clips), arguments.clips))
+    assert all(len(first_prompts(c, "click")) == c.present.shape[1] for c in clips)
+    runs = [
+        (k, track_with(VideoTracker(arguments.bundle, threads=arguments.threads)), "")
+        for k in arguments.kinds.split(",")
+    ]
+    if arguments.pytorch:
+        runs.append(("click", track_with_pytorch(arguments.bundle), " (PyTorch)"))
+    results = []
+    for kind, track, note in runs:
+        start = time.perf_counter()
+        found = list(scores(iter(clips), kind, track))
+        results.append(show(kind + note, summary(found), time.perf_counter() - start))
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
