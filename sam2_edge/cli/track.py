@@ -119,6 +119,8 @@ def _run(source: Source, tracker: VideoTracker, script: PromptScript, sinks: lis
                 progress.update(task, completed=done, rate=f"{rate:.2f} frames/s")
                 for entry in result.objects:
                     seen[entry.object_id] = seen.get(entry.object_id, 0) + int(entry.present)
+    rate = done / (time.perf_counter() - start)
+    console.print(f"{done} frames, {rate:.1f} frames/s with reading, drawing and writing")
     for object_id, count in seen.items():
         console.print(f"object {object_id}: present on {count} of {done} frames")
     if not sinks:

@@ -9,6 +9,7 @@ clips.json                    seed, presence and occlusion of every clip
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -100,3 +101,16 @@ def _read_mask(path: Path) -> NDArray[np.uint8]:
     if indexed.ndim != 2:
         raise SourceError(f"{path} is a picture in colour; give an indexed mask")
     return indexed
+
+
+def main() -> None:
+    """Print J and F per object for `python -m sam2_edge.proof.dataset MASKS TRUTH`."""
+    masks, truth = (Path(argument) for argument in sys.argv[1:3])
+    for object_id, found in folder_accuracy(masks, truth).items():
+        sys.stdout.write(
+            f"object {object_id}: J&F {found.j_and_f:.3f} (J {found.j:.3f}, F {found.f:.3f})\n"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -31,9 +31,9 @@ WARM_UP = 200
 """Steps over which the learning rate rises from zero at the very start."""
 
 RECIPE = (
-    Phase("images", 6000, 128, 16, 1, 3, rate=1e-3, pool=20_000),
-    Phase("short clips", 1500, 128, 8, 6, 2, rate=7e-4, corrected=0.2),
-    Phase("larger images", 600, 256, 12, 1, 3, rate=5e-4, pool=4_000),
-    Phase("clips", 2000, 256, 3, 8, 2, rate=5e-4, corrected=0.2),
-    Phase("long clips", 1500, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2),
+    Phase("images", 5500, 128, 16, 1, 3, rate=1e-3, pool=20_000),
+    Phase("short clips", 1800, 128, 8, 6, 2, rate=7e-4, corrected=0.2),
+    Phase("larger images", 500, 256, 12, 1, 3, rate=5e-4, pool=4_000),
+    Phase("clips", 1800, 256, 3, 8, 2, rate=5e-4, corrected=0.2),
+    Phase("long clips", 800, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2),
 )
