@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# A held-out clip in which one of two objects is hidden for a while.
+DEMO_SEED := 12
 
 .PHONY: demo test install clean
 
@@ -15,12 +17,12 @@ install: .venv/installed
 
 demo: install
 	rm -rf demo && mkdir demo
-	$(BIN)/python -m tests.clips demo/clip.mp4
-	$(BIN)/sam2-edge export sam2.1-hiera-tiny --random-init 1 --image-size 256 --output demo/bundle
-	$(BIN)/sam2-edge track demo/clip.mp4 --bundle demo/bundle \
-	    --object 1 --point 80,96 --object 2 --box 205,190,290,280 \
+	$(BIN)/sam2-edge export nano --output demo/nano
+	$(BIN)/sam2-edge synth demo/data --seed $(DEMO_SEED)
+	$(BIN)/sam2-edge track demo/data/JPEGImages/00000 --bundle demo/nano \
+	    --prompts demo/data/prompts/00000.json \
 	    --video demo/overlay.mp4 --masks demo/masks --jsonl demo/results.jsonl
-	@echo "The weights are random, so the masks mean nothing; the whole path has run."
+	$(BIN)/python -m sam2_edge.proof.dataset demo/masks demo/data/Annotations/00000
 	@echo "Look at demo/overlay.mp4, demo/masks/ and demo/results.jsonl."
 
 test: install

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import dataclass
 
 import cv2
@@ -51,17 +50,3 @@ def _draw(picture: NDArray[np.uint8], mask: NDArray[np.uint8], t: float) -> None
     opposite = (corner[0] + 2 * radius, corner[1] + 2 * radius)
     cv2.rectangle(picture, corner, opposite, (220, 60, 90), -1)
     cv2.rectangle(mask, corner, opposite, 2, -1)
-
-
-def main() -> None:
-    """Write a clip of 60 frames to the video file given as the only argument."""
-    path = sys.argv[1]
-    clip = moving_shapes(60, (320, 320))
-    writer = cv2.VideoWriter(path, cv2.VideoWriter.fourcc(*"mp4v"), 25, (320, 320))
-    for frame in clip.frames:
-        writer.write(frame)
-    writer.release()
-
-
-if __name__ == "__main__":
-    main()
