@@ -2,8 +2,8 @@
 
     python benchmarks/nano_speed.py [--bundle nano] [--threads 2] [--frames 200]
 
-Writes a synthetic clip as a video, tracks one object through it, draws the overlay on every frame, and
-prints the median time of each stage over the second half, where the memory is full.
+Writes a synthetic clip as a video, tracks one object through it, draws the overlay on every frame
+and prints the median time of each stage over the second half, where the memory is full.
 """
 
 from __future__ import annotations
