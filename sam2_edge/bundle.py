@@ -152,10 +152,12 @@ def load_bundle(path: str | Path) -> Bundle:
     if missing:
         raise BundleError(f"{manifest_path} lacks the graphs {', '.join(missing)}; export it again")
     specs = graph_specs(manifest.geometry)
+    files: dict[tuple[str, str], FileEntry] = {}  # graphs may share a file of weights
     for graph, entry in manifest.graphs.items():
         _check_contract(manifest_path, specs[graph], entry)
-        for file in (entry, *entry.data):
-            _check_file(folder, file)
+        files |= {(file.file, file.sha256): file for file in (entry, *entry.data)}
+    for file in files.values():
+        _check_file(folder, file)
     return Bundle(folder, manifest)
 
 

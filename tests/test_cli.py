@@ -286,6 +286,7 @@ BAD_INPUT = {
         ["track", "{bundle}", "--bundle", "{bundle}", *GOOD],
         "holds no images",
     ),
+    "clips into a folder that is not empty": (["synth", "{bundle}"], "is not empty"),
     "inspect no bundle": (["inspect", "{clip}"], "is not a bundle"),
     "no image": (["segment", "none.png", "--bundle", "{bundle}", *GOOD], "none.png does not exist"),
     "no model": (["export", "sam9", "--output", "{tmp}/x"], "neither a file, a folder nor a known"),
@@ -347,6 +348,7 @@ WRONG_USAGE = {
     "rounding": ["export", "sam2.1-hiera-tiny", "--output", "x", "--memory-rounding", "half"],
     "size of letters": ["export", "sam2.1-hiera-tiny", "--output", "x", "--image-size", "big"],
     "no output": ["export", "sam2.1-hiera-tiny"],
+    "no clips": ["synth", "x", "--clips", "0"],
     "unknown command": ["follow"],
 }
 

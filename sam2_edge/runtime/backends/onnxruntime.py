@@ -67,7 +67,7 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
     options.log_severity_level = 3  # errors only: warnings would go to the user's terminal
     # While the bank fills, each frame has new shapes: patterns would be kept for every one of them.
     options.enable_mem_pattern = False
-    # Every session has its own threads, which go on spinning for a while after a run, and would take
+    # Every session has its own threads, which spin for a while after a run and would take
     # the cores from the next graph of the same frame (docs/architecture.md).
     options.add_session_config_entry("session.force_spinning_stop", "1")
     if threads is not None:
