@@ -120,6 +120,8 @@ def batches(phase: Phase, seed: int, start: int, workers: int) -> Iterator[Batch
         sampler=range(start, phase.steps),
         num_workers=workers,
         prefetch_factor=4 if workers else None,
+        # A fork of a process whose PyTorch and OpenCV have threads hangs.
+        multiprocessing_context="spawn" if workers else None,
     )
     return iter(loader)
 
