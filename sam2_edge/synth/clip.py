@@ -53,42 +53,50 @@ def clip(
     objects: int = 2,
     split: Split = "train",
     photographs: bool = True,
+    span: int | None = None,
 ) -> SynthClip:
     """The clip of a seed; the same arguments give the same clip.
 
     Every object is seen in the first frame; later it may be hidden or leave the picture. The two
-    splits share no seed, pattern or photograph. `photographs` needs scikit-image (only its files).
+    splits share no texture and no photograph. photographs: whether photographs are among the
+    textures; they are files of scikit-image. span: cut the clip at random out of a scene of so many
+    frames, at least `frames`; events such as an occlusion are spread over the scene.
+
+    Raises ValueError for impossible sizes, SourceError without scikit-image.
     """
-    if frames < 1 or objects < 1 or size < 16:
+    length = frames if span is None else span
+    if frames < 1 or objects < 1 or size < 16 or length < frames:
         raise ValueError(
-            f"frames={frames}, objects={objects}, size={size}: at least 1, 1 and 16 are needed"
+            f"frames={frames}, objects={objects}, size={size}, span={span}: at least 1, 1, 16 and "
+            "the number of frames are needed"
         )
-    scene, outlines = _scene_with_visible_start(
-        split, seed, frames=frames, size=size, objects=objects
-    )
     rng = np.random.default_rng([SPLIT_NUMBER[split], seed, _ATTEMPTS])
-    camera = effects.random_camera(rng, frames, size)
+    camera = effects.random_camera(rng, length, size)
+    start = int(rng.integers(length - frames + 1)) if span else 0
+    scene, outlines = _scene_with_visible_start(
+        split, seed, start=start, frames=length, size=size, objects=objects
+    )
     painter = Painter(scene, size=size, split=split, photographs=photographs)
     pictures = np.empty((frames, size, size, 3), np.uint8)
     masks = np.empty((frames, size, size), np.uint8)
     occluded = np.zeros((frames, objects), np.float32)
     for t in range(frames):
-        drawn = outlines if t == 0 else _outlines(scene, t, size)
+        drawn = _outlines(scene, start + t, size) if t else outlines
         masks[t] = _visible(scene, drawn)
         occluded[t] = _occluded(scene, drawn, masks[t], objects)
-        pictures[t] = effects.apply(camera, painter.draw(t, drawn), t)
+        pictures[t] = effects.apply(camera, painter.draw(start + t, drawn), start + t)
     present = np.stack([(masks == i + 1).any(axis=(1, 2)) for i in range(objects)], axis=1)
     return SynthClip(seed, pictures, masks, present, occluded)
 
 
 def _scene_with_visible_start(
-    split: Split, seed: int, *, frames: int, size: int, objects: int
+    split: Split, seed: int, *, start: int, frames: int, size: int, objects: int
 ) -> tuple[Scene, list[Image]]:
-    """The first of the seed's scenes that shows every object in its first frame, or the last."""
+    """The first of the seed's scenes that shows every object in frame `start`, or the last."""
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([SPLIT_NUMBER[split], seed, attempt])
         scene = random_scene(rng, frames=frames, objects=objects)
-        outlines = _outlines(scene, 0, size)
+        outlines = _outlines(scene, start, size)
         mask = _visible(scene, outlines)
         seen = np.bincount(mask.ravel(), minlength=objects + 1)[1:] / size**2
         hidden = _occluded(scene, outlines, mask, objects)

@@ -98,7 +98,9 @@ class Batches(Dataset[Batch]):
         phase = self._phase
         seed = int(rng.integers(phase.pool or 2**40))
         make = _pooled_clip if phase.pool else clip
-        drawn = make(seed, frames=phase.frames, size=phase.size, objects=phase.objects)
+        drawn = make(
+            seed, frames=phase.frames, size=phase.size, objects=phase.objects, span=phase.span
+        )
         turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
         frames, ids = drawn.frames[..., rng.permutation(3)], drawn.masks
         frames, ids = np.rot90(frames, turns, axes=(1, 2)), np.rot90(ids, turns, axes=(1, 2))
@@ -108,8 +110,8 @@ class Batches(Dataset[Batch]):
 
 
 @cache
-def _pooled_clip(seed: int, *, frames: int, size: int, objects: int) -> SynthClip:
-    return clip(seed, frames=frames, size=size, objects=objects)
+def _pooled_clip(seed: int, *, frames: int, size: int, objects: int, span: int | None) -> SynthClip:
+    return clip(seed, frames=frames, size=size, objects=objects, span=span)
 
 
 def batches(phase: Phase, seed: int, start: int, workers: int) -> Iterator[Batch]:

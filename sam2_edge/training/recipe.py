@@ -13,6 +13,7 @@ class Phase:
     rate: learning rate at the start, falling linearly to `rate * fall` at the end. corrected:
     share of batches with a correcting click on a later frame. pool: number of different clips that
     are drawn from and kept in memory (turned, mirrored, recoloured anew), or 0 for new ones always.
+    span: length of the scenes that clips are cut from.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Phase:
     fall: float = 1.0
     corrected: float = 0.0
     pool: int = 0
+    span: int | None = None
 
 
 WARM_UP = 200
@@ -32,8 +34,7 @@ WARM_UP = 200
 
 RECIPE = (
     Phase("images", 5500, 128, 16, 1, 3, rate=1e-3, pool=20_000),
-    Phase("short clips", 1800, 128, 8, 6, 2, rate=7e-4, corrected=0.2),
-    Phase("larger images", 500, 256, 12, 1, 3, rate=5e-4, pool=4_000),
-    Phase("clips", 1800, 256, 3, 8, 2, rate=5e-4, corrected=0.2),
-    Phase("long clips", 800, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2),
+    Phase("short clips", 1700, 128, 10, 4, 2, rate=7e-4, corrected=0.15, span=32),
+    Phase("clips", 2000, 256, 3, 8, 2, rate=5e-4, corrected=0.2, span=32),
+    Phase("long clips", 600, 256, 2, 18, 2, rate=3e-4, fall=0.05, corrected=0.2, span=32),
 )

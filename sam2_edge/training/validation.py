@@ -44,7 +44,14 @@ def validate(rollout: Rollout, phase: Phase) -> dict[str, float]:
 
 def _batch(seeds: range, frames: int, phase: Phase) -> Batch:
     clips = [
-        clip(seed, frames=frames, size=phase.size, objects=phase.objects, split="heldout")
+        clip(
+            seed,
+            frames=frames,
+            size=phase.size,
+            objects=phase.objects,
+            split="heldout",
+            span=phase.span,
+        )
         for seed in seeds
     ]
     firsts = itertools.product(clips, range(1, phase.objects + 1))
