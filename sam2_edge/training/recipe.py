@@ -34,7 +34,8 @@ WARM_UP = 200
 
 RECIPE = (
     Phase("images", 5500, 128, 16, 1, 3, rate=1e-3, pool=20_000),
-    Phase("short clips", 1700, 128, 10, 4, 2, rate=7e-4, corrected=0.15, span=32),
-    Phase("clips", 2000, 256, 3, 8, 2, rate=5e-4, corrected=0.2, span=32),
-    Phase("long clips", 600, 256, 2, 18, 2, rate=3e-4, fall=0.05, corrected=0.2, span=32),
+    Phase("short clips", 1600, 128, 10, 4, 2, rate=7e-4, corrected=0.15, span=32),
+    Phase("clips", 2000, 256, 6, 4, 2, rate=6e-4, corrected=0.15, span=32),
+    Phase("longer clips", 1200, 256, 3, 8, 2, rate=5e-4, fall=0.8, corrected=0.2, span=32),
+    Phase("long clips", 700, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2, span=32),
 )

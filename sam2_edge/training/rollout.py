@@ -71,7 +71,7 @@ class Frame:
 class Rollout:
     """One model at one image size, applied to batches of clips.
 
-    half: run the image encoder in bfloat16.
+    half: run the model in bfloat16 where PyTorch's autocast does; losses stay in float32.
     """
 
     def __init__(self, model: Sam2VideoModel, *, half: bool) -> None:
@@ -89,9 +89,13 @@ class Rollout:
 
     def run(self, batch: Batch) -> list[list[Decoding]]:
         """Decodings of every frame, the corrected one last."""
+        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
+            return self._run(batch)
+
+    def _run(self, batch: Batch) -> list[list[Decoding]]:
         bank = Bank(self._geometry.memory_slots, self._geometry.pointers)
         clips, frames = batch.frames.shape[:2]
-        stacked = self._encode(batch.frames.to(self._device).flatten(0, 1))
+        stacked = self._encoder(batch.frames.to(self._device).flatten(0, 1))
         truth = targets(batch).to(self._device)
         results = []
         for now in range(frames):
@@ -106,11 +110,6 @@ class Rollout:
             frame = Frame(features, conditioned, truth[:, now])
             results.append(self._track(frame, bank, now, batch))
         return results
-
-    def _encode(self, images: Tensor) -> tuple[Tensor, ...]:
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._half):
-            features = self._encoder(images)
-        return tuple(x.float() for x in features)
 
     def _track(self, frame: Frame, bank: Bank, now: int, batch: Batch) -> list[Decoding]:
         coords, labels, logits, mask_input = self._prompt(frame, batch, first=now == 0)
@@ -181,7 +180,7 @@ class Rollout:
             torch.full((rows,), int(given), device=self._device),
             torch.full((rows,), int(multimask), device=self._device),
         )
-        decoding = Decoding(masks, iou, score, frame.target, multimask)
+        decoding = Decoding(masks.float(), iou.float(), score.float(), frame.target, multimask)
         return decoding, {"best_mask": best_mask, "pointer": pointer, "object_score": score}
 
 

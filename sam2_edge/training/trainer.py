@@ -44,8 +44,8 @@ log = logging.getLogger(__name__)
 class Settings:
     """How to train.
 
-    folder: of checkpoint and log. workers: processes that make clips. half: image encoder in
-    bfloat16. hours: stop after so long, or None.
+    folder: of checkpoint and log. workers: processes that make clips. half: in bfloat16
+    but for losses and weights. hours: stop after so long, or None.
     """
 
     folder: Path
