@@ -12,6 +12,10 @@ Sam2EdgeError
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 __all__ = [
     "BackendError",
     "BundleError",
@@ -21,7 +25,17 @@ __all__ = [
     "Sam2EdgeError",
     "SinkError",
     "SourceError",
+    "without_traceback",
 ]
+
+
+@contextmanager
+def without_traceback() -> Iterator[None]:
+    """For commands run as `python -m`: an error of ours ends the process with its message alone."""
+    try:
+        yield
+    except Sam2EdgeError as error:
+        sys.exit(f"error: {error}")
 
 
 class Sam2EdgeError(Exception):

@@ -159,6 +159,34 @@ def test_a_dataset_is_in_the_layout_of_davis(tmp_path: Path, many: list[SynthCli
         assert many[1].mask(0, prompt.object_id)[int(y), int(x)]
 
 
+def test_an_object_that_is_hidden_at_first_is_clicked_on_where_it_appears(tmp_path: Path) -> None:
+    drawn = clip(1, frames=24, size=96, objects=12, split="heldout")
+    late = {i + 1 for i in range(12) if not drawn.present[0, i] and drawn.present[:, i].any()}
+    assert late
+    write_dataset(tmp_path, [drawn])
+    prompts = json.loads((tmp_path / "prompts/00000.json").read_text())
+    assert {p["object"] for p in prompts if p["frame"] > 0} == late
+    for prompt in prompts:
+        ((x, y),) = prompt["points"]
+        assert drawn.mask(prompt["frame"], prompt["object"])[int(y), int(x)]
+
+
+def test_masks_are_scored_at_the_command_line(tmp_path: Path, many: list[SynthClip]) -> None:
+    write_dataset(tmp_path, many[:1])
+
+    def run(*arguments: Path) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "sam2_edge.proof.dataset", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    truth = tmp_path / "Annotations/00000"
+    assert "object 2: J&F 1.000" in run(truth, truth).stdout
+    assert run(truth).stderr.startswith("usage:")
+    wrong = run(tmp_path, truth)
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("error:")
+    assert "Traceback" not in wrong.stderr
+
+
 def test_masks_are_scored_against_truth(tmp_path: Path, many: list[SynthClip]) -> None:
     write_dataset(tmp_path / "data", many[:2])
     truth = tmp_path / "data/Annotations/00000"

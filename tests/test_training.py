@@ -76,6 +76,18 @@ def test_the_rollout_gives_what_the_pytorch_tracker_gives(kind: PromptKind) -> N
             torch.testing.assert_close(got, want.logits, rtol=0, atol=1e-3)
 
 
+def test_the_rollout_in_bfloat16_is_the_same_to_its_precision() -> None:
+    model = random_model(nano_config(64), PRESENT_SEED)
+    batch = _batch("mask", frames=3, size=64)
+    with torch.no_grad():
+        full, half = (
+            [loss_of(d)["total"].item() for (d,) in Rollout(model, half=half).run(batch)]
+            for half in (False, True)
+        )
+    assert full != half
+    np.testing.assert_allclose(half, full, rtol=0.03)
+
+
 def test_every_weight_that_a_tracker_uses_is_trained() -> None:
     model = random_model(nano_config(64), PRESENT_SEED).train()
     rollout = Rollout(model, half=False)

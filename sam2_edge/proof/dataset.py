@@ -2,7 +2,7 @@
 
 JPEGImages/NAME/00000.jpg     frames
 Annotations/NAME/00000.png    indexed masks: the pixel value is the object id
-prompts/NAME.json             a click on each object of the first frame, as `track` takes them
+prompts/NAME.json             a click on each object where it is first seen, as `track` takes them
 clips.json                    seed, presence and occlusion of every clip
 """
 
@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2_edge.errors import SinkError, SourceError
+from sam2_edge.errors import SinkError, SourceError, without_traceback
 from sam2_edge.proof.metrics import Accuracy, object_accuracy
 from sam2_edge.runtime.sinks import check_new_folder, write_image, write_indexed_png, write_text
 from sam2_edge.synth import SynthClip, centre_click
@@ -81,8 +81,9 @@ def _write_clip(folder: Path, name: str, drawn: SynthClip) -> None:
         write_image(frames / f"{index:05d}.jpg", frame)
         write_indexed_png(masks / f"{index:05d}.png", mask)
     prompts = [
-        {"frame": 0, "object": i, "points": [centre_click(drawn.mask(0, i))]}
-        for i in range(1, drawn.present.shape[1] + 1)
+        {"frame": int(first), "object": i + 1, "points": [centre_click(drawn.mask(first, i + 1))]}
+        for i, first in enumerate(drawn.present.argmax(axis=0))
+        if drawn.present[first, i]
     ]
     write_text(folder / PROMPTS / f"{name}.json", json.dumps(prompts) + "\n")
 
@@ -105,7 +106,9 @@ def _read_mask(path: Path) -> NDArray[np.uint8]:
 
 def main() -> None:
     """Print J and F per object for `python -m sam2_edge.proof.dataset MASKS TRUTH`."""
-    masks, truth = (Path(argument) for argument in sys.argv[1:3])
+    if len(sys.argv) != 3:
+        sys.exit("usage: python -m sam2_edge.proof.dataset MASKS TRUTH")
+    masks, truth = (Path(argument) for argument in sys.argv[1:])
     for object_id, found in folder_accuracy(masks, truth).items():
         sys.stdout.write(
             f"object {object_id}: J&F {found.j_and_f:.3f} (J {found.j:.3f}, F {found.f:.3f})\n"
@@ -113,4 +116,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with without_traceback():
+        main()

@@ -8,6 +8,7 @@ from pathlib import Path
 import click
 import torch
 
+from sam2_edge.errors import without_traceback
 from sam2_edge.training.trainer import Settings, train
 
 
@@ -18,7 +19,7 @@ from sam2_edge.training.trainer import Settings, train
 @click.option("--workers", default=1, show_default=True, help="Processes that make clips.")
 @click.option("--threads", default=None, type=int, help="PyTorch threads [all cores].")
 @click.option("--hours", default=None, type=float, help="Stop after so long.")
-@click.option("--full", is_flag=True, help="Image encoder in float32 instead of bfloat16.")
+@click.option("--full", is_flag=True, help="In float32 throughout.")
 def main(
     folder: Path,
     seed: int,
@@ -37,4 +38,5 @@ def main(
 
 
 if __name__ == "__main__":
-    main()
+    with without_traceback():
+        main()

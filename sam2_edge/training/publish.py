@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import save_file
 
 from sam2_edge.bundle import Bundle, load_bundle, new_bundle_folder
-from sam2_edge.errors import CheckpointError
+from sam2_edge.errors import CheckpointError, without_traceback
 from sam2_edge.export.packing import pack_bundle
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import load_folder
@@ -68,4 +68,5 @@ def main(run: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    with without_traceback():
+        main()
