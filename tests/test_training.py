@@ -156,6 +156,16 @@ def test_a_batch_depends_on_nothing_but_its_step() -> None:
     assert not torch.equal(first.frames, other.frames)
 
 
+def test_clips_that_lose_an_object_can_be_asked_for() -> None:
+    plain = dataclasses.replace(TINY, frames=8, size=32, span=32)
+    shares = []
+    for phase in (plain, dataclasses.replace(plain, lost=1.0)):
+        ids = torch.cat([Batches(phase, 1)[step].ids for step in range(12)])
+        seen = torch.stack([(ids == i).flatten(2).any(dim=2).all(dim=1) for i in (1, 2)])
+        shares.append(1 - seen.all(dim=0).float().mean().item())
+    assert shares[1] > shares[0] + 0.2
+
+
 @pytest.mark.parametrize("kind", KIND_SHARES)
 def test_prompts_are_on_the_object(kind: PromptKind) -> None:
     mask = np.zeros((64, 64), np.bool_)

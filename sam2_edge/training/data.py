@@ -44,6 +44,10 @@ CORRECTED_IMAGES = 0.35
 """Share of batches whose first frame gets a correcting click."""
 
 
+LOST_TRIES = 6
+"""Clips drawn at most until an object is out of sight in one, see `Phase.lost`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """C clips of T frames with O objects each; R = C * O rows, clip by clip.
@@ -95,18 +99,29 @@ class Batches(Dataset[Batch]):
 
     def _clip(self, rng: np.random.Generator) -> tuple[Image, Image]:
         """Frames [T,S,S,3], ids [T,S,S] of a clip, turned, mirrored and with channels exchanged."""
-        phase = self._phase
-        seed = int(rng.integers(phase.pool or 2**40))
-        make = _pooled_clip if phase.pool else clip
-        drawn = make(
-            seed, frames=phase.frames, size=phase.size, objects=phase.objects, span=phase.span
-        )
+        drawn = self._drawn(rng)
         turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
         frames, ids = drawn.frames[..., rng.permutation(3)], drawn.masks
         frames, ids = np.rot90(frames, turns, axes=(1, 2)), np.rot90(ids, turns, axes=(1, 2))
         if mirrored:
             frames, ids = frames[:, :, ::-1], ids[:, :, ::-1]
         return np.ascontiguousarray(frames), np.ascontiguousarray(ids)
+
+    def _drawn(self, rng: np.random.Generator) -> SynthClip:
+        phase = self._phase
+        make = _pooled_clip if phase.pool else clip
+        tries = LOST_TRIES if rng.random() < phase.lost else 1
+        for _ in range(tries):
+            drawn = make(
+                int(rng.integers(phase.pool or 2**40)),
+                frames=phase.frames,
+                size=phase.size,
+                objects=phase.objects,
+                span=phase.span,
+            )
+            if not drawn.present.all():
+                break
+        return drawn
 
 
 @cache

@@ -13,7 +13,8 @@ class Phase:
     rate: learning rate at the start, falling linearly to `rate * fall` at the end. corrected:
     share of batches with a correcting click on a later frame. pool: number of different clips that
     are drawn from and kept in memory (turned, mirrored, recoloured anew), or 0 for new ones always.
-    span: length of the scenes that clips are cut from.
+    span: length of the scenes that clips are cut from. lost: share of clips that are drawn anew, a
+    few times, until an object is out of sight in one of their frames, which is rare in short clips.
     """
 
     name: str
@@ -27,6 +28,7 @@ class Phase:
     corrected: float = 0.0
     pool: int = 0
     span: int | None = None
+    lost: float = 0.0
 
 
 WARM_UP = 200
@@ -35,7 +37,10 @@ WARM_UP = 200
 RECIPE = (
     Phase("images", 5500, 128, 16, 1, 3, rate=1e-3, pool=20_000),
     Phase("short clips", 1600, 128, 10, 4, 2, rate=7e-4, corrected=0.15, span=32),
-    Phase("clips", 2000, 256, 6, 4, 2, rate=6e-4, corrected=0.15, span=32),
-    Phase("longer clips", 1200, 256, 3, 8, 2, rate=5e-4, fall=0.8, corrected=0.2, span=32),
-    Phase("long clips", 700, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2, span=32),
+    Phase("clips", 1100, 256, 6, 4, 2, rate=6e-4, corrected=0.15, span=32),
+    Phase("large images", 1800, 256, 12, 1, 3, rate=8e-4, fall=0.6),
+    Phase(
+        "longer clips", 1200, 256, 3, 8, 2, rate=6e-4, fall=0.7, corrected=0.2, span=32, lost=0.6
+    ),
+    Phase("long clips", 600, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2, span=32, lost=0.5),
 )
