@@ -18,7 +18,7 @@ from sam2_edge.errors import CheckpointError
 from sam2_edge.models.nano import nano_config
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
-from sam2_edge.training.data import KIND_SHARES, Batch, Batches, PromptKind, draw_prompt
+from sam2_edge.training.data import IMAGE_KINDS, Batch, Batches, PromptKind, draw_prompt
 from sam2_edge.training.losses import Decoding, dice_loss, focal_loss, iou_of, loss_of
 from sam2_edge.training.publish import publish
 from sam2_edge.training.recipe import RECIPE, Phase
@@ -91,7 +91,7 @@ def test_the_rollout_in_bfloat16_is_the_same_to_its_precision() -> None:
 def test_every_weight_that_a_tracker_uses_is_trained() -> None:
     model = random_model(nano_config(64), PRESENT_SEED).train()
     rollout = Rollout(model, half=False)
-    for kind in KIND_SHARES:
+    for kind in IMAGE_KINDS:
         batch = _batch(kind, frames=3, size=64, corrections=() if kind == "mask" else (0, 2))
         decodings = itertools.chain.from_iterable(rollout.run(batch))
         torch.stack([loss_of(d)["total"] for d in decodings]).sum().backward()
@@ -166,7 +166,7 @@ def test_clips_that_lose_an_object_can_be_asked_for() -> None:
     assert shares[1] > shares[0] + 0.2
 
 
-@pytest.mark.parametrize("kind", KIND_SHARES)
+@pytest.mark.parametrize("kind", IMAGE_KINDS)
 def test_prompts_are_on_the_object(kind: PromptKind) -> None:
     mask = np.zeros((64, 64), np.bool_)
     mask[20:30, 12:40] = True

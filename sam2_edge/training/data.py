@@ -31,8 +31,11 @@ PromptKind = Literal["click", "clicks", "box", "mask"]
 Mask = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
-KIND_SHARES: dict[PromptKind, float] = {"click": 0.55, "clicks": 0.1, "box": 0.2, "mask": 0.15}
+IMAGE_KINDS: dict[PromptKind, float] = {"click": 0.55, "clicks": 0.1, "box": 0.2, "mask": 0.15}
 """Shares of prompt kinds among batches; a batch has one kind, so that no row needs padding."""
+
+CLIP_KINDS: dict[PromptKind, float] = {"click": 0.25, "box": 0.25, "mask": 0.5}
+"""The same for clips (SAM 2 paper, appendix D.2.2)."""
 
 CENTRE_SHARE = 0.4
 """Share of clicks on the middle of the object; the others are anywhere on it."""
@@ -78,7 +81,8 @@ class Batches(Dataset[Batch]):
         phase = self._phase
         rng = np.random.default_rng([self._seed, phase.size, phase.frames, step])
         clips = [self._clip(rng) for _ in range(phase.clips)]
-        kind: PromptKind = rng.choice(list(KIND_SHARES), p=list(KIND_SHARES.values()))
+        shares = CLIP_KINDS if phase.frames > 1 else IMAGE_KINDS
+        kind: PromptKind = rng.choice(list(shares), p=list(shares.values()))
         prompts = [
             draw_prompt(rng, kind, ids[0] == i + 1)
             for _, ids in clips

@@ -38,9 +38,11 @@ RECIPE = (
     Phase("images", 5500, 128, 16, 1, 3, rate=1e-3, pool=20_000),
     Phase("short clips", 1600, 128, 10, 4, 2, rate=7e-4, corrected=0.15, span=32),
     Phase("clips", 1100, 256, 6, 4, 2, rate=6e-4, corrected=0.15, span=32),
-    Phase("large images", 1800, 256, 12, 1, 3, rate=8e-4, fall=0.6),
+    Phase("large images", 2500, 256, 12, 1, 3, rate=8e-4, fall=0.6),
     Phase(
-        "longer clips", 1200, 256, 3, 8, 2, rate=6e-4, fall=0.7, corrected=0.2, span=32, lost=0.6
+        "longer clips", 1600, 256, 3, 8, 2, rate=6e-4, fall=0.7, corrected=0.2, span=32, lost=0.6
     ),
-    Phase("long clips", 600, 256, 2, 18, 2, rate=4e-4, fall=0.05, corrected=0.2, span=32, lost=0.5),
+    Phase(
+        "long clips", 1300, 256, 2, 18, 2, rate=5e-4, fall=0.05, corrected=0.2, span=32, lost=0.5
+    ),
 )
