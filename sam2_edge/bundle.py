@@ -23,6 +23,7 @@ from sam2_edge.contract import (
     Graph,
     GraphSpec,
     MemoryRounding,
+    Precision,
     TensorSpec,
     graph_specs,
 )
@@ -62,7 +63,7 @@ class GraphEntry(FileEntry):
     """
 
     backend: Literal["onnxruntime"]
-    precision: Literal["fp32"]
+    precision: Precision
     opset: int
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]

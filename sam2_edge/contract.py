@@ -32,10 +32,12 @@ LABEL_BOX_BOTTOM_RIGHT = 3
 NO_OBJECT_LOGIT = -1024.0
 """Mask logit of every pixel where the object score is not positive (SAM 2's own constant)."""
 
-PARITY_TOLERANCE = {"fp32": 1e-3}
+Precision = Literal["fp32", "fp16"]
+"""What a graph computes in; its inputs and outputs are the same in all."""
+
+PARITY_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2}
 """Largest absolute difference between a graph and its PyTorch module, by precision, relative to
 `max(1, largest magnitude in the output)`."""
-
 
 BFLOAT16_TOLERANCE = 1e-2
 """The same for the mask logits of a whole loop whose memory is rounded to bfloat16: a value near

@@ -49,7 +49,7 @@ def test_an_export_that_disagrees_with_pytorch_leaves_no_bundle(
     small_model: Sam2VideoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(PARITY_TOLERANCE, "fp32", 0.0)
-    with pytest.raises(ExportError, match="image_encoder does not agree with PyTorch"):
+    with pytest.raises(ExportError, match="image_encoder in fp32 does not agree with PyTorch"):
         export_bundle(loaded(small_model), tmp_path / "bundle")
     assert list(tmp_path.iterdir()) == []
 
@@ -63,7 +63,9 @@ def test_a_graph_of_other_weights_is_found_out(
     module = MaskPrompt(small_model)
     check_numbers(path, module, spec, geometry, rounded=False)
     module.taps = module.taps * 1.01
-    with pytest.raises(ExportError, match="mask_prompt does not agree .* mask_logits differs"):
+    with pytest.raises(
+        ExportError, match="mask_prompt in fp32 does not agree .* mask_logits differs"
+    ):
         check_numbers(path, module, spec, geometry, rounded=False)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import click
 from rich.console import Console
@@ -13,9 +14,10 @@ from sam2_edge.bundle import check_new_bundle
 from sam2_edge.contract import Graph, MemoryRounding
 from sam2_edge.errors import ExportError
 
-_STEPS = ("export", "structure", "numbers", "done")
+_STEPS = ("export", "precision", "structure", "numbers", "done")
 _SHOWN = {
     "export": "exporting",
+    "precision": "changing the precision",
     "structure": "checking the structure",
     "numbers": "comparing with PyTorch",
     "done": "done",
@@ -27,7 +29,13 @@ _EXTRA = "export needs PyTorch and transformers; install them with: pip install 
 @click.argument("model")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option("--image-size", type=int, help="Model input, pixels [as trained: 1024, nano 256].")
-@click.option("--precision", type=click.Choice(["fp32"]), default="fp32", show_default=True)
+@click.option(
+    "--precision",
+    type=click.Choice(["fp32", "mixed", "fp16"]),
+    default="fp32",
+    show_default=True,
+    help="mixed: image encoder and memory attention in float16; fp16: every graph.",
+)
 @click.option(
     "--memory-rounding",
     type=click.Choice(["bfloat16", "none"]),
@@ -43,7 +51,7 @@ def export(
     *,
     output: Path,
     image_size: int | None,
-    precision: str,
+    precision: Literal["fp32", "mixed", "fp16"],
     memory_rounding: MemoryRounding,
     checkpoint: Path | None,
     random_init: int | None,
@@ -55,7 +63,6 @@ def export(
     is given), nano for the model that comes with sam2_edge, a folder in Hugging Face format, or an
     original .pt checkpoint.
     """
-    del precision  # one choice so far; it is recorded with each graph
     check_new_bundle(output, overwrite=overwrite)
     try:
         from sam2_edge.export.pipeline import export_bundle
@@ -84,7 +91,12 @@ def export(
             progress.update(tasks[graph], completed=_STEPS.index(step), step=_SHOWN[step])
 
         bundle = export_bundle(
-            loaded, output, memory_rounding=memory_rounding, overwrite=overwrite, progress=show
+            loaded,
+            output,
+            precision=precision,
+            memory_rounding=memory_rounding,
+            overwrite=overwrite,
+            progress=show,
         )
     worst = max(max(entry.parity.values()) for entry in bundle.manifest.graphs.values())
     count = len(bundle.manifest.graphs)

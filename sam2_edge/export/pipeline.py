@@ -23,27 +23,31 @@ from sam2_edge.bundle import (
     save_manifest,
     tensor_entries,
 )
-from sam2_edge.contract import Geometry, Graph, GraphSpec, MemoryRounding, graph_specs
-from sam2_edge.export.check import check_numbers, check_structure
+from sam2_edge.contract import Geometry, Graph, GraphSpec, MemoryRounding, Precision, graph_specs
+from sam2_edge.export.check import check_numbers, check_structure, example_feeds
 from sam2_edge.export.onnx_graph import OPSET, export_onnx
+from sam2_edge.export.precision import POLICIES, Policy, halve
 from sam2_edge.models.checkpoints import LoadedModel
 from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD, graph_modules
 from sam2_edge.models.variants import geometry_of
 
 ProgressCallback = Callable[[Graph, str], None]
-"""Called with a graph and what happens to it now ("export", "structure", "numbers", "done")."""
+"""Called with a graph and what happens to it now: "export", "precision" (only where it is changed),
+"structure", "numbers" or "done"."""
 
 
 def export_bundle(
     loaded: LoadedModel,
     target: Path,
     *,
+    precision: Policy = "fp32",
     memory_rounding: MemoryRounding = "bfloat16",
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
-    """Export a model as a bundle of fp32 ONNX graphs and return it, loaded.
+    """Export a model as a bundle of ONNX graphs and return it, loaded.
 
+    precision: see `POLICIES`.
     memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
 
     Raises ExportError or BundleError; nothing is left at `target` then.
@@ -55,8 +59,17 @@ def export_bundle(
     with new_bundle_folder(target, overwrite=overwrite) as folder:
         modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
         rounded = memory_rounding == "bfloat16"
+        precisions = POLICIES[precision]
         graphs = {
-            graph: _export_graph(module, specs[graph], geometry, folder, report, rounded=rounded)
+            graph: _export_graph(
+                module,
+                specs[graph],
+                geometry,
+                folder,
+                report,
+                rounded=rounded,
+                precision=precisions[graph],
+            )
             for graph, module in modules.items()
         }
         save_manifest(folder, _manifest(loaded, geometry, memory_rounding, graphs))
@@ -75,21 +88,25 @@ def _export_graph(
     report: ProgressCallback,
     *,
     rounded: bool,
+    precision: Precision,
 ) -> GraphEntry:
     name = f"{spec.graph.value}.onnx"
     path = folder / name
     report(spec.graph, "export")
     export_onnx(module, spec, path)
+    if precision == "fp16":
+        report(spec.graph, "precision")
+        halve(path, example_feeds(spec, geometry)[-1])
     report(spec.graph, "structure")
     check_structure(path, spec)
     report(spec.graph, "numbers")
-    parity = check_numbers(path, module, spec, geometry, rounded=rounded)
+    parity = check_numbers(path, module, spec, geometry, rounded=rounded, precision=precision)
     data = [file_entry(folder, p.name) for p in sorted(folder.glob(f"{name}.data"))]
     report(spec.graph, "done")
     return GraphEntry(
         **file_entry(folder, name).model_dump(),
         backend="onnxruntime",
-        precision="fp32",
+        precision=precision,
         opset=OPSET,
         inputs=tensor_entries(spec.inputs),
         outputs=tensor_entries(spec.outputs),

@@ -40,9 +40,9 @@ RECIPE = (
     Phase("clips", 1100, 256, 6, 4, 2, rate=6e-4, corrected=0.15, span=32),
     Phase("large images", 2500, 256, 12, 1, 3, rate=8e-4, fall=0.6),
     Phase(
-        "longer clips", 1600, 256, 3, 8, 2, rate=6e-4, fall=0.7, corrected=0.2, span=32, lost=0.6
+        "longer clips", 1100, 256, 3, 8, 2, rate=6e-4, fall=0.7, corrected=0.2, span=32, lost=0.6
     ),
     Phase(
-        "long clips", 1300, 256, 2, 18, 2, rate=5e-4, fall=0.05, corrected=0.2, span=32, lost=0.5
+        "long clips", 1050, 256, 2, 18, 2, rate=5e-4, fall=0.05, corrected=0.2, span=32, lost=0.5
     ),
 )
