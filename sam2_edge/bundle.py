@@ -55,20 +55,37 @@ class FileEntry(_Entry):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
+Profile = dict[str, tuple[int, int, int]]
+"""Least, usual and largest size of each dynamic axis that an engine takes."""
+
+
+class EngineEntry(_Entry):
+    """What a TensorRT engine was built with and for: it runs with that version alone, on GPUs of
+    those compute capabilities (major, minor).
+    """
+
+    flavour: Literal["tensorrt", "tensorrt-rtx"]
+    version: str
+    compute_capabilities: tuple[tuple[int, int], ...]
+    profile: Profile
+
+
 class GraphEntry(FileEntry):
     """One graph.
 
-    data: files beside the graph that hold weights of it. parity: by output, the largest absolute
-    difference to the PyTorch module on seeded inputs at export.
+    engine: set if the file is a TensorRT engine, otherwise it is ONNX. data: files beside the graph
+    that hold weights of it. parity: by output, the largest absolute difference to the PyTorch
+    module on seeded inputs at export, of the ONNX graph from which an engine was built.
     """
 
-    backend: Literal["onnxruntime"]
+    backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
     precision: Precision
     opset: int
     inputs: tuple[TensorEntry, ...]
     outputs: tuple[TensorEntry, ...]
     data: tuple[FileEntry, ...] = ()
     parity: dict[str, float] = {}
+    engine: EngineEntry | None = None
 
 
 class ModelEntry(_Entry):

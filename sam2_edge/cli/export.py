@@ -1,20 +1,24 @@
-"""`sam2-edge export`: a PyTorch SAM 2 into a bundle of graphs."""
+"""`sam2-edge export`: a PyTorch SAM 2 into a bundle of ONNX graphs or TensorRT engines."""
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import click
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from sam2_edge.bundle import check_new_bundle
+from sam2_edge.bundle import MANIFEST_FILE, Bundle, check_new_bundle, load_bundle
 from sam2_edge.contract import Graph, MemoryRounding
 from sam2_edge.errors import ExportError
+from sam2_edge.export.engine_bundle import EngineOptions, build_engines, check_engine_options
 
-_STEPS = ("export", "precision", "structure", "numbers", "done")
 _SHOWN = {
     "export": "exporting",
     "precision": "changing the precision",
@@ -23,81 +27,188 @@ _SHOWN = {
     "done": "done",
 }
 _EXTRA = "export needs PyTorch and transformers; install them with: pip install 'sam2_edge[export]'"
+_WIDTH = 44
+"""Of the text on what a builder does, characters."""
+
+
+def _capabilities(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[tuple[int, int], ...]:
+    """Read "8.6,8.9" as pairs of numbers."""
+    if value is None:
+        return ()
+    try:
+        pairs = [tuple(map(int, part.split("."))) for part in value.split(",")]
+        return tuple((major, minor) for major, minor in pairs)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not a list of compute capabilities; give them as 8.6,8.9"
+        ) from error
 
 
 @click.command()
 @click.argument("model")
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--target",
+    type=click.Choice(["onnx", "tensorrt", "tensorrt-rtx"]),
+    default="onnx",
+    show_default=True,
+    help="ONNX graphs, or engines of TensorRT or TensorRT-RTX.",
+)
 @click.option("--image-size", type=int, help="Model input, pixels [as trained: 1024, nano 256].")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "mixed", "fp16"]),
-    default="fp32",
-    show_default=True,
-    help="mixed: image encoder and memory attention in float16; fp16: every graph.",
+    help="mixed: image encoder and memory attention in float16; fp16: every graph. [fp32]",
 )
 @click.option(
     "--memory-rounding",
     type=click.Choice(["bfloat16", "none"]),
-    default="bfloat16",
-    show_default=True,
-    help="How memory is stored: bfloat16 as in the published predictor, or in full.",
+    help="How memory is stored: bfloat16 as in the published predictor, or in full. [bfloat16]",
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
 @click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")
+@click.option(
+    "--compute-capability",
+    "compute_capabilities",
+    callback=_capabilities,
+    metavar="X.Y[,X.Y]",
+    help="GPUs that TensorRT-RTX builds for [the one in this machine].",
+)
+@click.option(
+    "--max-objects", type=int, default=8, show_default=True, help="Objects per engine run."
+)
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that exists.")
 def export(
     model: str,
     *,
     output: Path,
+    target: Literal["onnx", "tensorrt", "tensorrt-rtx"],
     image_size: int | None,
-    precision: Literal["fp32", "mixed", "fp16"],
-    memory_rounding: MemoryRounding,
+    precision: Literal["fp32", "mixed", "fp16"] | None,
+    memory_rounding: MemoryRounding | None,
     checkpoint: Path | None,
     random_init: int | None,
+    compute_capabilities: tuple[tuple[int, int], ...],
+    max_objects: int,
     overwrite: bool,
 ) -> None:
-    """Export MODEL as a bundle of ONNX graphs, checked against PyTorch.
+    """Export MODEL as a bundle of ONNX graphs, checked against PyTorch, or of TensorRT engines.
 
     MODEL is a name such as sam2.1-hiera-tiny (fetched from the Hugging Face Hub unless a checkpoint
     is given), nano for the model that comes with sam2_edge, a folder in Hugging Face format, or an
-    original .pt checkpoint.
+    original .pt checkpoint. Engines are also built from a bundle of ONNX graphs, without PyTorch:
+    then MODEL is that bundle.
     """
     check_new_bundle(output, overwrite=overwrite)
+    choices = _Choices(image_size, precision, memory_rounding, checkpoint, random_init)
+    options = None
+    if target != "onnx":
+        options = EngineOptions(target, compute_capabilities, objects=max_objects)
+        check_engine_options(options)
+    elif compute_capabilities:
+        raise ExportError("--compute-capability is for engines; add --target tensorrt-rtx")
+    with _Display() as display:
+        if options is None:
+            bundle = _export(model, output, choices, display, overwrite=overwrite)
+        else:
+            with _graphs(model, output, choices, display) as graphs:
+                bundle = build_engines(
+                    graphs, output, options, overwrite=overwrite, watch=display.show
+                )
+    display.conclude(output, bundle)
+
+
+@dataclass(frozen=True, slots=True)
+class _Choices:
+    """Options on how a PyTorch model becomes ONNX graphs; None where none was given."""
+
+    image_size: int | None
+    precision: Literal["fp32", "mixed", "fp16"] | None
+    memory_rounding: MemoryRounding | None
+    checkpoint: Path | None
+    random_init: int | None
+
+
+class _Display:
+    """A line per graph, on standard error."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:18}"),
+            TextColumn("{task.fields[step]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> _Display:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, what: Graph | str, step: str) -> None:
+        """Say what happens to a graph, or to the model, now."""
+        name = what.value if isinstance(what, Graph) else what
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=1, step="")
+        text = _SHOWN.get(step, step)[:_WIDTH]
+        self._progress.update(
+            self._tasks[name], step=escape(f"{text:{_WIDTH}}"), completed=step == "done"
+        )
+
+    def conclude(self, output: Path, bundle: Bundle) -> None:
+        graphs = bundle.manifest.graphs.values()
+        worst = max(max(entry.parity.values()) for entry in graphs)
+        kind = "engines" if any(entry.engine for entry in graphs) else "graphs"
+        self._console.print(
+            f"{escape(str(output))}: {len(graphs)} {kind}; the ONNX graphs are within "
+            f"{worst:.1e} of PyTorch"
+        )
+
+
+@contextmanager
+def _graphs(model: str, output: Path, choices: _Choices, display: _Display) -> Iterator[Bundle]:
+    """The ONNX graphs that engines are built from: a bundle that is there, or one made for it."""
+    if (Path(model) / MANIFEST_FILE).is_file():
+        given = [name for name, value in asdict(choices).items() if value is not None]
+        if given:
+            raise ExportError(
+                f"{model} is a bundle, whose graphs are as they are: leave out "
+                f"{', '.join('--' + name.replace('_', '-') for name in given)}, or export the model"
+            )
+        yield load_bundle(model)
+        return
+    with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
+        yield _export(model, Path(folder) / output.name, choices, display, overwrite=False)
+
+
+def _export(
+    model: str, output: Path, choices: _Choices, display: _Display, *, overwrite: bool
+) -> Bundle:
     try:
         from sam2_edge.export.pipeline import export_bundle
         from sam2_edge.models.checkpoints import load_model
     except ModuleNotFoundError as error:
         raise ExportError(f"{_EXTRA} ({error})") from error
-    console = Console(stderr=True)
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description:18}"),
-        BarColumn(bar_width=24),
-        TextColumn("{task.fields[step]}"),
-        TimeElapsedColumn(),
-        console=console,
-    ) as progress:
-        loading = progress.add_task("model", total=1, step="loading")
-        loaded = load_model(
-            model, checkpoint=checkpoint, random_seed=random_init, image_size=image_size
-        )
-        progress.update(loading, completed=1, step=escape(f"{loaded.name} from {loaded.source}"))
-        total = len(_STEPS) - 1
-        tasks = {g: progress.add_task(g.value, total=total, step="", start=False) for g in Graph}
-
-        def show(graph: Graph, step: str) -> None:
-            progress.start_task(tasks[graph])
-            progress.update(tasks[graph], completed=_STEPS.index(step), step=_SHOWN[step])
-
-        bundle = export_bundle(
-            loaded,
-            output,
-            precision=precision,
-            memory_rounding=memory_rounding,
-            overwrite=overwrite,
-            progress=show,
-        )
-    worst = max(max(entry.parity.values()) for entry in bundle.manifest.graphs.values())
-    count = len(bundle.manifest.graphs)
-    console.print(f"{escape(str(output))}: {count} graphs, within {worst:.1e} of PyTorch")
+    display.show("model", "loading")
+    loaded = load_model(
+        model,
+        checkpoint=choices.checkpoint,
+        random_seed=choices.random_init,
+        image_size=choices.image_size,
+    )
+    display.show("model", f"{loaded.name} from {loaded.source}")
+    return export_bundle(
+        loaded,
+        output,
+        precision=choices.precision or "fp32",
+        memory_rounding=choices.memory_rounding or "bfloat16",
+        overwrite=overwrite,
+        progress=display.show,
+    )

@@ -29,6 +29,12 @@ class OnnxRuntimeCpu:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise BackendError(f"threads is {threads}; give 1 or more")
+        engines = {e.engine.flavour for e in bundle.manifest.graphs.values() if e.engine}
+        if engines:
+            raise BackendError(
+                f"{bundle.path} holds engines of {', '.join(engines)}, which run on a GPU alone; "
+                "export with --target onnx for the CPU"
+            )
         self.name = "onnxruntime-cpu"
         self._sessions = {graph: _open(bundle, graph, threads) for graph in Graph}
         self._outputs = {
