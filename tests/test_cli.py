@@ -206,6 +206,16 @@ def test_inspect_prints_the_bundle(bundle: str) -> None:
     assert json.loads(as_json.stdout)["memory"]["rounding"] == "bfloat16"
 
 
+def test_doctor_says_what_there_is_and_what_to_use(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "doctor") == 0
+    shown = capsys.readouterr().out
+    for name in ("GPU", "tensorrt-rtx", "JetPack", "onnxruntime", "GStreamer in OpenCV"):
+        assert re.search(rf"^{name} +\S", shown, re.MULTILINE), name
+    assert re.search(r"^Best here: (cpu|cuda|tensorrt)", shown, re.MULTILINE)
+
+
 def test_inspect_prints_names_as_they_are(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.contract import Graph
 
 _Table = tuple[list[str], list[list[str]]]
 """Column names and rows."""
@@ -38,6 +39,13 @@ def _show(bundle: Bundle) -> None:
         f"object pointers of {memory.hidden}, rounding: {memory.rounding}",
         "made by": f"sam2_edge {manifest.sam2_edge_version}, format {manifest.format_version}",
     }
+    engine = manifest.graphs[Graph.MASK_DECODER].engine
+    if engine is not None:
+        gpus = ", ".join(f"{major}.{minor}" for major, minor in engine.compute_capabilities)
+        facts["engines"] = (
+            f"{engine.flavour} {engine.version} for compute capability {gpus}, up to "
+            f"{engine.profile['B'][2]} objects in one run"
+        )
     for name, value in facts.items():
         console.print(f"[bold]{name}[/]: {escape(value)}", highlight=False, soft_wrap=True)
     for name, (columns, rows) in {

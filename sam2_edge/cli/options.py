@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import click
 
+from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.prompts import Prompt, read_mask
 
 DEFAULT_OBJECT = 1
 
 _PROMPT_OPTIONS = ("object", "point", "box", "mask")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
+
+backend_option = click.option(
+    "--backend",
+    type=click.Choice(get_args(BackendName)),
+    default="auto",
+    show_default=True,
+    help="What runs the graphs; sam2-edge doctor shows what this machine has.",
+)
 
 
 class PromptCommand(click.Command):

@@ -10,8 +10,9 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sam2_edge.cli.options import PromptCommand, prompt_options, typed_prompts
+from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
 from sam2_edge.errors import PromptError, SinkError
+from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.overlay import draw
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult, encode_rle
@@ -29,6 +30,7 @@ from sam2_edge.runtime.sources import read_image
 @click.option("--masks", type=click.Path(path_type=Path), help="Write one PNG per mask here.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write results here.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@backend_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
 @click.pass_context
 def segment(
@@ -42,6 +44,7 @@ def segment(
     masks: Path | None,
     json_file: Path | None,
     overwrite: bool,
+    backend: BackendName,
     threads: int | None,
     **_: object,
 ) -> None:
@@ -59,7 +62,7 @@ def segment(
         if path is not None and path.exists() and not overwrite:
             raise SinkError(f"{path} exists; choose another name or pass --overwrite")
     picture = read_image(image)
-    segmenter = ImageSegmenter(bundle, threads=threads)
+    segmenter = ImageSegmenter(bundle, backend=backend, threads=threads)
     segmenter.set_image(picture)
     found = {p.object_id: _predict(segmenter, p, multimask=multimask) for p in prompts}
     _show(found)

@@ -10,7 +10,8 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sam2_edge.cli.options import PromptCommand, prompt_options, typed_prompts
+from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
+from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.loop import track_source
 from sam2_edge.runtime.script import PromptScript, check_mask_ids, check_script, load_script
 from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink, check_outputs
@@ -34,6 +35,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 @click.option("--masks", type=click.Path(path_type=Path), help="Write indexed PNG masks here.")
 @click.option("--jsonl", type=click.Path(path_type=Path), help="Write JSON lines here.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@backend_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
 @click.pass_context
 def track(
@@ -48,6 +50,7 @@ def track(
     masks: Path | None,
     jsonl: Path | None,
     overwrite: bool,
+    backend: BackendName,
     threads: int | None,
     **_: object,
 ) -> None:
@@ -62,7 +65,7 @@ def track(
     check_script(script, opened.start, opened.frames)
     if masks is not None:
         check_mask_ids(script)
-    tracker = VideoTracker(bundle, threads=threads, clip_frames=opened.frames)
+    tracker = VideoTracker(bundle, backend=backend, threads=threads, clip_frames=opened.frames)
     sinks: list[Sink] = []
     if video is not None:
         sinks.append(OverlayVideo(video, fps=opened.fps, overwrite=overwrite))

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.contract import Graph
 from sam2_edge.errors import PromptError
-from sam2_edge.runtime.backends import Backend, open_backend
+from sam2_edge.runtime.backends import Backend, BackendName, open_backend
 from sam2_edge.runtime.decoding import PREVIOUS_LOGIT_LIMIT, Decoder, Features
 from sam2_edge.runtime.frames import check_frame, model_image
 from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt, Prompt, model_prompt
@@ -36,15 +36,22 @@ class Segmentation:
 class ImageSegmenter:
     """Promptable segmentation of single images.
 
-    bundle: a bundle folder or a loaded bundle. threads: CPU threads; None uses all cores.
+    bundle: a bundle folder or a loaded bundle. backend: what runs it, see
+    `BackendName`. threads: CPU threads; None uses all cores.
 
     Raises BundleError or BackendError when the bundle cannot be used.
     """
 
-    def __init__(self, bundle: Bundle | str | Path, *, threads: int | None = None) -> None:
+    def __init__(
+        self,
+        bundle: Bundle | str | Path,
+        *,
+        backend: BackendName = "auto",
+        threads: int | None = None,
+    ) -> None:
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._geometry = loaded.manifest.geometry
-        self._backend: Backend = open_backend(loaded, threads=threads)
+        self._backend: Backend = open_backend(loaded, backend, threads=threads)
         self._decoder = Decoder(self._backend, self._geometry)
         self._features: Features | None = None
         self._frame_size = (0, 0)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.contract import Graph
 from sam2_edge.errors import PromptError, Sam2EdgeError
-from sam2_edge.runtime.backends import Backend, Tensor, open_backend
+from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.decoding import Decoded, Decoder, Features
 from sam2_edge.runtime.frames import Frame, check_frame, model_image
 from sam2_edge.runtime.memory import DEFAULT_MAX_PROMPTED, MemoryBank, MemoryBatch
@@ -27,7 +27,8 @@ class VideoTracker:
     Call `track` with every frame. An object is added by a prompt, given with a frame or, through
     `prompt`, on the frame that was tracked last; there a further prompt refines the object.
 
-    bundle: a bundle folder or a loaded bundle. threads: CPU threads; None uses all cores.
+    bundle: a bundle folder or a loaded bundle. backend: what runs it, see
+    `BackendName`. threads: CPU threads; None uses all cores.
     max_prompted_frames: prompted frames remembered per object, the closest in time. clip_frames:
     number of frames of the clip where it is known: the published predictor scales the ages of
     pointers by it in clips shorter than 16 frames.
@@ -39,6 +40,7 @@ class VideoTracker:
         self,
         bundle: Bundle | str | Path,
         *,
+        backend: BackendName = "auto",
         threads: int | None = None,
         max_prompted_frames: int = DEFAULT_MAX_PROMPTED,
         clip_frames: int | None = None,
@@ -51,7 +53,7 @@ class VideoTracker:
                 raise Sam2EdgeError(f"{name} is {value}; give 1 or more")
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._geometry = loaded.manifest.geometry
-        self._backend: Backend = open_backend(loaded, threads=threads)
+        self._backend: Backend = open_backend(loaded, backend, threads=threads)
         self._decoder = Decoder(self._backend, self._geometry)
         self._bank = MemoryBank(self._backend, self._geometry, max_prompted=max_prompted_frames)
         pointers = self._geometry.pointers

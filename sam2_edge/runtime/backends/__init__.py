@@ -2,18 +2,66 @@
 
 from __future__ import annotations
 
+import logging
+from typing import Literal, get_args
+
+import onnxruntime as ort
+
 from sam2_edge.bundle import Bundle
+from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Backend, Tensor
 from sam2_edge.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from sam2_edge.runtime.cuda import device_info
 
-__all__ = ["Backend", "Tensor", "open_backend"]
+__all__ = ["Backend", "BackendName", "OpenedName", "Tensor", "choose_backend", "open_backend"]
+
+OpenedName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
+
+BackendName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
+"""auto: what the bundle's graphs are made for; ONNX graphs on the GPU where that is possible."""
+
+_log = logging.getLogger(__name__)
 
 
-def open_backend(bundle: Bundle, *, threads: int | None = None) -> Backend:
-    """Open the backend that a bundle's graphs are made for.
+def open_backend(
+    bundle: Bundle, name: BackendName = "auto", *, threads: int | None = None
+) -> Backend:
+    """Open a backend for a bundle.
 
     threads: CPU threads within an operator; None lets the backend choose.
 
-    Raises BackendError when it cannot be opened.
+    Raises BackendError when it cannot be opened, or cannot run this bundle.
     """
-    return OnnxRuntimeCpu(bundle, threads=threads)
+    if name not in get_args(BackendName):
+        known = ", ".join(get_args(BackendName))
+        raise BackendError(f"there is no backend {name!r}; choose one of {known}")
+    chosen: OpenedName = choose_backend(bundle) if name == "auto" else name
+    if chosen == "cpu":
+        return OnnxRuntimeCpu(bundle, threads=threads)
+    # What a GPU backend imports is not there everywhere.
+    if chosen == "cuda":
+        from sam2_edge.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+
+        return OnnxRuntimeCuda(bundle)
+    from sam2_edge.runtime.backends.tensorrt import TensorRt
+
+    return TensorRt(bundle, chosen)
+
+
+def choose_backend(bundle: Bundle) -> OpenedName:
+    """What `auto` stands for with a bundle on this machine."""
+    for entry in bundle.manifest.graphs.values():
+        if entry.engine:
+            return entry.engine.flavour
+    return "cuda" if _gpu_for_onnxruntime() else "cpu"
+
+
+def _gpu_for_onnxruntime() -> bool:
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return False
+    try:
+        device_info()
+    except BackendError as error:
+        _log.warning("ONNX Runtime's GPU build is installed, the CPU is used: %s", error)
+        return False
+    return True

@@ -8,14 +8,20 @@ from typing import Any, cast
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
 
-_RUN_ERRORS = (RuntimeError, ValueError, TypeError)
-"""ONNX Runtime's own exceptions derive from RuntimeError or ValueError, by version."""
+RUN_ERRORS: tuple[type[Exception], ...] = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    *(x for x in vars(state).values() if isinstance(x, type) and issubclass(x, Exception)),
+)
+"""ONNX Runtime's own exceptions have no base of their own: each is listed."""
 
 
 class OnnxRuntimeCpu:
@@ -29,12 +35,7 @@ class OnnxRuntimeCpu:
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
         if threads is not None and threads < 1:
             raise BackendError(f"threads is {threads}; give 1 or more")
-        engines = {e.engine.flavour for e in bundle.manifest.graphs.values() if e.engine}
-        if engines:
-            raise BackendError(
-                f"{bundle.path} holds engines of {', '.join(engines)}, which run on a GPU alone; "
-                "export with --target onnx for the CPU"
-            )
+        check_onnx(bundle)
         self.name = "onnxruntime-cpu"
         self._sessions = {graph: _open(bundle, graph, threads) for graph in Graph}
         self._outputs = {
@@ -46,7 +47,7 @@ class OnnxRuntimeCpu:
         """Run one graph on numpy arrays; see `Backend.run`."""
         try:
             results = self._sessions[graph].run(None, dict(inputs))
-        except _RUN_ERRORS as error:
+        except RUN_ERRORS as error:
             shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items())
             raise BackendError(f"{graph.value} failed on {shapes}: {error}") from error
         return cast("dict[str, Tensor]", dict(zip(self._outputs[graph], results, strict=True)))
@@ -68,6 +69,16 @@ class OnnxRuntimeCpu:
         np.copyto(cast("NDArray[np.float32]", target), cast("NDArray[np.float32]", source))
 
 
+def check_onnx(bundle: Bundle) -> None:
+    """Raise BackendError unless the graphs of a bundle are ONNX graphs."""
+    flavours = {e.engine.flavour for e in bundle.manifest.graphs.values() if e.engine}
+    if flavours:
+        raise BackendError(
+            f"{bundle.path} holds engines of {', '.join(flavours)}, which ONNX Runtime cannot run; "
+            "export with --target onnx, or leave the choice of a backend to auto"
+        )
+
+
 def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSession:
     options = ort.SessionOptions()
     options.log_severity_level = 3  # errors only: warnings would go to the user's terminal
@@ -81,7 +92,7 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
     path = bundle.graph_path(graph)
     try:
         return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    except _RUN_ERRORS as error:
+    except RUN_ERRORS as error:
         raise BackendError(
             f"{path} cannot be opened by ONNX Runtime {ort.__version__}: {error}; export the "
             "bundle again or update onnxruntime"

@@ -1,0 +1,25 @@
+"""`sam2-edge doctor`: what this machine has, what will be used, what to install for better."""
+
+from __future__ import annotations
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from sam2_edge.runtime.machine import best_backend, findings
+
+
+@click.command()
+def doctor() -> None:
+    """Print what this machine has for running the graphs, and what is missing for better."""
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    for finding in findings():
+        value = "none" if finding.value is None else finding.value
+        remedy = f": {finding.remedy}" if finding.remedy else ""
+        table.add_row(finding.name, escape(value + remedy))
+    console = Console()
+    console.print(table)
+    console.print(f"Best here: {best_backend()}")

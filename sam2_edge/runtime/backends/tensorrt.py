@@ -1,0 +1,152 @@
+"""TensorRT and TensorRT-RTX: a bundle of engines, with everything between the graphs on the GPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any, cast
+
+from sam2_edge.bundle import Bundle, EngineEntry
+from sam2_edge.contract import Graph
+from sam2_edge.errors import BackendError
+from sam2_edge.runtime.backends.base import Tensor
+from sam2_edge.runtime.backends.cuda_graphs import CudaGraphs
+from sam2_edge.runtime.backends.device import DeviceBackend, axis_sizes
+from sam2_edge.runtime.cuda import DeviceInfo, device_info
+from sam2_edge.runtime.device import DeviceTensor
+from sam2_edge.runtime.tensorrt_flavour import Flavour, import_tensorrt
+
+_log = logging.getLogger(__name__)
+
+_REBUILD = (
+    "build the engines again on this machine: sam2-edge export BUNDLE_OF_ONNX_GRAPHS --target"
+)
+
+
+class TensorRt(DeviceBackend):
+    """Runs a bundle of engines of one flavour.
+
+    Raises BackendError when the engines are for another TensorRT, version or GPU, when a file is
+    damaged, and when there is no GPU or too little memory on it.
+    """
+
+    def __init__(self, bundle: Bundle, flavour: Flavour) -> None:
+        entries = {
+            graph: entry.engine
+            for graph, entry in bundle.manifest.graphs.items()
+            if entry.engine and entry.engine.flavour == flavour
+        }
+        lacking = [graph.value for graph in Graph if graph not in entries]
+        if lacking:
+            raise BackendError(
+                f"{bundle.path} has no {flavour} engine for {', '.join(lacking)}; build them from "
+                f"a bundle of ONNX graphs: sam2-edge export BUNDLE --target {flavour}"
+            )
+        trt = import_tensorrt(flavour)
+        gpu = device_info()
+        for graph, entry in entries.items():
+            check_engine_fits(entry, trt.__version__, gpu, what=str(bundle.graph_path(graph)))
+        self.name: str = flavour
+        super().__init__(bundle.manifest.geometry)
+        self._runtime = trt.Runtime(_logger(trt))
+        self._engines = {
+            graph: _Engine(self._runtime, bundle, graph, entry, self._memory.stream)
+            for graph, entry in entries.items()
+        }
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Backend.run`."""
+        spec = self._specs[graph]
+        given = cast("Mapping[str, DeviceTensor]", inputs)
+        self._engines[graph].check_sizes(axis_sizes(spec, given))
+        outputs = self._outputs(spec, given)
+        self._engines[graph].run(given, outputs)
+        return cast("dict[str, Tensor]", outputs)
+
+
+class _Engine:
+    """One engine with its execution context."""
+
+    def __init__(
+        self, runtime: Any, bundle: Bundle, graph: Graph, entry: EngineEntry, stream: int
+    ) -> None:
+        path = bundle.graph_path(graph)
+        self._graph, self._profile, self._stream = graph, entry.profile, stream
+        self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
+        if self._engine is None:
+            raise BackendError(
+                f"{path} cannot be read by {entry.flavour}; {_REBUILD} {entry.flavour}"
+            )
+        self._context = self._engine.create_execution_context()
+        if self._context is None:
+            raise BackendError(
+                f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of GPU memory "
+                "to work in, and they are not free; free some, or export with a smaller image size"
+            )
+        self._captured = CudaGraphs(stream, graph.value)
+
+    def check_sizes(self, sizes: Mapping[str, int]) -> None:
+        """Raise BackendError where an axis is larger than the engine was built for."""
+        for axis, size in sizes.items():
+            least, _, most = self._profile[axis]
+            if not least <= size <= most:
+                raise BackendError(
+                    f"{self._graph.value} was built for {least} to {most} {_AXES[axis][0]}, not "
+                    f"{size}; {_AXES[axis][1]}"
+                )
+
+    def run(self, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
+        """Start the engine on the stream."""
+        tensors = {**inputs, **outputs}
+        key = tuple((t.address, t.shape) for t in tensors.values())
+        self._captured.run(key, lambda: self._enqueue(inputs, tensors))
+
+    def _enqueue(
+        self, inputs: Mapping[str, DeviceTensor], tensors: Mapping[str, DeviceTensor]
+    ) -> None:
+        done = [self._context.set_input_shape(name, t.shape) for name, t in inputs.items()]
+        done += [self._context.set_tensor_address(name, t.address) for name, t in tensors.items()]
+        if not (all(done) and self._context.execute_async_v3(self._stream)):
+            raise BackendError(
+                f"{self._graph.value} failed on the GPU; what TensorRT said is in the log above"
+            )
+
+
+_AXES = {
+    "B": ("objects at once", "export with a larger --max-objects"),
+    "N": ("points", "give fewer points, or a box"),
+    "M": ("memories", "lower max_prompted_frames"),
+    "P": ("object pointers", "lower max_prompted_frames"),
+}
+"""What a dynamic axis counts, and what to do where it is too long."""
+
+
+def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what: str) -> None:
+    """Raise BackendError unless an engine runs with this version of its flavour on this GPU."""
+    if entry.version != version:
+        raise BackendError(
+            f"{what} was built with {entry.flavour} {entry.version}, here is {version}; "
+            f"{_REBUILD} {entry.flavour}"
+        )
+    if gpu.compute_capability not in entry.compute_capabilities:
+        built_for = ", ".join(f"{a}.{b}" for a, b in entry.compute_capabilities)
+        here = "{}.{}".format(*gpu.compute_capability)
+        raise BackendError(
+            f"{what} was built for GPUs of compute capability {built_for}, {gpu.name} has {here}; "
+            f"{_REBUILD} {entry.flavour}"
+        )
+
+
+def _logger(trt: ModuleType) -> Any:
+    """TensorRT's messages into Python's logging."""
+
+    class Logger(trt.ILogger):  # type: ignore[misc,name-defined] # a module as a value
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            serious = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
+            _log.log(logging.ERROR if serious else logging.DEBUG, "%s", message)
+
+    return Logger()

@@ -1,0 +1,138 @@
+"""Tensors in GPU memory, all used on one stream.
+
+Blocks of memory come from a pool and go back to it when no tensor holds them: after a few frames
+nothing is allocated any more and the same tensors lie at the same addresses, which is what a
+captured CUDA graph needs. That a block may be used again while the GPU still reads it is no danger,
+since everything happens on one stream, in order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.runtime.cuda import bindings, checked
+
+PINNED_LIMIT = 64 * 2**20
+"""Bytes of uploads that may be under way before the host waits for them."""
+
+
+class _Block:
+    """A piece of device memory that returns to its pool when the last tensor in it is gone."""
+
+    __slots__ = ("address", "pool")
+
+    def __init__(self, address: int, pool: list[int]) -> None:
+        self.address, self.pool = address, pool
+
+    def __del__(self) -> None:
+        self.pool.append(self.address)
+
+
+class DeviceTensor:
+    """A contiguous tensor in device memory; see `backends.base.Tensor`."""
+
+    __slots__ = ("address", "block", "dtype", "shape")
+
+    def __init__(
+        self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], block: object
+    ) -> None:
+        self.address, self.shape, self.dtype, self.block = address, shape, dtype, block
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __getitem__(self, index: int | slice, /) -> DeviceTensor:
+        length, *rest = self.shape
+        if isinstance(index, slice):
+            stop = length if index.stop is None else index.stop
+            if index.start or index.step or not 0 <= stop <= length:
+                raise IndexError(f"{index} is not a prefix of {length} rows")
+            return DeviceTensor(self.address, (stop, *rest), self.dtype, self.block)
+        if not 0 <= index < length:
+            raise IndexError(f"row {index} of {length}")
+        stride = math.prod(rest) * self.dtype.itemsize
+        return DeviceTensor(self.address + index * stride, tuple(rest), self.dtype, self.block)
+
+
+class DeviceMemory:
+    """Allocation and copies on one stream of the current GPU.
+
+    Raises BackendError when there is no GPU, or too little memory on it.
+    """
+
+    def __init__(self) -> None:
+        self._cuda = bindings()
+        self.stream = int(checked(self._cuda.cudaStreamCreate(), "making a CUDA stream"))
+        self._free: dict[int, list[int]] = defaultdict(list)
+        self._pinned: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
+        self._under_way: list[NDArray[np.uint8]] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceTensor:
+        """An uninitialised tensor."""
+        kind = np.dtype(dtype)
+        size = max(1, math.prod(shape)) * kind.itemsize
+        pool = self._free[size]
+        if pool:
+            address = pool.pop()
+        else:
+            address = int(
+                checked(self._cuda.cudaMalloc(size), f"taking {size} bytes of GPU memory")
+            )
+        return DeviceTensor(address, shape, kind, _Block(address, pool))
+
+    def upload(self, array: NDArray[Any]) -> DeviceTensor:
+        """A host array as a tensor; the array may be changed as soon as this returns."""
+        tensor = self.empty(array.shape, array.dtype)
+        staging = self._stage(tensor.nbytes)
+        staging[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._copy(tensor.address, staging.ctypes.data, tensor.nbytes, "HostToDevice")
+        self._under_way.append(staging)
+        if sum(buffer.nbytes for buffer in self._under_way) > PINNED_LIMIT:
+            self.synchronise()
+        return tensor
+
+    def download(self, tensor: DeviceTensor) -> NDArray[Any]:
+        """A tensor as a host array that the caller may keep."""
+        staging = self._stage(tensor.nbytes)
+        self._copy(staging.ctypes.data, tensor.address, tensor.nbytes, "DeviceToHost")
+        self.synchronise()
+        result = staging.view(tensor.dtype).reshape(tensor.shape).copy()
+        self._pinned[staging.nbytes].append(staging)
+        return result
+
+    def copy(self, source: DeviceTensor, target: DeviceTensor) -> None:
+        """Copy between two tensors of equal shape."""
+        if (source.shape, source.dtype) != (target.shape, target.dtype):
+            raise ValueError(f"{source.shape} {source.dtype} to {target.shape} {target.dtype}")
+        self._copy(target.address, source.address, source.nbytes, "DeviceToDevice")
+
+    def synchronise(self) -> None:
+        """Wait until all that was started is done."""
+        checked(self._cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
+        for staging in self._under_way:
+            self._pinned[staging.nbytes].append(staging)
+        self._under_way.clear()
+
+    def _stage(self, size: int) -> NDArray[np.uint8]:
+        """Page-locked host memory, from which and to which a copy needs no further copy."""
+        if self._pinned[size]:
+            return self._pinned[size].pop()
+        doing = f"taking {size} bytes of page-locked memory"
+        address = int(checked(self._cuda.cudaMallocHost(size), doing))
+        pointer = (ctypes.c_uint8 * size).from_address(address)
+        return np.ctypeslib.as_array(pointer)
+
+    def _copy(self, target: int, source: int, size: int, kind: str) -> None:
+        way = getattr(self._cuda.cudaMemcpyKind, f"cudaMemcpy{kind}")
+        checked(
+            self._cuda.cudaMemcpyAsync(target, source, size, way, self.stream),
+            f"copying {size} bytes",
+        )
