@@ -70,6 +70,17 @@ class EngineEntry(_Entry):
     profile: Profile
 
 
+class CalibrationEntry(_Entry):
+    """What an INT8 graph was calibrated with: the file or folder, numbers of its frames, method,
+    and least and largest value kept of every quantised tensor.
+    """
+
+    source: str
+    frames: tuple[int, ...]
+    method: Literal["minmax", "percentile", "entropy"]
+    ranges: dict[str, tuple[float, float]]
+
+
 class GraphEntry(FileEntry):
     """One graph.
 
@@ -86,6 +97,7 @@ class GraphEntry(FileEntry):
     data: tuple[FileEntry, ...] = ()
     parity: dict[str, float] = {}
     engine: EngineEntry | None = None
+    calibration: CalibrationEntry | None = None
 
 
 class ModelEntry(_Entry):

@@ -15,6 +15,7 @@ from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import LoadedModel
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import at_image_size
+from sam2_edge.synth import clip as synthetic_clip
 from tests.clips import Clip, moving_shapes
 
 IMAGE_SIZE = 128
@@ -98,4 +99,12 @@ def clip_folder(clip: Clip, tmp_path: Path) -> Path:
     folder.mkdir()
     for index, frame in enumerate(clip.frames[:6]):
         cv2.imwrite(str(folder / f"{index}.png"), frame)
+    return folder
+
+
+def frames_of_a_clip(folder: Path, *, frames: int = 16, seed: int = 5) -> Path:
+    """A folder of the frames of a synthetic clip, to calibrate with."""
+    folder.mkdir()
+    for index, frame in enumerate(synthetic_clip(seed, frames=frames, split="heldout").frames):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), frame)
     return folder

@@ -14,7 +14,7 @@ from transformers import Sam2VideoModel
 from sam2_edge import Bundle, ExportError
 from sam2_edge.contract import PARITY_TOLERANCE, Graph, GraphSpec, TensorSpec, graph_specs
 from sam2_edge.export import onnx_graph
-from sam2_edge.export.check import check_numbers, check_structure
+from sam2_edge.export.check import check_numbers, check_structure, example_feeds
 from sam2_edge.export.onnx_graph import export_onnx
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.graphs import MaskPrompt
@@ -61,12 +61,12 @@ def test_a_graph_of_other_weights_is_found_out(
     spec = graph_specs(geometry)[Graph.MASK_PROMPT]
     path = small_bundle.graph_path(Graph.MASK_PROMPT)
     module = MaskPrompt(small_model)
-    check_numbers(path, module, spec, geometry, rounded=False)
+    check_numbers(path, module, spec, example_feeds(spec, geometry), rounded=False)
     module.taps = module.taps * 1.01
     with pytest.raises(
         ExportError, match="mask_prompt in fp32 does not agree .* mask_logits differs"
     ):
-        check_numbers(path, module, spec, geometry, rounded=False)
+        check_numbers(path, module, spec, example_feeds(spec, geometry), rounded=False)
 
 
 def test_large_weights_go_to_a_file_beside_the_graph(
@@ -80,7 +80,7 @@ def test_large_weights_go_to_a_file_beside_the_graph(
     export_onnx(MaskPrompt(small_model).eval(), spec, path)
 
     check_structure(path, spec)
-    check_numbers(path, MaskPrompt(small_model), spec, geometry, rounded=False)
+    check_numbers(path, MaskPrompt(small_model), spec, example_feeds(spec, geometry), rounded=False)
     assert (tmp_path / "mask_prompt.onnx.data").stat().st_size > 1000
     mask = np.ones((1, 1, 128, 128), np.float32)
     assert ort.InferenceSession(path).run(None, {"mask": mask})[1].max() == pytest.approx(10)

@@ -15,6 +15,7 @@ from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from sam2_edge.bundle import MANIFEST_FILE, Bundle, check_new_bundle, load_bundle
+from sam2_edge.calibration.frames import DEFAULT_FRAMES
 from sam2_edge.contract import Graph, MemoryRounding
 from sam2_edge.errors import ExportError
 from sam2_edge.export.engine_bundle import EngineOptions, build_engines, check_engine_options
@@ -59,8 +60,29 @@ def _capabilities(
 @click.option("--image-size", type=int, help="Model input, pixels [as trained: 1024, nano 256].")
 @click.option(
     "--precision",
-    type=click.Choice(["fp32", "mixed", "fp16"]),
-    help="mixed: image encoder and memory attention in float16; fp16: every graph. [fp32]",
+    type=click.Choice(["fp32", "mixed", "fp16", "int8"]),
+    help="mixed: image encoder and memory attention in float16; fp16: every graph; int8: image "
+    "encoder in INT8, needs --calibrate. [fp32]",
+)
+@click.option(
+    "--calibrate",
+    type=click.Path(path_type=Path),
+    metavar="SOURCE",
+    help="Video or folder of images of what the camera will see, for int8.",
+)
+@click.option(
+    "--calibration-method",
+    type=click.Choice(["minmax", "percentile", "entropy"]),
+    default="minmax",
+    show_default=True,
+    help="Which values of a tensor INT8 is to reach.",
+)
+@click.option(
+    "--calibration-frames",
+    type=int,
+    default=DEFAULT_FRAMES,
+    show_default=True,
+    help="Frames taken evenly from SOURCE.",
 )
 @click.option(
     "--memory-rounding",
@@ -86,7 +108,10 @@ def export(
     output: Path,
     target: Literal["onnx", "tensorrt", "tensorrt-rtx"],
     image_size: int | None,
-    precision: Literal["fp32", "mixed", "fp16"] | None,
+    precision: Literal["fp32", "mixed", "fp16", "int8"] | None,
+    calibrate: Path | None,
+    calibration_method: Literal["minmax", "percentile", "entropy"],
+    calibration_frames: int,
     memory_rounding: MemoryRounding | None,
     checkpoint: Path | None,
     random_init: int | None,
@@ -102,7 +127,10 @@ def export(
     then MODEL is that bundle.
     """
     check_new_bundle(output, overwrite=overwrite)
-    choices = _Choices(image_size, precision, memory_rounding, checkpoint, random_init)
+    choices = _Choices(image_size, precision, calibrate, memory_rounding, checkpoint, random_init)
+    settings = _Settings(
+        "cpu" if target == "onnx" else "tensorrt", calibration_method, calibration_frames
+    )
     options = None
     if target != "onnx":
         options = EngineOptions(target, compute_capabilities, objects=max_objects)
@@ -111,9 +139,9 @@ def export(
         raise ExportError("--compute-capability is for engines; add --target tensorrt-rtx")
     with _Display() as display:
         if options is None:
-            bundle = _export(model, output, choices, display, overwrite=overwrite)
+            bundle = _export(model, output, choices, settings, display, overwrite=overwrite)
         else:
-            with _graphs(model, output, choices, display) as graphs:
+            with _graphs(model, output, choices, settings, display) as graphs:
                 bundle = build_engines(
                     graphs, output, options, overwrite=overwrite, watch=display.show
                 )
@@ -125,10 +153,20 @@ class _Choices:
     """Options on how a PyTorch model becomes ONNX graphs; None where none was given."""
 
     image_size: int | None
-    precision: Literal["fp32", "mixed", "fp16"] | None
+    precision: Literal["fp32", "mixed", "fp16", "int8"] | None
+    calibrate: Path | None
     memory_rounding: MemoryRounding | None
     checkpoint: Path | None
     random_init: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Settings:
+    """How INT8 graphs are written and calibrated."""
+
+    engine: Literal["cpu", "tensorrt"]
+    method: Literal["minmax", "percentile", "entropy"]
+    frames: int
 
 
 class _Display:
@@ -173,7 +211,9 @@ class _Display:
 
 
 @contextmanager
-def _graphs(model: str, output: Path, choices: _Choices, display: _Display) -> Iterator[Bundle]:
+def _graphs(
+    model: str, output: Path, choices: _Choices, settings: _Settings, display: _Display
+) -> Iterator[Bundle]:
     """The ONNX graphs that engines are built from: a bundle that is there, or one made for it."""
     if (Path(model) / MANIFEST_FILE).is_file():
         given = [name for name, value in asdict(choices).items() if value is not None]
@@ -185,17 +225,29 @@ def _graphs(model: str, output: Path, choices: _Choices, display: _Display) -> I
         yield load_bundle(model)
         return
     with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-        yield _export(model, Path(folder) / output.name, choices, display, overwrite=False)
+        graphs = Path(folder) / output.name
+        yield _export(model, graphs, choices, settings, display, overwrite=False)
 
 
 def _export(
-    model: str, output: Path, choices: _Choices, display: _Display, *, overwrite: bool
+    model: str,
+    output: Path,
+    choices: _Choices,
+    settings: _Settings,
+    display: _Display,
+    *,
+    overwrite: bool,
 ) -> Bundle:
     try:
-        from sam2_edge.export.pipeline import export_bundle
+        from sam2_edge.export.pipeline import check_calibration, export_bundle
+        from sam2_edge.export.precision import Calibration
         from sam2_edge.models.checkpoints import load_model
     except ModuleNotFoundError as error:
         raise ExportError(f"{_EXTRA} ({error})") from error
+    calibration = None
+    if choices.calibrate is not None:
+        calibration = Calibration(choices.calibrate, settings.method, settings.frames)
+    check_calibration(choices.precision or "fp32", calibration)
     display.show("model", "loading")
     loaded = load_model(
         model,
@@ -208,6 +260,8 @@ def _export(
         loaded,
         output,
         precision=choices.precision or "fp32",
+        engine=settings.engine,
+        calibration=calibration,
         memory_rounding=choices.memory_rounding or "bfloat16",
         overwrite=overwrite,
         progress=display.show,

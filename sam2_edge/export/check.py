@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import nn
 
 from sam2_edge.contract import (
     PARITY_TOLERANCE,
+    Feeds,
     Geometry,
     Graph,
     GraphSpec,
@@ -66,12 +68,12 @@ def check_numbers(
     path: Path,
     module: nn.Module,
     spec: GraphSpec,
-    geometry: Geometry,
+    examples: Sequence[Feeds],
     *,
     rounded: bool,
     precision: Precision = "fp32",
 ) -> dict[str, float]:
-    """Run a graph in ONNX Runtime and as PyTorch module on seeded inputs.
+    """Run a graph in ONNX Runtime and as PyTorch module on each of `examples`.
 
     rounded: memory is rounded to bfloat16 in the graph; two results may then differ by one step.
     precision: of the graph; the module is in float32 always.
@@ -81,12 +83,12 @@ def check_numbers(
     """
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     worst = {s.name: 0.0 for s in spec.outputs}
-    for feeds in example_feeds(spec, geometry):
+    for feeds in examples:
         with torch.inference_mode():
             result = module(*(torch.from_numpy(feeds[s.name]) for s in spec.inputs))
         tensors = result if isinstance(result, tuple) else (result,)
         expected = dict(zip(worst, (tensor.numpy() for tensor in tensors), strict=True))
-        got = dict(zip(worst, session.run(None, feeds), strict=True))
+        got = dict(zip(worst, session.run(None, dict(feeds)), strict=True))
         alike = _rows_of_equal_choice(got, expected) if precision != "fp32" else slice(None)
         for output in spec.outputs:
             name = output.name
@@ -99,7 +101,7 @@ def check_numbers(
     return worst
 
 
-def example_feeds(spec: GraphSpec, geometry: Geometry) -> list[dict[str, NDArray[np.generic]]]:
+def example_feeds(spec: GraphSpec, geometry: Geometry) -> list[Feeds]:
     """Seeded inputs in the range that the runtime hands over, small and of several sizes."""
     generator = np.random.default_rng(_SEED)
     return [

@@ -8,7 +8,7 @@ float16 and float32 meet there is a Cast. Why no library does this: docs/precisi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, Mapping, MutableSequence
+from collections.abc import Collection, Iterator, MutableSequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,8 +17,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-Feeds = Mapping[str, NDArray[np.generic]]
-"""Inputs of a graph, by name."""
+from sam2_edge.contract import Feeds
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 

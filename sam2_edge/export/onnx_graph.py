@@ -67,6 +67,12 @@ def export_onnx(module: nn.Module, spec: GraphSpec, path: Path) -> None:
     _strip_traces(path)
 
 
+def opset_of(path: Path) -> int:
+    """Version of the standard operators that a graph uses."""
+    model = onnx.load(path, load_external_data=False)
+    return next(int(o.version) for o in model.opset_import if not o.domain)
+
+
 def _strip_traces(path: Path) -> None:
     """Remove the exporter's notes on source lines: they name files of the exporting machine."""
     model = onnx.load(path, load_external_data=False)

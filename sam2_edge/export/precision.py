@@ -2,34 +2,84 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import onnx
 
-from sam2_edge.contract import Graph, Precision
-from sam2_edge.export.half import Feeds, delicate_nodes, overflowing_nodes, to_half
+from sam2_edge.bundle import CalibrationEntry
+from sam2_edge.calibration.frames import DEFAULT_FRAMES, CalibrationFrames
+from sam2_edge.calibration.int8 import Engine, candidates, quantised
+from sam2_edge.calibration.ranges import Method, collect_ranges
+from sam2_edge.contract import Feeds, Graph, Precision
+from sam2_edge.export.half import delicate_nodes, overflowing_nodes, to_half
 
-Policy = Literal["fp32", "mixed", "fp16"]
-"""mixed: the two graphs that cost most in float16, what decides on masks and memory in float32."""
+Policy = Literal["fp32", "mixed", "fp16", "int8"]
+"""mixed: the two graphs that cost most in float16, what decides on masks and memory in float32.
+int8: the image encoder in INT8; what is left in it, and the other graphs, in float16 for TensorRT
+and in float32 for a CPU, which does not compute in float16."""
 
-POLICIES: dict[Policy, dict[Graph, Precision]] = {
-    "fp32": dict.fromkeys(Graph, "fp32"),
-    "mixed": {
-        Graph.IMAGE_ENCODER: "fp16",
-        Graph.MEMORY_ATTENTION: "fp16",
-        Graph.MASK_PROMPT: "fp32",
-        Graph.MASK_DECODER: "fp32",
-        Graph.MEMORY_ENCODER: "fp32",
-    },
-    "fp16": dict.fromkeys(Graph, "fp16"),
+_ALL_HALF: dict[Graph, Precision] = dict.fromkeys(Graph, "fp16")
+_ALL_FULL: dict[Graph, Precision] = dict.fromkeys(Graph, "fp32")
+
+_MIXED: dict[Graph, Precision] = _ALL_FULL | {
+    Graph.IMAGE_ENCODER: "fp16",
+    Graph.MEMORY_ATTENTION: "fp16",
 }
+
+
+def _policies(rest: dict[Graph, Precision]) -> dict[Policy, dict[Graph, Precision]]:
+    """Precision of each graph by policy; rest: what the others are in beside INT8."""
+    int8 = rest | {Graph.IMAGE_ENCODER: "int8"}
+    return {"fp32": _ALL_FULL, "mixed": _MIXED, "fp16": _ALL_HALF, "int8": int8}
+
+
+POLICIES: dict[Engine, dict[Policy, dict[Graph, Precision]]] = {
+    "cpu": _policies(_ALL_FULL),
+    "tensorrt": _policies(_ALL_HALF),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """What to calibrate INT8 with: a video or a folder of images of what the camera will see."""
+
+    source: Path
+    method: Method = "minmax"
+    frames: int = DEFAULT_FRAMES
 
 
 def halve(path: Path, feeds: Feeds) -> None:
     """Rewrite a float32 graph in float16; `feeds` shows where values are too large for it."""
-    model = onnx.load(path)
-    data = path.with_name(f"{path.name}.data")
+    model = _load(path)
     keep = delicate_nodes(model) | overflowing_nodes(model, feeds)
     onnx.save(to_half(model, keep), path)
-    data.unlink(missing_ok=True)
+
+
+def quantise(
+    path: Path, frames: CalibrationFrames, method: Method, engine: Engine
+) -> CalibrationEntry:
+    """Rewrite a float32 graph with INT8 weights and activations, calibrated on `frames`."""
+    model = _load(path)
+    nodes = candidates(model)
+    ranges = collect_ranges(model, frames, method)
+    made = quantised(model, ranges, nodes, engine)
+    if engine == "tensorrt":
+        overflowing = overflowing_nodes(model, next(iter(frames)))
+        made = to_half(made, delicate_nodes(made) | overflowing)
+    onnx.save(made, path)
+    used = {name for node in model.graph.node if node.name in nodes for name in node.input[:1]}
+    return CalibrationEntry(
+        source=frames.source,
+        frames=frames.numbers,
+        method=method,
+        ranges={name: found for name, found in ranges.items() if name in used},
+    )
+
+
+def _load(path: Path) -> onnx.ModelProto:
+    """A graph with its weights, which no longer lie beside it."""
+    model = onnx.load(path)
+    path.with_name(f"{path.name}.data").unlink(missing_ok=True)
+    return model

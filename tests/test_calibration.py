@@ -1,0 +1,157 @@
+"""INT8: what is quantised, with which ranges, from which frames."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+import pytest
+from transformers import Sam2VideoModel
+
+from sam2_edge import Bundle, ExportError, SourceError
+from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
+from sam2_edge.calibration.int8 import RECIPES, Engine, candidates, quantised
+from sam2_edge.calibration.ranges import METHODS, OPERATORS, Method, collect_ranges
+from sam2_edge.contract import Graph
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import Calibration
+from tests.conftest import IMAGE_SIZE, frames_of_a_clip, loaded
+
+
+@pytest.fixture
+def encoder(full_bundle: Bundle) -> onnx.ModelProto:
+    return onnx.load(full_bundle.graph_path(Graph.IMAGE_ENCODER))
+
+
+@pytest.fixture
+def frames(tmp_path: Path) -> CalibrationFrames:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    return collect_frames(
+        frames_of_a_clip(tmp_path / "data", frames=20), kept, size=IMAGE_SIZE, count=16
+    )
+
+
+def test_frames_are_as_the_encoder_sees_them_and_numbered(frames: CalibrationFrames) -> None:
+    inputs = list(frames)
+    assert frames.source == "data"
+    assert frames.numbers == tuple(range(16))
+    assert {(x["image"].shape, x["image"].dtype.name) for x in inputs} == {
+        ((1, IMAGE_SIZE, IMAGE_SIZE, 3), "uint8")
+    }
+    assert np.any(inputs[0]["image"] != inputs[15]["image"])
+
+
+def test_frames_are_taken_evenly(tmp_path: Path) -> None:
+    folder = frames_of_a_clip(tmp_path / "data", frames=49)
+    found = collect_frames(folder, tmp_path, size=64, count=16)
+    assert found.numbers == tuple(range(0, 48, 3))
+
+
+def test_too_few_frames_and_frames_of_one_colour_are_refused(tmp_path: Path) -> None:
+    folder = frames_of_a_clip(tmp_path / "data", frames=16)
+    with pytest.raises(SourceError, match="8 calibration frames; give 16 or more"):
+        collect_frames(folder, tmp_path, size=64, count=8)
+    cv2.imwrite(str(folder / "000.png"), np.full((50, 50, 3), 7, np.uint8))
+    with pytest.raises(SourceError, match=r"15 frames .*\(1 more are of one colour\), 16 are"):
+        collect_frames(folder, tmp_path, size=64, count=16)
+
+
+def test_layers_with_weights_are_quantised_but_for_the_first_and_last(
+    encoder: onnx.ModelProto,
+) -> None:
+    names = candidates(encoder)
+    nodes = {n.name: n for n in encoder.graph.node}
+    weights = {t.name for t in encoder.graph.initializer}
+    assert len(names) > 20
+    assert all(nodes[n].op_type in OPERATORS and nodes[n].input[1] in weights for n in names)
+    first = next(n for n in encoder.graph.node if n.op_type == "Conv")
+    assert first.name not in names
+    weighted = [n for n in nodes.values() if n.op_type in OPERATORS and n.input[1] in weights]
+    assert weighted[-1].name not in names
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_ranges_hold_what_was_seen(
+    method: Method, encoder: onnx.ModelProto, frames: CalibrationFrames
+) -> None:
+    node = next(n for n in encoder.graph.node if n.name == candidates(encoder)[3])
+    name = node.input[0]
+    watched = onnx.ModelProto()
+    watched.CopyFrom(encoder)
+    watched.graph.output.append(onnx.helper.make_tensor_value_info(name, 1, None))
+    session = ort.InferenceSession(watched.SerializeToString())
+    seen = np.concatenate([session.run([name], dict(f))[0].ravel() for f in frames])
+
+    least, most = collect_ranges(encoder, frames, method)[name]
+
+    if method == "minmax":
+        assert (least, most) == pytest.approx((seen.min(), seen.max()), rel=1e-5)
+    assert ((seen >= least) & (seen <= most)).mean() > (1.0 - 1e-9 if method == "minmax" else 0.98)
+    assert max(-least, most) <= np.abs(seen).max() * 1.01
+
+
+@pytest.mark.parametrize("engine", RECIPES)
+def test_a_quantised_graph_is_near_the_float_one(
+    engine: Engine, encoder: onnx.ModelProto, frames: CalibrationFrames
+) -> None:
+    names = candidates(encoder)
+    made = quantised(encoder, collect_ranges(encoder, frames, "minmax"), names, engine)
+
+    onnx.checker.check_model(made, full_check=True)
+    feeds = dict(next(iter(frames)))
+    wanted = ort.InferenceSession(encoder.SerializeToString()).run(None, feeds)
+    got = ort.InferenceSession(made.SerializeToString()).run(None, feeds)
+    for a, b in zip(got, wanted, strict=True):
+        error = np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2))
+        assert 1e-4 < error < 0.1
+    weights = [t for t in made.graph.initializer if t.data_type == onnx.TensorProto.INT8]
+    assert len([t for t in weights if len(t.dims) >= 2]) == len(names)
+
+
+def test_nothing_changes_where_no_layer_is_quantised(
+    encoder: onnx.ModelProto, frames: CalibrationFrames
+) -> None:
+    made = quantised(encoder, collect_ranges(encoder, frames, "minmax"), [], "tensorrt")
+    feeds = dict(next(iter(frames)))
+    results = [
+        ort.InferenceSession(m.SerializeToString()).run(None, feeds) for m in (encoder, made)
+    ]
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_an_int8_bundle_says_what_it_was_calibrated_with(
+    small_model: Sam2VideoModel, tmp_path: Path
+) -> None:
+    source = frames_of_a_clip(tmp_path / "camera")
+    bundle = export_bundle(
+        loaded(small_model),
+        tmp_path / "int8",
+        precision="int8",
+        calibration=Calibration(source, "percentile", frames=16),
+    )
+    precisions = {g: e.precision for g, e in bundle.manifest.graphs.items()}
+    assert precisions[Graph.IMAGE_ENCODER] == "int8"
+    assert set(precisions.values()) == {"int8", "fp32"}
+    entry = bundle.manifest.graphs[Graph.IMAGE_ENCODER].calibration
+    assert entry is not None
+    assert (entry.source, entry.method, entry.frames) == ("camera", "percentile", tuple(range(16)))
+    assert len(entry.ranges) > 10
+    assert all(least < most for least, most in entry.ranges.values())
+
+
+def test_int8_without_frames_and_frames_without_int8_are_refused(
+    small_model: Sam2VideoModel, tmp_path: Path
+) -> None:
+    with pytest.raises(ExportError, match="int8 needs frames to calibrate with; give --calibrate"):
+        export_bundle(loaded(small_model), tmp_path / "b", precision="int8")
+    with pytest.raises(ExportError, match="fp16 is not calibrated; leave out --calibrate"):
+        calibration = Calibration(tmp_path)
+        export_bundle(
+            loaded(small_model), tmp_path / "b", precision="fp16", calibration=calibration
+        )
+    assert list(tmp_path.iterdir()) == []
