@@ -86,6 +86,7 @@ def main() -> None:
     runs = [
         (k, track_with(VideoTracker(arguments.bundle, threads=arguments.threads)), "")
         for k in arguments.kinds.split(",")
+        if k
     ]
     if arguments.pytorch:
         runs.append(("click", track_with_pytorch(arguments.bundle), " (PyTorch)"))
