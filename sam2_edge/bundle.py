@@ -73,12 +73,17 @@ class EngineEntry(_Entry):
 class CalibrationEntry(_Entry):
     """What an INT8 graph was calibrated with: the file or folder, numbers of its frames, method,
     and least and largest value kept of every quantised tensor.
+
+    left_out: layers that stayed in float to keep masks as good. sensitivity: where that was asked
+    for, the graph's relative error with this layer alone in INT8, worst first.
     """
 
     source: str
     frames: tuple[int, ...]
     method: Literal["minmax", "percentile", "entropy"]
     ranges: dict[str, tuple[float, float]]
+    left_out: tuple[str, ...] = ()
+    sensitivity: dict[str, float] = {}
 
 
 class GraphEntry(FileEntry):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import cv2
@@ -15,9 +16,12 @@ from sam2_edge import Bundle, ExportError, SourceError
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.calibration.int8 import RECIPES, Engine, candidates, quantised
 from sam2_edge.calibration.ranges import METHODS, OPERATORS, Method, collect_ranges
+from sam2_edge.calibration.sensitivity import layer_errors
 from sam2_edge.contract import Graph
+from sam2_edge.export.int8_search import search_int8
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import Calibration
+from sam2_edge.models.checkpoints import load_model
 from tests.conftest import IMAGE_SIZE, frames_of_a_clip, loaded
 
 
@@ -122,6 +126,39 @@ def test_nothing_changes_where_no_layer_is_quantised(
     ]
     for a, b in zip(*results, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_the_layer_that_loses_most_comes_first(
+    encoder: onnx.ModelProto, frames: CalibrationFrames
+) -> None:
+    names = candidates(encoder)[2:8]
+    ranges = collect_ranges(encoder, frames, "minmax")
+    spoilt = {n.name: n.input[0] for n in encoder.graph.node}[names[4]]
+    ranges[spoilt] = tuple(300 * limit for limit in ranges[spoilt])
+
+    errors = layer_errors(encoder, ranges, names, islice(frames, 2), "tensorrt")
+
+    assert set(errors) == set(names)
+    assert next(iter(errors)) == names[4]
+    assert list(errors.values()) == sorted(errors.values(), reverse=True)
+    assert 0 < min(errors.values()) < 0.05 < max(errors.values())
+
+
+@pytest.mark.parametrize("budget", [0.5, 0.01])
+def test_layers_are_left_out_until_masks_are_as_good(budget: float, tmp_path: Path) -> None:
+    nano = export_bundle(load_model("nano"), tmp_path / "nano")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    frames = collect_frames(frames_of_a_clip(tmp_path / "data"), kept, size=256, count=16)
+
+    found = search_int8(nano, frames, method="minmax", engine="cpu", budget=budget, clips=2)
+
+    *missed, last = found.trials
+    assert found.reference - last.j_and_f <= budget
+    assert all(found.reference - trial.j_and_f > budget for trial in missed)
+    assert [t.left_out for t in found.trials] == [0, 1, 2, 4, 8, 16, 32][: len(found.trials)]
+    assert found.left_out == tuple(islice(found.errors, last.left_out))
+    assert budget < 0.5 or not missed
 
 
 def test_an_int8_bundle_says_what_it_was_calibrated_with(

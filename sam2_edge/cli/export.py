@@ -85,6 +85,11 @@ def _capabilities(
     help="Frames taken evenly from SOURCE.",
 )
 @click.option(
+    "--int8-budget",
+    type=float,
+    help="Leave layers in float until J&F on synthetic clips falls by at most this, such as 0.005.",
+)
+@click.option(
     "--memory-rounding",
     type=click.Choice(["bfloat16", "none"]),
     help="How memory is stored: bfloat16 as in the published predictor, or in full. [bfloat16]",
@@ -112,6 +117,7 @@ def export(
     calibrate: Path | None,
     calibration_method: Literal["minmax", "percentile", "entropy"],
     calibration_frames: int,
+    int8_budget: float | None,
     memory_rounding: MemoryRounding | None,
     checkpoint: Path | None,
     random_init: int | None,
@@ -129,7 +135,10 @@ def export(
     check_new_bundle(output, overwrite=overwrite)
     choices = _Choices(image_size, precision, calibrate, memory_rounding, checkpoint, random_init)
     settings = _Settings(
-        "cpu" if target == "onnx" else "tensorrt", calibration_method, calibration_frames
+        "cpu" if target == "onnx" else "tensorrt",
+        calibration_method,
+        calibration_frames,
+        int8_budget,
     )
     options = None
     if target != "onnx":
@@ -167,6 +176,7 @@ class _Settings:
     engine: Literal["cpu", "tensorrt"]
     method: Literal["minmax", "percentile", "entropy"]
     frames: int
+    budget: float | None
 
 
 class _Display:
@@ -246,7 +256,9 @@ def _export(
         raise ExportError(f"{_EXTRA} ({error})") from error
     calibration = None
     if choices.calibrate is not None:
-        calibration = Calibration(choices.calibrate, settings.method, settings.frames)
+        calibration = Calibration(
+            choices.calibrate, settings.method, settings.frames, settings.budget
+        )
     check_calibration(choices.precision or "fp32", calibration)
     display.show("model", "loading")
     loaded = load_model(

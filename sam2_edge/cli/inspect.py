@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 
 import click
@@ -11,6 +12,8 @@ from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.contract import Graph
+
+WORST_LAYERS = 10
 
 _Table = tuple[list[str], list[list[str]]]
 """Column names and rows."""
@@ -51,6 +54,7 @@ def _show(bundle: Bundle) -> None:
     for name, (columns, rows) in {
         "graphs": _graph_table(bundle),
         "tensors": _tensor_table(bundle),
+        **_sensitivity_tables(bundle),
     }.items():
         table = Table(*columns, title=name, title_justify="left")
         for row in rows:
@@ -68,6 +72,20 @@ def _graph_table(bundle: Bundle) -> _Table:
         megabytes = f"{size / 1e6:.1f}"
         rows.append([graph.value, megabytes, entry.backend, entry.precision, opset, f"{worst:.1e}"])
     return columns, rows
+
+
+def _sensitivity_tables(bundle: Bundle) -> dict[str, _Table]:
+    """By graph in INT8: the layers that lose most alone, and whether they are in INT8."""
+    tables = {}
+    for graph, entry in bundle.manifest.graphs.items():
+        if entry.calibration and entry.calibration.sensitivity:
+            rows = [
+                [layer, f"{error:.1e}", "float" if layer in entry.calibration.left_out else "int8"]
+                for layer, error in islice(entry.calibration.sensitivity.items(), WORST_LAYERS)
+            ]
+            columns = ["layer", "error alone", "now"]
+            tables[f"layers of {graph.value} that lose most in INT8"] = (columns, rows)
+    return tables
 
 
 def _tensor_table(bundle: Bundle) -> _Table:

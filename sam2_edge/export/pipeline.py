@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from torch import nn
 
@@ -34,6 +33,7 @@ from sam2_edge.calibration.ranges import Method
 from sam2_edge.contract import Geometry, Graph, MemoryRounding, Precision, graph_specs
 from sam2_edge.errors import ExportError
 from sam2_edge.export.check import check_numbers, check_structure, example_feeds
+from sam2_edge.export.int8_search import search_int8
 from sam2_edge.export.onnx_graph import export_onnx, opset_of
 from sam2_edge.export.precision import POLICIES, Calibration, Policy, halve, quantise
 from sam2_edge.models.checkpoints import LoadedModel
@@ -69,23 +69,16 @@ def export_bundle(
     """
     check_calibration(precision, calibration)
     check_new_bundle(target, overwrite=overwrite)
+    report = progress or _no_progress
     geometry = geometry_of(loaded.model.config)
     modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
-    with new_bundle_folder(target, overwrite=overwrite) as folder, ExitStack() as stack:
-        frames = None
-        if calibration is not None:
-            kept = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sam2_edge")))
-            frames = collect_frames(
-                calibration.source, kept, size=geometry.image_size, count=calibration.frames
-            )
+    with new_bundle_folder(target, overwrite=overwrite) as folder, TemporaryDirectory() as kept:
         exporter = _Exporter(
             folder=folder,
             geometry=geometry,
             rounded=memory_rounding == "bfloat16",
-            engine=engine,
-            frames=frames,
-            method=calibration.method if calibration else "minmax",
-            report=progress or _no_progress,
+            int8=_int8(loaded, calibration, engine, Path(kept), report),
+            report=report,
         )
         precisions = POLICIES[engine][precision]
         graphs = {
@@ -98,6 +91,9 @@ def export_bundle(
 
 def check_calibration(precision: Policy, calibration: Calibration | None) -> None:
     """Raise ExportError unless calibration is given where it is needed, and only there."""
+    budget = calibration.budget if calibration else None
+    if budget is not None and not 0 <= budget < 1:
+        raise ExportError(f"a budget of {budget} of J&F; give 0 to 1, such as 0.005")
     if precision == "int8" and calibration is None:
         raise ExportError(
             "int8 needs frames to calibrate with; give --calibrate with a video or a folder of "
@@ -107,8 +103,45 @@ def check_calibration(precision: Policy, calibration: Calibration | None) -> Non
         raise ExportError(f"{precision} is not calibrated; leave out --calibrate, or choose int8")
 
 
+def _int8(
+    loaded: LoadedModel,
+    calibration: Calibration | None,
+    engine: Engine,
+    kept: Path,
+    report: ProgressCallback,
+) -> _Int8 | None:
+    """Frames, written to `kept`, and layers for INT8."""
+    if calibration is None:
+        return None
+    size = geometry_of(loaded.model.config).image_size
+    frames = collect_frames(calibration.source, kept, size=size, count=calibration.frames)
+    if calibration.budget is None:
+        return _Int8(engine, frames, calibration.method, {}, ())
+    full = export_bundle(loaded, kept / "full", progress=report)
+    found = search_int8(
+        full,
+        frames,
+        method=calibration.method,
+        engine=engine,
+        budget=calibration.budget,
+        watch=lambda now: report(Graph.IMAGE_ENCODER, now),
+    )
+    return _Int8(engine, frames, calibration.method, found.errors, found.left_out)
+
+
 def _no_progress(_graph: Graph, _step: str) -> None:
     """For callers that do not watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Int8:
+    """What INT8 graphs are made from. errors, left_out: as in `Search`."""
+
+    engine: Engine
+    frames: CalibrationFrames
+    method: Method
+    errors: dict[str, float]
+    left_out: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,9 +151,7 @@ class _Exporter:
     folder: Path
     geometry: Geometry
     rounded: bool
-    engine: Engine
-    frames: CalibrationFrames | None
-    method: Method
+    int8: _Int8 | None
     report: ProgressCallback
 
     def export(self, graph: Graph, module: nn.Module, precision: Precision) -> GraphEntry:
@@ -134,8 +165,8 @@ class _Exporter:
         check_structure(path, spec)
         self.report(graph, "numbers")
         examples = example_feeds(spec, self.geometry)
-        if calibrated is not None and self.frames is not None:
-            examples = list(islice(self.frames, CHECKED_FRAMES))
+        if self.int8 and calibrated:
+            examples = list(islice(self.int8.frames, CHECKED_FRAMES))
         parity = check_numbers(
             path, module, spec, examples, rounded=self.rounded, precision=precision
         )
@@ -163,8 +194,16 @@ class _Exporter:
         if precision == "fp16":
             halve(path, example_feeds(graph_specs(self.geometry)[graph], self.geometry)[-1])
             return None
-        assert self.frames is not None  # check_calibration has seen to it
-        return quantise(path, self.frames, self.method, self.engine)
+        int8 = self.int8
+        assert int8 is not None  # check_calibration has seen to it
+        return quantise(
+            path,
+            int8.frames,
+            int8.method,
+            int8.engine,
+            errors=int8.errors,
+            left_out=int8.left_out,
+        )
 
 
 def _manifest(

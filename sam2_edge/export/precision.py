@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -43,11 +44,16 @@ POLICIES: dict[Engine, dict[Policy, dict[Graph, Precision]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What to calibrate INT8 with: a video or a folder of images of what the camera will see."""
+    """What to calibrate INT8 with: a video or a folder of images of what the camera will see.
+
+    budget: leave layers in float until J&F on synthetic clips falls by at most so much; None puts
+    all that can be into INT8.
+    """
 
     source: Path
     method: Method = "minmax"
     frames: int = DEFAULT_FRAMES
+    budget: float | None = None
 
 
 def halve(path: Path, feeds: Feeds) -> None:
@@ -58,11 +64,19 @@ def halve(path: Path, feeds: Feeds) -> None:
 
 
 def quantise(
-    path: Path, frames: CalibrationFrames, method: Method, engine: Engine
+    path: Path,
+    frames: CalibrationFrames,
+    method: Method,
+    engine: Engine,
+    *,
+    errors: Mapping[str, float],
+    left_out: Sequence[str],
 ) -> CalibrationEntry:
-    """Rewrite a float32 graph with INT8 weights and activations, calibrated on `frames`."""
+    """Rewrite a float32 graph with INT8 weights and activations, calibrated on `frames`, but for
+    the layers that are left out. errors: of layers alone, for the record.
+    """
     model = _load(path)
-    nodes = candidates(model)
+    nodes = [node for node in candidates(model) if node not in left_out]
     ranges = collect_ranges(model, frames, method)
     made = quantised(model, ranges, nodes, engine)
     if engine == "tensorrt":
@@ -75,6 +89,8 @@ def quantise(
         frames=frames.numbers,
         method=method,
         ranges={name: found for name, found in ranges.items() if name in used},
+        left_out=tuple(left_out),
+        sensitivity=dict(errors),
     )
 
 

@@ -43,6 +43,6 @@ RECIPE = (
         "longer clips", 1100, 256, 3, 8, 2, rate=6e-4, fall=0.7, corrected=0.2, span=32, lost=0.6
     ),
     Phase(
-        "long clips", 1050, 256, 2, 18, 2, rate=5e-4, fall=0.05, corrected=0.2, span=32, lost=0.5
+        "long clips", 900, 256, 2, 18, 2, rate=5e-4, fall=0.05, corrected=0.2, span=32, lost=0.5
     ),
 )
