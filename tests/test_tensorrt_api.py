@@ -43,21 +43,22 @@ OWNERS = {
 }
 """Which class an expression of ours is of."""
 
-POLYGRAPHY = {
+CALLED_FOR_US = {
     "Builder": ["create_network", "create_builder_config", "build_serialized_network"],
     "NetworkDefinitionCreationFlag": ["STRONGLY_TYPED"],
     "OnnxParser": ["parse_from_file", "num_errors", "get_error"],
     "IBuilderConfig": ["add_optimization_profile", "create_timing_cache", "progress_monitor"],
     "IOptimizationProfile": ["set_shape"],
+    "ICudaEngine": ["create_execution_context"],
 }
-"""What Polygraphy calls for us."""
+"""What Polygraphy and `runtime_cache.py` call for us."""
 
 
 def touched() -> dict[str, set[str]]:
     """Names that our code uses, by class of TensorRT."""
     sources = [Path(m.__file__).read_text("utf-8") for m in (engine_worker, tensorrt)]
     text = "\n".join(sources)
-    names: dict[str, set[str]] = {owner: set(found) for owner, found in POLYGRAPHY.items()}
+    names: dict[str, set[str]] = {owner: set(found) for owner, found in CALLED_FOR_US.items()}
     for expression, owner in OWNERS.items():
         names.setdefault(owner, set()).update(re.findall(rf"(?<![.\w]){expression}\.(\w+)", text))
     for owner, name in re.findall(r"\btrt\.([A-Z]\w+)\.?([A-Z_0-9]\w+)?", text):
@@ -133,3 +134,15 @@ def test_every_name_that_we_touch_exists(installed: Path) -> None:
     assert answer["version"] in VERSIONS
     assert answer["lacking"] == []
     assert answer["flag"] in (1, 2)  # before and from 11
+
+
+def test_every_name_exists_in_tensorrt_rtx_and_its_cache_too() -> None:
+    rtx = pytest.importorskip("tensorrt_rtx")
+    cache = {
+        "ICudaEngine": {"create_runtime_config"},
+        "IRuntimeConfig": {"create_runtime_cache", "set_runtime_cache"},
+        "IRuntimeCache": {"serialize", "deserialize"},
+        "ComputeCapability": {"SM86"},
+    }
+    for owner, names in [*touched().items(), *cache.items()]:
+        assert [name for name in names if not hasattr(getattr(rtx, owner), name)] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Mapping
 from types import ModuleType
@@ -13,6 +14,7 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.cuda_graphs import CudaGraphs
 from sam2_edge.runtime.backends.device import DeviceBackend, axis_sizes
+from sam2_edge.runtime.backends.runtime_cache import new_context
 from sam2_edge.runtime.cuda import DeviceInfo, device_info
 from sam2_edge.runtime.device import DeviceTensor
 from sam2_edge.runtime.tensorrt_flavour import Flavour, import_tensorrt
@@ -51,7 +53,7 @@ class TensorRt(DeviceBackend):
         super().__init__(bundle.manifest.geometry)
         self._runtime = trt.Runtime(_logger(trt))
         self._engines = {
-            graph: _Engine(self._runtime, bundle, graph, entry, self._memory.stream)
+            graph: _Engine(self._runtime, bundle, graph, entry, self._memory.stream, gpu)
             for graph, entry in entries.items()
         }
 
@@ -69,7 +71,13 @@ class _Engine:
     """One engine with its execution context."""
 
     def __init__(
-        self, runtime: Any, bundle: Bundle, graph: Graph, entry: EngineEntry, stream: int
+        self,
+        runtime: Any,
+        bundle: Bundle,
+        graph: Graph,
+        entry: EngineEntry,
+        stream: int,
+        gpu: DeviceInfo,
     ) -> None:
         path = bundle.graph_path(graph)
         self._graph, self._profile, self._stream = graph, entry.profile, stream
@@ -78,7 +86,11 @@ class _Engine:
             raise BackendError(
                 f"{path} cannot be read by {entry.flavour}; {_REBUILD} {entry.flavour}"
             )
-        self._context = self._engine.create_execution_context()
+        about = (bundle.manifest.graphs[graph].sha256, entry.version, gpu.name)
+        key = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        folder = bundle.path.resolve()
+        kernels = folder.with_name(f"{folder.name}.kernels") / f"{graph.value}-{key}"
+        self._context = new_context(self._engine, kernels)
         if self._context is None:
             raise BackendError(
                 f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of GPU memory "

@@ -1,0 +1,47 @@
+"""TensorRT-RTX compiles kernels when an engine first runs; here they are kept for the next start.
+
+The cache lies beside the bundle, one file per engine and GPU, and is written when the backend is
+given up, at the latest when the process ends. TensorRT-RTX itself refuses one that does not fit.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+import weakref
+from pathlib import Path
+from typing import Any
+
+_log = logging.getLogger(__name__)
+
+
+def new_context(engine: Any, cache_file: Path) -> Any:
+    """An execution context of an engine, with the cache if the flavour has one; None if there is no
+    room for it on the GPU.
+    """
+    if not hasattr(engine, "create_runtime_config"):
+        return engine.create_execution_context()
+    settings = engine.create_runtime_config()
+    if not hasattr(settings, "create_runtime_cache"):  # newer classic TensorRT
+        return engine.create_execution_context()
+    cache = settings.create_runtime_cache()
+    if cache_file.is_file() and not cache.deserialize(cache_file.read_bytes()):
+        _log.info("%s is for something else and is made anew", cache_file)
+    settings.set_runtime_cache(cache)
+    context = engine.create_execution_context(settings)
+    if context is not None:
+        weakref.finalize(context, _save, cache, cache_file)
+    return context
+
+
+def _save(cache: Any, file: Path) -> None:
+    """Write the cache in one rename; a folder that cannot be written costs only the time saved."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(bytes(cache.serialize()))
+        Path(partial).replace(file)
+    except OSError as error:
+        _log.warning("compiled kernels are not kept: %s", error)
