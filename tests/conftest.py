@@ -67,6 +67,7 @@ def _one_thread() -> None:
     other works cost more than they bring.
     """
     torch.set_num_threads(1)
+    torch.set_flush_denormal(True)  # as the runtime does: peaked attention is full of denormals
 
 
 @pytest.fixture(scope="session")

@@ -169,6 +169,6 @@ def test_the_command_builds_engines_from_a_bundle(small_bundle: Bundle, tmp_path
     assert engine.compute_capabilities == ((8, 6), (8, 9))
 
     with pytest.raises(BackendError, match="holds engines of tensorrt-rtx"):
-        VideoTracker(engines)
+        VideoTracker(engines, backend="cpu")
     with pytest.raises(ExportError, match="holds engines already"):
         build_engines(engines, tmp_path / "again", RTX)

@@ -201,14 +201,16 @@ class _Display:
         self._progress.stop()
 
     def show(self, what: Graph | str, step: str) -> None:
-        """Say what happens to a graph, or to the model, now."""
+        """Say what happens to a graph, or to the model, now; "done" stops its clock."""
         name = what.value if isinstance(what, Graph) else what
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=1, step="")
-        text = _SHOWN.get(step, step)[:_WIDTH]
-        self._progress.update(
-            self._tasks[name], step=escape(f"{text:{_WIDTH}}"), completed=step == "done"
-        )
+        task = self._tasks[name]
+        if step == "done":
+            self._progress.update(task, completed=1)
+        if step != "done" or isinstance(what, Graph):
+            text = _SHOWN.get(step, step)[:_WIDTH]
+            self._progress.update(task, step=escape(f"{text:{_WIDTH}}"))
 
     def conclude(self, output: Path, bundle: Bundle) -> None:
         graphs = bundle.manifest.graphs.values()
@@ -268,6 +270,7 @@ def _export(
         image_size=choices.image_size,
     )
     display.show("model", f"{loaded.name} from {loaded.source}")
+    display.show("model", "done")
     return export_bundle(
         loaded,
         output,

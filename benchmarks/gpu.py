@@ -1,0 +1,203 @@
+"""Everything that needs a GPU, in one run: tests, the loop on every backend, and PyTorch beside it.
+
+    python benchmarks/gpu.py VIDEO [--model sam2.1-hiera-tiny] [--frames 60] [--json FILE]
+
+Runs the backends' common tests, exports the model with random weights, tracks one click through the
+same frames on every backend that this machine has and through PyTorch, eager and compiled, and
+prints milliseconds per stage and per frame, and ratios to PyTorch eager. Medians over the second
+half, where the memory is full. Outputs are compared with the CPU's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+
+from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
+from sam2_edge.contract import Graph
+from sam2_edge.errors import ExportError
+from sam2_edge.export.engine_bundle import EngineOptions, build_engines
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.models.checkpoints import LoadedModel, load_model
+from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
+from sam2_edge.runtime.backends import BackendName
+from sam2_edge.runtime.machine import findings
+from sam2_edge.runtime.sources import FrameRange, open_source
+
+CLICK = (0.35, 0.45)
+"""Where the object is clicked, as shares of width and height."""
+
+Row = dict[str, Any]
+
+
+def frames_of(video: str, count: int, size: int) -> list[np.ndarray]:
+    """The first frames at the model's size: resampling is not what is compared."""
+    source = open_source(video, FrameRange(0, count))
+    return [cv2.resize(f.picture, (size, size), interpolation=cv2.INTER_AREA) for f in source]
+
+
+def click(size: int) -> tuple[float, float]:
+    """The click in pixels of the model's input."""
+    return round(CLICK[0] * size), round(CLICK[1] * size)
+
+
+def track_with_backend(
+    bundle: Bundle, backend: BackendName, frames: list[np.ndarray], *, stages: bool
+) -> tuple[Row, list[np.ndarray]]:
+    """Median milliseconds per frame, or per stage with a wait after each graph; and logits."""
+    tracker = VideoTracker(bundle, backend=backend)
+    spent = _watch_stages(tracker) if stages else {}
+    times, logits = [], []
+    for index, frame in enumerate(frames):
+        prompts = [Prompt(1, points=[click(bundle.manifest.image_size)])] if index == 0 else []
+        start = time.perf_counter()
+        logits.append(tracker.track(frame, prompts)[1].logits)
+        times.append(1e3 * (time.perf_counter() - start))
+    row: Row = {"ms": statistics.median(times[len(times) // 2 :])}
+    row |= {g.value: statistics.median(v[len(v) // 2 :]) for g, v in spent.items()}
+    return row, logits
+
+
+def _watch_stages(tracker: VideoTracker) -> dict[Graph, list[float]]:
+    """Time every graph of a tracker, waiting for the GPU after each."""
+    spent: dict[Graph, list[float]] = defaultdict(list)
+    backend = tracker._backend
+    memory = getattr(backend, "_memory", None)
+    run = backend.run
+
+    def timed(graph: Graph, inputs: Any) -> Any:
+        start = time.perf_counter()
+        outputs = run(graph, inputs)
+        if memory is not None:
+            memory.synchronise()
+        spent[graph].append(1e3 * (time.perf_counter() - start))
+        return outputs
+
+    backend.run = timed  # type: ignore[method-assign]
+    return spent
+
+
+def track_with_pytorch(
+    loaded: LoadedModel, frames: list[np.ndarray], device: str, *, compiled: bool
+) -> Row:
+    """Median milliseconds per frame through transformers' model in bfloat16."""
+    model = loaded.model.to(device)
+    if compiled:
+        model.vision_encoder = torch.compile(model.vision_encoder)
+        model.memory_attention = torch.compile(model.memory_attention, dynamic=True)
+        model.mask_decoder = torch.compile(model.mask_decoder)
+        model.memory_encoder = torch.compile(model.memory_encoder)
+    tracker = ReferenceTracker(model)
+    prompt = {
+        1: ReferencePrompt(torch.tensor([click(frames[0].shape[0])]).float(), torch.tensor([1]))
+    }
+    times = []
+    with torch.inference_mode(), torch.autocast(device, torch.bfloat16), torch.device(device):
+        for index, frame in enumerate(frames):
+            image = torch.from_numpy(frame[..., ::-1].copy()).to(device)
+            start = time.perf_counter()
+            tracker.track(image, prompt if index == 0 else {})
+            if device == "cuda":
+                torch.cuda.synchronize()
+            times.append(1e3 * (time.perf_counter() - start))
+    return {"ms": statistics.median(times[len(times) // 2 :])}
+
+
+def bundles(
+    model: str, seed: int, folder: Path
+) -> Iterator[tuple[str, BackendName, Callable[[], Bundle]]]:
+    """Name, backend and maker of every bundle to try."""
+
+    def onnx(precision: Any) -> Bundle:
+        path = folder / f"onnx-{precision}"
+        if path.exists():
+            from sam2_edge import load_bundle
+
+            return load_bundle(path)
+        loaded = load_model(model, random_seed=seed)
+        return export_bundle(loaded, path, precision=precision, engine="tensorrt")
+
+    def engines(precision: Any, flavour: Any) -> Bundle:
+        target = folder / f"{flavour}-{precision}"
+        return build_engines(onnx(precision), target, EngineOptions(flavour))
+
+    yield "ONNX Runtime CPU fp32", "cpu", lambda: onnx("fp32")
+    for precision in ("fp32", "fp16"):
+        yield f"ONNX Runtime CUDA {precision}", "cuda", lambda p=precision: onnx(p)
+        for flavour in ("tensorrt", "tensorrt-rtx"):
+            yield (
+                f"{flavour} {precision}",
+                flavour,
+                lambda p=precision, f=flavour: engines(p, f),
+            )
+
+
+def agreement(logits: list[np.ndarray], reference: list[np.ndarray]) -> float:
+    """Mean IoU of masks with the CPU's."""
+    shares = []
+    for got, wanted in zip(logits, reference, strict=True):
+        a, b = got > 0, wanted > 0
+        shares.append((a & b).sum() / max((a | b).sum(), 1))
+    return float(np.mean(shares))
+
+
+def main() -> None:
+    """Run all of it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("video")
+    parser.add_argument("--model", default="sam2.1-hiera-tiny")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--frames", type=int, default=60)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--no-tests", action="store_true")
+    arguments = parser.parse_args()
+    for finding in findings():
+        print(f"{finding.name}: {finding.value or 'none'}")
+    if not arguments.no_tests:
+        tests = Path(__file__).parent.parent / "tests" / "test_backends.py"
+        subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", tests], check=False)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    seed = None if arguments.model == "nano" else arguments.seed
+    size = load_model(arguments.model, random_seed=seed).model.config.image_size
+    frames = frames_of(arguments.video, arguments.frames, size)
+    rows: dict[str, Row] = {}
+    reference: list[np.ndarray] | None = None
+    with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
+        for name, backend, make in bundles(arguments.model, seed, Path(folder)):
+            try:
+                bundle = make()
+                row, logits = track_with_backend(bundle, backend, frames, stages=False)
+                stages, _ = track_with_backend(bundle, backend, frames, stages=True)
+            except (BackendError, ExportError) as error:
+                print(f"{name}: not run: {error}")
+                continue
+            reference = reference or logits
+            rows[name] = {**stages, **row, "iou_with_cpu": agreement(logits, reference)}
+            print(name, rows[name], flush=True)
+    for compiled in (False, True):
+        loaded = load_model(arguments.model, random_seed=seed)
+        name = f"PyTorch {device} bfloat16 {'compiled' if compiled else 'eager'}"
+        rows[name] = track_with_pytorch(loaded, frames, device, compiled=compiled)
+        print(name, rows[name], flush=True)
+    eager = rows[f"PyTorch {device} bfloat16 eager"]["ms"]
+    for name, row in rows.items():
+        print(f"{name:36} {row['ms']:8.2f} ms per frame, {eager / row['ms']:6.2f} x PyTorch eager")
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
