@@ -20,6 +20,7 @@ from sam2_edge.export.engines import EngineRequest, build_engine, engine_profile
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import POLICIES, Calibration, Policy
 from sam2_edge.models.checkpoints import load_model
+from sam2_edge.runtime.cuda import device_info
 from tests.conftest import frames_of_a_clip
 
 RTX = EngineOptions("tensorrt-rtx", ((8, 6),))
@@ -134,7 +135,10 @@ def test_a_graph_that_is_refused_is_an_error(tmp_path: Path) -> None:
     ("options", "message"),
     [
         (EngineOptions("tensorrt-rtx", ((8, 7),)), "cannot build for SM87; it knows SM75, SM80"),
-        (EngineOptions("tensorrt-rtx", objects=0), "engines for 0 objects: give 1 or more"),
+        (
+            EngineOptions("tensorrt-rtx", ((8, 6),), objects=0),
+            "engines for 0 objects: give 1 or more",
+        ),
     ],
 )
 def test_engines_that_cannot_be_built_are_refused_at_once(
@@ -142,6 +146,16 @@ def test_engines_that_cannot_be_built_are_refused_at_once(
 ) -> None:
     with pytest.raises(ExportError, match=message):
         check_engine_options(options)
+
+
+def test_without_a_gpu_the_gpus_to_build_for_must_be_named() -> None:
+    try:
+        device_info()
+    except BackendError:
+        with pytest.raises(ExportError, match=r"name the GPUs to build for: --compute-capability"):
+            check_engine_options(EngineOptions("tensorrt-rtx"))
+    else:
+        check_engine_options(EngineOptions("tensorrt-rtx"))
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="it is installed")

@@ -16,13 +16,14 @@ from sam2_edge.bundle import (
     save_manifest,
 )
 from sam2_edge.contract import Graph, graph_specs
-from sam2_edge.errors import ExportError
+from sam2_edge.errors import BackendError, ExportError
 from sam2_edge.export.engines import (
     EngineRequest,
     build_engine,
     engine_profile,
     engine_shapes,
 )
+from sam2_edge.runtime.cuda import device_info
 from sam2_edge.runtime.tensorrt_flavour import Flavour, import_tensorrt
 
 
@@ -88,7 +89,10 @@ def check_engine_options(options: EngineOptions) -> None:
                 "classic TensorRT builds for the GPU of the machine it runs on: leave out "
                 "--compute-capability, or use --target tensorrt-rtx"
             )
+        device_info()
         return
+    if not wanted:
+        _check_gpu()
     known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
     unknown = [name for name in wanted if name not in known]
     if unknown:
@@ -96,6 +100,16 @@ def check_engine_options(options: EngineOptions) -> None:
             f"{options.flavour} {trt.__version__} cannot build for {', '.join(unknown)}; "
             f"it knows {', '.join(known)}"
         )
+
+
+def _check_gpu() -> None:
+    try:
+        device_info()
+    except BackendError as error:
+        raise ExportError(
+            f"engines for the GPU of this machine cannot be built: {error}. Without one, name the "
+            "GPUs to build for: --compute-capability 8.6,8.9"
+        ) from error
 
 
 def _told(graph: Graph, watch: Callable[[Graph, str], None] | None) -> Callable[[str], None]:
