@@ -71,17 +71,18 @@ class EngineEntry(_Entry):
 
 
 class CalibrationEntry(_Entry):
-    """What an INT8 graph was calibrated with: the file or folder, numbers of its frames, method,
-    and least and largest value kept of every quantised tensor.
+    """What a graph was calibrated with: the file, folder or camera, and numbers of its frames.
 
-    left_out: layers that stayed in float to keep masks as good. sensitivity: where that was asked
-    for, the graph's relative error with this layer alone in INT8, worst first.
+    A float16 graph has no more than that: the frames showed which values are too large for it. In
+    INT8, method and ranges: the least and largest value kept of every quantised tensor. left_out:
+    layers that stayed in float to keep masks as good. sensitivity: where that was asked for, the
+    graph's relative error with this layer alone in INT8, worst first.
     """
 
     source: str
     frames: tuple[int, ...]
-    method: Literal["minmax", "percentile", "entropy"]
-    ranges: dict[str, tuple[float, float]]
+    method: Literal["minmax", "percentile", "entropy"] | None = None
+    ranges: dict[str, tuple[float, float]] = {}
     left_out: tuple[str, ...] = ()
     sensitivity: dict[str, float] = {}
 
@@ -91,7 +92,8 @@ class GraphEntry(FileEntry):
 
     engine: set if the file is a TensorRT engine, otherwise it is ONNX. data: files beside the graph
     that hold weights of it. parity: by output, the largest absolute difference to the PyTorch
-    module on seeded inputs at export, of the ONNX graph from which an engine was built.
+    module at export, on seeded inputs or those of calibration, of the ONNX graph from which an
+    engine was built.
     """
 
     backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -164,6 +166,11 @@ class Bundle:
     def graph_path(self, graph: Graph) -> Path:
         """The file of one graph."""
         return self.path / self.manifest.graphs[graph].file
+
+    def most(self, axis: str) -> int | None:
+        """The largest size of a dynamic axis that every engine takes; None without engines."""
+        engines = [entry.engine for entry in self.manifest.graphs.values() if entry.engine]
+        return min((e.profile[axis][2] for e in engines if axis in e.profile), default=None)
 
 
 def load_bundle(path: str | Path) -> Bundle:

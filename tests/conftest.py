@@ -12,7 +12,7 @@ from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
 from sam2_edge import Bundle
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.models.checkpoints import LoadedModel
+from sam2_edge.models.checkpoints import LoadedModel, load_model
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import at_image_size
 from sam2_edge.synth import clip as synthetic_clip
@@ -86,6 +86,13 @@ def full_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFa
     """Memory stored in full."""
     target = tmp_path_factory.mktemp("bundles") / "full"
     return export_bundle(loaded(small_model), target, memory_rounding="none")
+
+
+@pytest.fixture(scope="session")
+def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The bundled model exported anew: float32 graphs, memory stored in full."""
+    target = tmp_path_factory.mktemp("bundles") / "nano"
+    return export_bundle(load_model("nano"), target, memory_rounding="none")
 
 
 @pytest.fixture(scope="session")

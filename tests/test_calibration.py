@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import threading
+from collections.abc import Iterable, Iterator
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from itertools import islice
 from pathlib import Path
 
@@ -12,16 +16,17 @@ import onnxruntime as ort
 import pytest
 from transformers import Sam2VideoModel
 
-from sam2_edge import Bundle, ExportError, SourceError
+from sam2_edge import Bundle, ExportError, SourceError, VideoTracker
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.calibration.int8 import RECIPES, Engine, candidates, quantised
 from sam2_edge.calibration.ranges import METHODS, OPERATORS, Method, collect_ranges
+from sam2_edge.calibration.recording import record_inputs
 from sam2_edge.calibration.sensitivity import layer_errors
-from sam2_edge.contract import Graph
+from sam2_edge.contract import Feeds, Graph, graph_specs
+from sam2_edge.export import precision
 from sam2_edge.export.int8_search import search_int8
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import Calibration
-from sam2_edge.models.checkpoints import load_model
+from sam2_edge.export.precision import Calibration, Policy
 from tests.conftest import IMAGE_SIZE, frames_of_a_clip, loaded
 
 
@@ -145,13 +150,14 @@ def test_the_layer_that_loses_most_comes_first(
 
 
 @pytest.mark.parametrize("budget", [0.5, 0.01])
-def test_layers_are_left_out_until_masks_are_as_good(budget: float, tmp_path: Path) -> None:
-    nano = export_bundle(load_model("nano"), tmp_path / "nano")
+def test_layers_are_left_out_until_masks_are_as_good(
+    budget: float, nano_bundle: Bundle, tmp_path: Path
+) -> None:
     kept = tmp_path / "kept"
     kept.mkdir()
     frames = collect_frames(frames_of_a_clip(tmp_path / "data"), kept, size=256, count=16)
 
-    found = search_int8(nano, frames, method="minmax", engine="cpu", budget=budget, clips=2)
+    found = search_int8(nano_bundle, frames, method="minmax", engine="cpu", budget=budget, clips=2)
 
     *missed, last = found.trials
     assert found.reference - last.j_and_f <= budget
@@ -181,14 +187,104 @@ def test_an_int8_bundle_says_what_it_was_calibrated_with(
     assert all(least < most for least, most in entry.ranges.values())
 
 
-def test_int8_without_frames_and_frames_without_int8_are_refused(
-    small_model: Sam2VideoModel, tmp_path: Path
+def test_every_graph_is_recorded_as_the_tracker_runs_it(
+    full_bundle: Bundle, frames: CalibrationFrames, tmp_path: Path
 ) -> None:
-    with pytest.raises(ExportError, match="int8 needs frames to calibrate with; give --calibrate"):
-        export_bundle(loaded(small_model), tmp_path / "b", precision="int8")
-    with pytest.raises(ExportError, match="fp16 is not calibrated; leave out --calibrate"):
-        calibration = Calibration(tmp_path)
+    recording = record_inputs(full_bundle, frames, tmp_path)
+    found = {graph: list(recording.inputs(graph)) for graph in Graph}
+
+    for graph, spec in graph_specs(full_bundle.manifest.geometry).items():
+        assert found[graph], graph
+        for feeds in found[graph]:
+            assert {n: x.dtype.name for n, x in feeds.items()} == {
+                s.name: s.dtype for s in spec.inputs
+            }
+            assert all(np.isfinite(x).all() for x in feeds.values())
+    attention, decoder = found[Graph.MEMORY_ATTENTION], found[Graph.MASK_DECODER]
+    assert attention[0]["memory"].shape[:2] == (1, 2)
+    assert attention[-1]["memory"].shape[:2] == (7, 2)
+    assert attention[-1]["pointers"].shape[0] == 15  # all that 16 frames leave
+    labels = {tuple(feeds["point_labels"].ravel()) for feeds in decoder}
+    assert labels == {(1,), (2, 3), (-1,), (1, 0), (-1, -1)}
+    assert {int(f["has_mask"][0]) for f in decoder} == {0, 1}
+    assert {int(b) for f in found[Graph.MEMORY_ENCODER] for b in f["binarize"]} == {0, 1}
+
+
+def test_float16_is_calibrated_with_true_inputs(
+    small_model: Sam2VideoModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Feeds] = []
+    plain = precision.overflowing_nodes
+
+    def watched(model: onnx.ModelProto, inputs: Iterable[Feeds]) -> set[str]:
+        seen.extend(kept := list(inputs))
+        return plain(model, kept)
+
+    monkeypatch.setattr(precision, "overflowing_nodes", watched)
+    source = frames_of_a_clip(tmp_path / "camera")
+    bundle = export_bundle(
+        loaded(small_model),
+        tmp_path / "fp16",
+        precision="fp16",
+        calibration=Calibration(source, frames=16),
+    )
+    for graph, entry in bundle.manifest.graphs.items():
+        assert entry.precision == "fp16", graph
+        assert entry.calibration is not None
+        assert (entry.calibration.source, len(entry.calibration.frames)) == ("camera", 16)
+        assert (entry.calibration.method, entry.calibration.ranges) == (None, {})
+    assert any(feeds["memory"].shape[0] == 7 for feeds in seen if "memory" in feeds)
+    VideoTracker(bundle).track(np.zeros((64, 64, 3), np.uint8))
+
+
+@pytest.fixture
+def network_camera(tmp_path: Path) -> Iterator[str]:
+    """The URL of a stream of 250 frames, from a server on this machine."""
+    folder = tmp_path / "served"
+    folder.mkdir()
+    writer = cv2.VideoWriter(
+        str(folder / "live.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 30, (64, 48)
+    )
+    rng = np.random.default_rng(0)
+    for _ in range(250):
+        writer.write(rng.integers(0, 256, (48, 64, 3), np.uint8))
+    writer.release()
+    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(folder))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/live.avi"
+        server.shutdown()
+
+
+def test_frames_come_from_a_camera_by_its_url(network_camera: str, tmp_path: Path) -> None:
+    found = collect_frames(network_camera, tmp_path, size=64, count=16)
+    assert found.source == network_camera
+    assert found.numbers == tuple(range(0, 240, 15))
+
+
+def test_a_camera_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="97 cannot be opened as a camera; check that it is"):
+        collect_frames("97", tmp_path, size=64, count=16)
+
+
+@pytest.mark.parametrize(
+    ("precision", "calibration", "message"),
+    [
+        ("int8", None, "int8 needs frames to calibrate with; give --calibrate"),
+        ("fp32", Calibration("clip"), "fp32 is not calibrated; leave out --calibrate"),
+        ("fp16", Calibration("clip", budget=0.005), "a budget is for int8, not for fp16"),
+        ("int8", Calibration("clip", budget=5), "a budget of 5 of J&F; give 0 to 1"),
+    ],
+)
+def test_calibration_that_does_not_fit_is_refused(
+    precision: Policy,
+    calibration: Calibration | None,
+    message: str,
+    small_model: Sam2VideoModel,
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(ExportError, match=message):
         export_bundle(
-            loaded(small_model), tmp_path / "b", precision="fp16", calibration=calibration
+            loaded(small_model), tmp_path / "b", precision=precision, calibration=calibration
         )
     assert list(tmp_path.iterdir()) == []

@@ -6,6 +6,7 @@ Built by TensorRT-RTX, which needs no GPU for it; that they run is for a machine
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,14 @@ from click.testing import CliRunner
 from onnx import TensorProto, helper, save_model
 
 from sam2_edge import BackendError, Bundle, ExportError, VideoTracker, load_bundle
+from sam2_edge.calibration.frames import collect_frames
 from sam2_edge.cli.main import cli
-from sam2_edge.contract import Geometry, Graph, graph_specs
+from sam2_edge.contract import Geometry, Graph, Precision, graph_specs
+from sam2_edge.export.check import check_structure, example_feeds
 from sam2_edge.export.engine_bundle import EngineOptions, build_engines, check_engine_options
 from sam2_edge.export.engines import EngineRequest, build_engine, engine_profile, engine_shapes
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import POLICIES, Calibration, Policy
+from sam2_edge.export.precision import POLICIES, Calibration, Policy, halve, quantise
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.cuda import device_info
 from tests.conftest import frames_of_a_clip
@@ -64,6 +67,53 @@ def test_every_graph_of_nano_becomes_an_engine(policy: Policy, tmp_path: Path) -
 def test_the_bundled_model_becomes_engines_as_it_lies_in_the_package(tmp_path: Path) -> None:
     engines = build_engines(load_bundle("nano"), tmp_path / "engines", RTX)
     assert all(e.engine and not e.data for e in engines.manifest.graphs.values())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """SAM 2.1 tiny at 1024 pixels."""
+    loaded = load_model("sam2.1-hiera-tiny", random_seed=1)
+    return export_bundle(loaded, tmp_path_factory.mktemp("tiny") / "fp32")
+
+
+@pytest.mark.parametrize(
+    ("graph", "precision"),
+    sorted({pair for precisions in POLICIES["tensorrt"].values() for pair in precisions.items()}),
+)
+def test_every_graph_of_real_size_becomes_an_engine(
+    graph: Graph, precision: Precision, tiny: Bundle, tmp_path: Path
+) -> None:
+    geometry, path = tiny.manifest.geometry, tmp_path / f"{graph.value}.onnx"
+    spec = graph_specs(geometry)[graph]
+    for file in tiny.path.glob(f"{path.name}*"):
+        shutil.copy2(file, tmp_path)
+    inputs = example_feeds(spec, geometry)
+    if precision == "fp16":
+        halve(path, inputs)
+    if precision == "int8":
+        source = frames_of_a_clip(tmp_path / "data")
+        frames = collect_frames(source, tmp_path, size=geometry.image_size, count=16)
+        quantise(path, frames, "minmax", "tensorrt", inputs=inputs[:1], errors={}, left_out=())
+    check_structure(path, spec)
+    profile = engine_profile(geometry, objects=8, points=16, prompted=4)
+
+    engine = build_engine(
+        EngineRequest(
+            graph=path,
+            engine=path.with_suffix(".engine"),
+            flavour="tensorrt-rtx",
+            compute_capabilities=((8, 6),),
+            profile=profile,
+            shapes=engine_shapes(spec, profile),
+            cache=tmp_path / "cache",
+        ),
+        lambda _: None,
+    )
+
+    assert engine.compute_capabilities == ((8, 6),)
+    weights = sum(p.stat().st_size for p in tiny.path.glob(f"{path.name}*"))
+    share = path.with_suffix(".engine").stat().st_size / weights
+    assert share > {"fp32": 0.9, "fp16": 0.45, "int8": 0.22}[precision]
 
 
 def test_an_engine_takes_a_bank_that_fills_and_one_with_more_prompted_frames() -> None:
@@ -162,6 +212,27 @@ def test_without_a_gpu_the_gpus_to_build_for_must_be_named() -> None:
 def test_classic_tensorrt_that_is_missing_is_told_with_the_remedy() -> None:
     with pytest.raises(BackendError, match="tensorrt cannot be imported .* comes with JetPack"):
         check_engine_options(EngineOptions("tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--calibration-frames 20", "--calibration-frames 20 has no effect without --calibrate"),
+        ("--calibration-method entropy", "entropy has no effect without --precision int8"),
+        ("--precision fp16 --int8-budget 0.005", "0.005 has no effect without --precision int8"),
+        ("--precision int8", "int8 needs frames to calibrate with"),
+        ("--max-objects 4", "--max-objects is for engines; add --target"),
+        ("--compute-capability 8.6", "--compute-capability is for engines; add --target"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    options: str, message: str, tmp_path: Path
+) -> None:
+    arguments = ["export", "nano", "--output", str(tmp_path / "b"), *options.split()]
+    refused = CliRunner().invoke(cli, arguments)
+    assert isinstance(refused.exception, ExportError)
+    assert message in str(refused.exception)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_command_builds_engines_from_a_bundle(small_bundle: Bundle, tmp_path: Path) -> None:

@@ -166,3 +166,15 @@ def test_prompted_frames_are_kept_one_before_one_after_then_nearest(
     frame: int, prompted: list[int], limit: int, kept: set[int]
 ) -> None:
     assert closest_frames(frame, prompted, limit) == kept
+
+
+def test_objects_are_read_in_batches_that_are_not_too_large(backend: Backend) -> None:
+    bank = MemoryBank(backend, GEOMETRY, max_batch=2)
+    store(bank, 0, [1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 5.0], prompted=True)
+    for frame in (1, 2):
+        batches = bank.read(frame, [1, 2, 3, 4, 5], span=SPAN)
+        assert [b.object_ids for b in batches] == [(1, 2), (3, 4), (5,)]
+        for batch in batches:
+            pointers = backend.download(batch.pointers)
+            assert (pointers == np.array(batch.object_ids)[:, None]).all()
+            store(bank, frame, list(batch.object_ids), list(batch.object_ids), prompted=False)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sam2_edge import (
+    BackendError,
     Bundle,
     FrameResult,
     ImageSegmenter,
@@ -18,6 +20,11 @@ from sam2_edge import (
     SourceError,
     VideoTracker,
 )
+from sam2_edge.bundle import EngineEntry
+from sam2_edge.contract import Graph
+from sam2_edge.export.engines import engine_profile
+from sam2_edge.runtime.backends import Tensor
+from sam2_edge.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from sam2_edge.runtime.results import full_size
 from tests.clips import Clip, moving_shapes
 
@@ -349,3 +356,54 @@ def test_a_prompt_needs_an_image(small_bundle: Bundle) -> None:
 def test_numbers_of_frames_below_one_are_refused(small_bundle: Bundle, option: str) -> None:
     with pytest.raises(Sam2EdgeError, match=f"{option} is 0; give 1 or more"):
         VideoTracker(small_bundle, **{option: 0})
+
+
+class Batches(OnnxRuntimeCpu):
+    """Keeps the number of objects in every run of the mask decoder."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.objects: list[int] = []
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if graph is Graph.MASK_DECODER:
+            self.objects.append(inputs["conditioned"].shape[0])
+        return super().run(graph, inputs)
+
+
+def as_engines(bundle: Bundle, *, objects: int, prompted: int) -> Bundle:
+    """A bundle that says of its graphs what one of engines would."""
+    profile = engine_profile(bundle.manifest.geometry, objects=objects, points=4, prompted=prompted)
+    engine = EngineEntry(
+        flavour="tensorrt-rtx", version="1", compute_capabilities=((8, 6),), profile=profile
+    )
+    graphs = {
+        graph: entry.model_copy(update={"engine": engine})
+        for graph, entry in bundle.manifest.graphs.items()
+    }
+    return Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
+
+
+def test_more_objects_than_an_engine_takes_go_through_it_in_turns(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    prompts = [Prompt(i, points=[(20 + 15 * i, 30 + 9 * i)]) for i in range(1, 6)]
+    backend = Batches(small_bundle)
+    limited = VideoTracker(as_engines(small_bundle, objects=2, prompted=4), backend=backend)
+    free = VideoTracker(small_bundle)
+    for index, frame in enumerate(clip.frames[:4]):
+        given = prompts if index == 0 else []
+        ours, theirs = limited.track(frame, given), free.track(frame, given)
+        for prompt in prompts:
+            np.testing.assert_allclose(
+                ours[prompt.object_id].logits, theirs[prompt.object_id].logits, atol=1e-3
+            )
+    assert backend.objects == [1] * 5 + [2, 2, 1] * 3
+
+
+def test_more_prompted_frames_than_engines_take_are_refused_at_once(small_bundle: Bundle) -> None:
+    engines = as_engines(small_bundle, objects=2, prompted=3)
+    backend = OnnxRuntimeCpu(small_bundle)
+    VideoTracker(engines, backend=backend, max_prompted_frames=3)
+    with pytest.raises(BackendError, match="max_prompted_frames is 4, the engines .* for 3; lower"):
+        VideoTracker(engines, backend=backend)

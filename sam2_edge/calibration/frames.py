@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from sam2_edge.contract import Feeds
 from sam2_edge.errors import SourceError
+from sam2_edge.runtime.camera import Camera, is_camera
 from sam2_edge.runtime.frames import model_image
 from sam2_edge.runtime.sources import SourceFrame, open_source
 
@@ -18,11 +20,15 @@ LEAST_FRAMES = 16
 
 DEFAULT_FRAMES = 64
 
+CAMERA_STEP = 15
+"""Of a camera every so many-th frame is taken: two in a second at 30 frames per second."""
+
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFrames:
-    """Inputs of the image encoder on disk. source: name of the file or folder that they are from.
-    numbers: of the frames in it. Iterating gives {"image": [1,S,S,3] uint8}, one by one.
+    """Inputs of the image encoder on disk. source: name of the file or folder, or the camera, that
+    they are from. numbers: of the frames in it. Iterating gives {"image": [1,S,S,3] uint8}, one by
+    one.
     """
 
     source: str
@@ -34,16 +40,17 @@ class CalibrationFrames:
             yield {"image": np.load(self.folder / f"{number}.npy")}
 
 
-def collect_frames(source: Path, folder: Path, *, size: int, count: int) -> CalibrationFrames:
-    """At most `count` frames of a video or a folder of images, evenly over its length, as the image
-    encoder sees them, written to `folder`. Frames of one colour show nothing and are left out.
+def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -> CalibrationFrames:
+    """At most `count` frames as the image encoder sees them, written to `folder`: of a video or a
+    folder of images evenly over its length, of a camera (see `is_camera`) every 15th that comes.
+    Frames of one colour show nothing and are left out.
 
     Raises SourceError when fewer than 16 are left.
     """
     if count < LEAST_FRAMES:
         raise SourceError(f"{count} calibration frames; give {LEAST_FRAMES} or more")
     numbers, blank = [], 0
-    for frame in _evenly(source, count):
+    for frame in _chosen(str(source), count):
         if np.ptp(frame.picture.reshape(-1, 3), axis=0).max() == 0:
             blank += 1
             continue
@@ -55,17 +62,18 @@ def collect_frames(source: Path, folder: Path, *, size: int, count: int) -> Cali
             f"{source} gives {len(numbers)} frames to calibrate with{left_out}, {LEAST_FRAMES} are "
             "needed; give a longer clip of what the camera will see"
         )
-    return CalibrationFrames(source.name, tuple(numbers), folder)
+    name = str(source) if is_camera(str(source)) else Path(source).name
+    return CalibrationFrames(name, tuple(numbers), folder)
 
 
-def _evenly(source: Path, count: int) -> Iterator[SourceFrame]:
-    """Every so many-th frame; the first ones where a file does not say how many it has."""
-    opened = open_source(source)
-    step = max(1, (opened.frames or 0) // count)
-    taken = 0
-    for position, frame in enumerate(opened):
-        if position % step == 0:
-            yield frame
-            taken += 1
-        if taken == count:
-            return
+def _chosen(source: str, count: int) -> Iterator[SourceFrame]:
+    """Every so many-th frame, up to `count`; the first ones where a file does not say how many it
+    has.
+    """
+    if is_camera(source):
+        frames: Iterable[SourceFrame] = Camera(source)
+        step = CAMERA_STEP
+    else:
+        frames = opened = open_source(source)
+        step = max(1, (opened.frames or 0) // count)
+    return itertools.islice(frames, 0, count * step, step)

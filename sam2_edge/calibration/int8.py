@@ -13,7 +13,8 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
-from sam2_edge.calibration.ranges import OPERATORS, Range
+from sam2_edge.calibration.ranges import OPERATORS
+from sam2_edge.calibration.watching import Range
 
 QDQ_OPSET = 19
 

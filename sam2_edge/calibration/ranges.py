@@ -1,31 +1,36 @@
-"""Ranges of a graph's tensors over calibration inputs, by ONNX Runtime's calibrators."""
+"""Ranges of a graph's tensors over calibration inputs: which values INT8 is to reach."""
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterable, Iterator
-from pathlib import Path
+import contextlib
+import io
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Literal
 
 import numpy as np
 import onnx
-from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, create_calibrator
+from onnxruntime.quantization.calibrate import HistogramCollector
 
+from sam2_edge.calibration.watching import Range, extremes, session_with_outputs
 from sam2_edge.contract import Feeds
 
 Method = Literal["minmax", "percentile", "entropy"]
 """minmax: the largest values seen. percentile: leaves out the largest 0.001 %. entropy: the range
 that keeps most of the distribution (TensorRT's own entropy calibration)."""
 
-METHODS: dict[Method, CalibrationMethod] = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
-}
+METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
 
-Range = tuple[float, float]
+GROUP_BYTES = 2**30
+"""Histograms are made of whole tensors, of so many bytes at a time; then the inputs run again."""
+
+_BINS = {"percentile": 2048, "entropy": 512}
+"""Entropy tries a range from a bin to the next, so that more bins take longer; ONNX Runtime's own
+128 leave nothing to choose from."""
+
+_ENTROPY_LEVELS = 128
+_PERCENTILE = 99.999
 
 
 def collect_ranges(
@@ -33,32 +38,57 @@ def collect_ranges(
 ) -> dict[str, Range]:
     """Least and largest value to be kept of every tensor that Conv, MatMul and Gemm read or write.
 
-    inputs: one after another, so that one set of intermediate tensors is in memory at a time.
+    inputs: read one after another, for histograms several times over.
     """
-    with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-        path = Path(folder) / "graph.onnx"
-        onnx.save(onnx.shape_inference.infer_shapes(model), path)
-        calibrator = create_calibrator(
-            path,
-            list(OPERATORS),
-            augmented_model_path=str(Path(folder) / "watched.onnx"),
-            calibrate_method=METHODS[method],
-        )
+    sizes = _watched_tensors(onnx.shape_inference.infer_shapes(model))
+    if method == "minmax":
+        return extremes(model, sizes, inputs)
+    found: dict[str, Range] = {}
+    for group in _groups(sizes):
+        found |= _by_histogram(model, group, inputs, method)
+    return found
+
+
+def _watched_tensors(model: onnx.ModelProto) -> dict[str, int]:
+    """Bytes of each float32 tensor at the operators that may be quantised."""
+    graph = model.graph
+    values = {v.name: v.type.tensor_type for v in (*graph.input, *graph.output, *graph.value_info)}
+    nodes = [node for node in graph.node if node.op_type in OPERATORS]
+    names = dict.fromkeys(name for node in nodes for name in (*node.input, *node.output))
+    return {
+        name: 4 * int(np.prod([max(1, d.dim_value) for d in values[name].shape.dim]))
+        for name in names
+        if name in values and values[name].elem_type == onnx.TensorProto.FLOAT
+    }
+
+
+def _groups(sizes: Mapping[str, int]) -> Iterator[list[str]]:
+    group: list[str] = []
+    for name, size in sizes.items():
+        if group and sum(sizes[n] for n in group) + size > GROUP_BYTES:
+            yield group
+            group = []
+        group.append(name)
+    yield group
+
+
+def _by_histogram(
+    model: onnx.ModelProto, names: list[str], inputs: Iterable[Feeds], method: Method
+) -> dict[str, Range]:
+    session = session_with_outputs(model, names)
+    collector = HistogramCollector(
+        method=method,
+        symmetric=method == "percentile",
+        num_bins=_BINS[method],
+        num_quantized_bins=_ENTROPY_LEVELS,
+        percentile=_PERCENTILE,
+        scenario="same",
+    )
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints a line for every input
         for feeds in inputs:
-            calibrator.collect_data(_One(feeds))
-        found = calibrator.compute_data()
-    limits = {name: data.range_value for name, data in found.items()}
-    return {name: (_number(least), _number(most)) for name, (least, most) in limits.items()}
-
-
-class _One(CalibrationDataReader):  # type: ignore[misc] # onnxruntime ships no types
-    """A single set of inputs."""
-
-    def __init__(self, feeds: Feeds) -> None:
-        self._left: Iterator[Feeds] = iter([feeds])
-
-    def get_next(self) -> Any:
-        return next(self._left, None)
+            collector.collect(dict(zip(names, session.run(None, dict(feeds)), strict=True)))
+        found = collector.compute_collection_result()
+    return {name: (_number(limits[0]), _number(limits[1])) for name, limits in found.items()}
 
 
 def _number(value: Any) -> float:

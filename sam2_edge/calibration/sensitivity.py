@@ -10,7 +10,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sam2_edge.calibration.int8 import Engine, quantised
-from sam2_edge.calibration.ranges import Range
+from sam2_edge.calibration.watching import Range
 from sam2_edge.contract import Feeds
 
 

@@ -16,10 +16,11 @@ def doctor() -> None:
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for finding in findings():
+    found = findings()
+    for finding in found:
         value = "none" if finding.value is None else finding.value
         remedy = f": {finding.remedy}" if finding.remedy else ""
         table.add_row(finding.name, escape(value + remedy))
     console = Console()
     console.print(table)
-    console.print(f"Best here: {best_backend()}")
+    console.print(f"Best here: {best_backend(found)}")

@@ -22,6 +22,7 @@ from sam2_edge.export.engine_bundle import EngineOptions, build_engines, check_e
 
 _SHOWN = {
     "export": "exporting",
+    "inputs": "recording inputs",
     "precision": "changing the precision",
     "structure": "checking the structure",
     "numbers": "comparing with PyTorch",
@@ -66,23 +67,19 @@ def _capabilities(
 )
 @click.option(
     "--calibrate",
-    type=click.Path(path_type=Path),
     metavar="SOURCE",
-    help="Video or folder of images of what the camera will see, for int8.",
+    help="Video, folder of images, or number or URL of a camera: what will be seen in use. Needed "
+    "for int8; shows mixed and fp16 which values are too large for float16.",
 )
 @click.option(
     "--calibration-method",
     type=click.Choice(["minmax", "percentile", "entropy"]),
-    default="minmax",
-    show_default=True,
-    help="Which values of a tensor INT8 is to reach.",
+    help="Which values of a tensor INT8 is to reach. [minmax]",
 )
 @click.option(
     "--calibration-frames",
     type=int,
-    default=DEFAULT_FRAMES,
-    show_default=True,
-    help="Frames taken evenly from SOURCE.",
+    help=f"Frames taken evenly from SOURCE. [{DEFAULT_FRAMES}]",
 )
 @click.option(
     "--int8-budget",
@@ -103,9 +100,7 @@ def _capabilities(
     metavar="X.Y[,X.Y]",
     help="GPUs that TensorRT-RTX builds for [the one in this machine].",
 )
-@click.option(
-    "--max-objects", type=int, default=8, show_default=True, help="Objects per engine run."
-)
+@click.option("--max-objects", type=int, help="Objects per run of an engine. [8]")
 @click.option("--overwrite", is_flag=True, help="Replace a bundle that exists.")
 def export(
     model: str,
@@ -114,15 +109,15 @@ def export(
     target: Literal["onnx", "tensorrt", "tensorrt-rtx"],
     image_size: int | None,
     precision: Literal["fp32", "mixed", "fp16", "int8"] | None,
-    calibrate: Path | None,
-    calibration_method: Literal["minmax", "percentile", "entropy"],
-    calibration_frames: int,
+    calibrate: str | None,
+    calibration_method: Literal["minmax", "percentile", "entropy"] | None,
+    calibration_frames: int | None,
     int8_budget: float | None,
     memory_rounding: MemoryRounding | None,
     checkpoint: Path | None,
     random_init: int | None,
     compute_capabilities: tuple[tuple[int, int], ...],
-    max_objects: int,
+    max_objects: int | None,
     overwrite: bool,
 ) -> None:
     """Export MODEL as a bundle of ONNX graphs, checked against PyTorch, or of TensorRT engines.
@@ -133,24 +128,24 @@ def export(
     then MODEL is that bundle.
     """
     check_new_bundle(output, overwrite=overwrite)
-    choices = _Choices(image_size, precision, calibrate, memory_rounding, checkpoint, random_init)
-    settings = _Settings(
-        "cpu" if target == "onnx" else "tensorrt",
+    choices = _Choices(
+        image_size,
+        precision,
+        calibrate,
         calibration_method,
         calibration_frames,
         int8_budget,
+        memory_rounding,
+        checkpoint,
+        random_init,
     )
-    options = None
-    if target != "onnx":
-        options = EngineOptions(target, compute_capabilities, objects=max_objects)
-        check_engine_options(options)
-    elif compute_capabilities:
-        raise ExportError("--compute-capability is for engines; add --target tensorrt-rtx")
+    choices.check()
+    options = _engine_options(target, compute_capabilities, max_objects)
     with _Display() as display:
         if options is None:
-            bundle = _export(model, output, choices, settings, display, overwrite=overwrite)
+            bundle = _export(model, output, choices, "cpu", display, overwrite=overwrite)
         else:
-            with _graphs(model, output, choices, settings, display) as graphs:
+            with _graphs(model, output, choices, display) as graphs:
                 bundle = build_engines(
                     graphs, output, options, overwrite=overwrite, watch=display.show
                 )
@@ -163,20 +158,55 @@ class _Choices:
 
     image_size: int | None
     precision: Literal["fp32", "mixed", "fp16", "int8"] | None
-    calibrate: Path | None
+    calibrate: str | None
+    calibration_method: Literal["minmax", "percentile", "entropy"] | None
+    calibration_frames: int | None
+    int8_budget: float | None
     memory_rounding: MemoryRounding | None
     checkpoint: Path | None
     random_init: int | None
 
+    def given(self) -> list[str]:
+        """The options that were given, by their names on the command line."""
+        values = asdict(self).items()
+        return [f"--{name.replace('_', '-')}" for name, value in values if value is not None]
 
-@dataclass(frozen=True, slots=True)
-class _Settings:
-    """How INT8 graphs are written and calibrated."""
+    def check(self) -> None:
+        """Raise ExportError where an option would have no effect."""
+        int8 = self.precision == "int8"
+        for name, value, need, there in (
+            ("frames", self.calibration_frames, "--calibrate", self.calibrate is not None),
+            ("method", self.calibration_method, "--precision int8", int8),
+        ):
+            if value is not None and not there:
+                raise ExportError(
+                    f"--calibration-{name} {value} has no effect without {need}; leave it out"
+                )
+        if self.int8_budget is not None and not int8:
+            raise ExportError(
+                f"--int8-budget {self.int8_budget} has no effect without --precision int8; leave "
+                "it out"
+            )
 
-    engine: Literal["cpu", "tensorrt"]
-    method: Literal["minmax", "percentile", "entropy"]
-    frames: int
-    budget: float | None
+
+def _engine_options(
+    target: Literal["onnx", "tensorrt", "tensorrt-rtx"],
+    compute_capabilities: tuple[tuple[int, int], ...],
+    max_objects: int | None,
+) -> EngineOptions | None:
+    """Options of engines, checked; None for ONNX graphs."""
+    if target != "onnx":
+        objects = {} if max_objects is None else {"objects": max_objects}
+        options = EngineOptions(target, compute_capabilities, **objects)
+        check_engine_options(options)
+        return options
+    for name, given in (
+        ("--compute-capability", bool(compute_capabilities)),
+        ("--max-objects", max_objects is not None),
+    ):
+        if given:
+            raise ExportError(f"{name} is for engines; add --target tensorrt-rtx or tensorrt")
+    return None
 
 
 class _Display:
@@ -223,29 +253,26 @@ class _Display:
 
 
 @contextmanager
-def _graphs(
-    model: str, output: Path, choices: _Choices, settings: _Settings, display: _Display
-) -> Iterator[Bundle]:
+def _graphs(model: str, output: Path, choices: _Choices, display: _Display) -> Iterator[Bundle]:
     """The ONNX graphs that engines are built from: a bundle that is there, or one made for it."""
     if (Path(model) / MANIFEST_FILE).is_file():
-        given = [name for name, value in asdict(choices).items() if value is not None]
-        if given:
+        if choices.given():
             raise ExportError(
                 f"{model} is a bundle, whose graphs are as they are: leave out "
-                f"{', '.join('--' + name.replace('_', '-') for name in given)}, or export the model"
+                f"{', '.join(choices.given())}, or export the model"
             )
         yield load_bundle(model)
         return
     with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
         graphs = Path(folder) / output.name
-        yield _export(model, graphs, choices, settings, display, overwrite=False)
+        yield _export(model, graphs, choices, "tensorrt", display, overwrite=False)
 
 
 def _export(
     model: str,
     output: Path,
     choices: _Choices,
-    settings: _Settings,
+    engine: Literal["cpu", "tensorrt"],
     display: _Display,
     *,
     overwrite: bool,
@@ -259,7 +286,10 @@ def _export(
     calibration = None
     if choices.calibrate is not None:
         calibration = Calibration(
-            choices.calibrate, settings.method, settings.frames, settings.budget
+            choices.calibrate,
+            choices.calibration_method or "minmax",
+            DEFAULT_FRAMES if choices.calibration_frames is None else choices.calibration_frames,
+            choices.int8_budget,
         )
     check_calibration(choices.precision or "fp32", calibration)
     display.show("model", "loading")
@@ -275,7 +305,7 @@ def _export(
         loaded,
         output,
         precision=choices.precision or "fp32",
-        engine=settings.engine,
+        engine=engine,
         calibration=calibration,
         memory_rounding=choices.memory_rounding or "bfloat16",
         overwrite=overwrite,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -68,7 +68,7 @@ def check_numbers(
     path: Path,
     module: nn.Module,
     spec: GraphSpec,
-    examples: Sequence[Feeds],
+    examples: Iterable[Feeds],
     *,
     rounded: bool,
     precision: Precision = "fp32",

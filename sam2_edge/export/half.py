@@ -8,15 +8,15 @@ float16 and float32 meet there is a Cast. Why no library does this: docs/precisi
 from __future__ import annotations
 
 import itertools
-from collections.abc import Collection, Iterator, MutableSequence
+from collections.abc import Collection, Iterable, Iterator, MutableSequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from sam2_edge.calibration.watching import extremes
 from sam2_edge.contract import Feeds
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
@@ -60,26 +60,14 @@ def delicate_nodes(model: onnx.ModelProto) -> set[str]:
     return _leading_to_angles(inferred) | _long_sums(inferred) | _with_large_constants(inferred)
 
 
-def overflowing_nodes(model: onnx.ModelProto, feeds: Feeds) -> set[str]:
+def overflowing_nodes(model: onnx.ModelProto, inputs: Iterable[Feeds]) -> set[str]:
     """Names of nodes that make or take a value near or beyond the largest float16, by what was
-    seen when `model`, in float32, ran on `feeds`.
+    seen when `model`, in float32, ran on each of `inputs`.
     """
     types = _tensor_types(onnx.shape_inference.infer_shapes(model).graph)
-    made = [o for n in model.graph.node for o in n.output if types.get(o) == FLOAT]
-    watched = onnx.ModelProto()
-    watched.CopyFrom(model)
-    watched.graph.ClearField("output")
-    for name in made:
-        # Only the largest magnitude leaves the graph: all tensors at once may be gigabytes.
-        nodes = [
-            helper.make_node("Abs", [name], [f"{name}_abs"]),
-            helper.make_node("ReduceMax", [f"{name}_abs"], [f"{name}_largest"], keepdims=0),
-        ]
-        watched.graph.node.extend(nodes)
-        watched.graph.output.append(helper.make_tensor_value_info(f"{name}_largest", FLOAT, []))
-    session = ort.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
-    seen = dict(zip(made, session.run(None, dict(feeds)), strict=True))
-    wide = {name for name, value in seen.items() if not value * HEADROOM <= LARGEST_HALF}
+    made = {o for n in model.graph.node for o in n.output if types.get(o) == FLOAT}
+    seen = extremes(model, made, inputs)
+    wide = {n for n, (a, b) in seen.items() if not max(-a, b) * HEADROOM <= LARGEST_HALF}
     return {n.name for n in model.graph.node if not wide.isdisjoint((*n.input, *n.output))}
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,13 +12,14 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from sam2_edge.bundle import Bundle, file_entry, load_bundle, save_manifest
+from sam2_edge.bundle import Bundle
 from sam2_edge.calibration.frames import CalibrationFrames
 from sam2_edge.calibration.int8 import Engine, candidates, quantised
 from sam2_edge.calibration.ranges import Method, collect_ranges
 from sam2_edge.calibration.sensitivity import layer_errors
 from sam2_edge.contract import Graph
 from sam2_edge.errors import ExportError
+from sam2_edge.export.trial import trial_bundle
 from sam2_edge.proof.heldout import heldout_clips, scores, track_with
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -81,8 +81,8 @@ def search_int8(
         left_out = tuple(islice(errors, count))
         kept = [node for node in nodes if node not in left_out]
         with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-            changed = quantised(model, ranges, kept, engine)
-            trial = Trial(count, _score(_with_encoder(bundle, changed, Path(folder)), clips))
+            changed = {Graph.IMAGE_ENCODER: quantised(model, ranges, kept, engine)}
+            trial = Trial(count, _score(trial_bundle(bundle, Path(folder), changed), clips))
         trials.append(trial)
         watch(f"J&F {trial.j_and_f:.4f} ({reference:.4f}) with {count} layers in float")
         if reference - trial.j_and_f <= budget:
@@ -107,17 +107,3 @@ def _score(bundle: Bundle, clips: int) -> float:
     """Mean J&F with one click per object."""
     found = scores(heldout_clips(clips), "click", track_with(VideoTracker(bundle, backend="cpu")))
     return float(np.mean([score.accuracy.j_and_f for score in found]))
-
-
-def _with_encoder(bundle: Bundle, encoder: onnx.ModelProto, folder: Path) -> Bundle:
-    """A copy of a bundle, for a trial, with another image encoder."""
-    for file in bundle.path.iterdir():
-        shutil.copy2(file, folder)
-    name = f"{Graph.IMAGE_ENCODER.value}.onnx"
-    onnx.save(encoder, folder / name)
-    graphs = dict(bundle.manifest.graphs)
-    graphs[Graph.IMAGE_ENCODER] = graphs[Graph.IMAGE_ENCODER].model_copy(
-        update={**file_entry(folder, name).model_dump(), "precision": "int8", "data": ()}
-    )
-    save_manifest(folder, bundle.manifest.model_copy(update={"graphs": graphs}))
-    return load_bundle(folder)

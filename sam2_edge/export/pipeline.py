@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -30,7 +30,8 @@ from sam2_edge.bundle import (
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.calibration.int8 import Engine
 from sam2_edge.calibration.ranges import Method
-from sam2_edge.contract import Geometry, Graph, MemoryRounding, Precision, graph_specs
+from sam2_edge.calibration.recording import Recording, record_inputs
+from sam2_edge.contract import Feeds, Geometry, Graph, MemoryRounding, Precision, graph_specs
 from sam2_edge.errors import ExportError
 from sam2_edge.export.check import check_numbers, check_structure, example_feeds
 from sam2_edge.export.int8_search import search_int8
@@ -40,12 +41,9 @@ from sam2_edge.models.checkpoints import LoadedModel
 from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD, graph_modules
 from sam2_edge.models.variants import geometry_of
 
-CHECKED_FRAMES = 4
-"""Calibration frames on which an INT8 graph is compared with PyTorch."""
-
 ProgressCallback = Callable[[Graph, str], None]
-"""Called with a graph and what happens to it now: "export", "precision" (only where it is changed),
-"structure", "numbers" or "done"."""
+"""Called with a graph and what happens to it now: "export", "inputs" (recording them, only with
+calibration), "precision" (only where it is changed), "structure", "numbers" or "done"."""
 
 
 def export_bundle(
@@ -62,7 +60,8 @@ def export_bundle(
     """Export a model as a bundle of ONNX graphs and return it, loaded.
 
     precision: see `POLICIES`. engine: whose way of writing INT8 graphs to follow. calibration:
-    needed for "int8".
+    needed for "int8"; shows "mixed" and "fp16" which values are too large for float16, where
+    otherwise seeded inputs do.
     memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
 
     Raises ExportError, SourceError or BundleError; nothing is left at `target` then.
@@ -73,11 +72,21 @@ def export_bundle(
     geometry = geometry_of(loaded.model.config)
     modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
     with new_bundle_folder(target, overwrite=overwrite) as folder, TemporaryDirectory() as kept:
+        seen = None
+        if calibration is not None:
+            full = export_bundle(
+                loaded,
+                Path(kept) / "full",
+                memory_rounding=memory_rounding,
+                progress=lambda graph, step: None if step == "done" else report(graph, step),
+            )
+            seen = _observe(full, calibration, engine, Path(kept), report)
         exporter = _Exporter(
             folder=folder,
             geometry=geometry,
             rounded=memory_rounding == "bfloat16",
-            int8=_int8(loaded, calibration, engine, Path(kept), report),
+            engine=engine,
+            seen=seen,
             report=report,
         )
         precisions = POLICIES[engine][precision]
@@ -90,34 +99,42 @@ def export_bundle(
 
 
 def check_calibration(precision: Policy, calibration: Calibration | None) -> None:
-    """Raise ExportError unless calibration is given where it is needed, and only there."""
-    budget = calibration.budget if calibration else None
-    if budget is not None and not 0 <= budget < 1:
-        raise ExportError(f"a budget of {budget} of J&F; give 0 to 1, such as 0.005")
-    if precision == "int8" and calibration is None:
+    """Raise ExportError unless calibration is given where it is needed, and fits the precision."""
+    if calibration is None:
+        if precision == "int8":
+            raise ExportError(
+                "int8 needs frames to calibrate with; give --calibrate with a video, a folder of "
+                "images or a camera that shows what will be seen in use"
+            )
+        return
+    if precision == "fp32":
         raise ExportError(
-            "int8 needs frames to calibrate with; give --calibrate with a video or a folder of "
-            "images of what the camera will see"
+            "fp32 is not calibrated; leave out --calibrate, or choose mixed, fp16 or int8"
         )
-    if precision != "int8" and calibration is not None:
-        raise ExportError(f"{precision} is not calibrated; leave out --calibrate, or choose int8")
+    budget = calibration.budget
+    if budget is None:
+        return
+    if precision != "int8":
+        raise ExportError(f"a budget is for int8, not for {precision}; leave it out")
+    if not 0 <= budget < 1:
+        raise ExportError(f"a budget of {budget} of J&F; give 0 to 1, such as 0.005")
 
 
-def _int8(
-    loaded: LoadedModel,
-    calibration: Calibration | None,
+def _observe(
+    full: Bundle,
+    calibration: Calibration,
     engine: Engine,
     kept: Path,
     report: ProgressCallback,
-) -> _Int8 | None:
-    """Frames, written to `kept`, and layers for INT8."""
-    if calibration is None:
-        return None
-    size = geometry_of(loaded.model.config).image_size
+) -> _Seen:
+    """What a float32 bundle does on calibration frames, which are written to `kept`."""
+    size = full.manifest.image_size
     frames = collect_frames(calibration.source, kept, size=size, count=calibration.frames)
+    for graph in Graph:
+        report(graph, "inputs")
+    recording = record_inputs(full, frames, kept)
     if calibration.budget is None:
-        return _Int8(engine, frames, calibration.method, {}, ())
-    full = export_bundle(loaded, kept / "full", progress=report)
+        return _Seen(full, frames, recording, calibration.method, {}, ())
     found = search_int8(
         full,
         frames,
@@ -126,7 +143,7 @@ def _int8(
         budget=calibration.budget,
         watch=lambda now: report(Graph.IMAGE_ENCODER, now),
     )
-    return _Int8(engine, frames, calibration.method, found.errors, found.left_out)
+    return _Seen(full, frames, recording, calibration.method, found.errors, found.left_out)
 
 
 def _no_progress(_graph: Graph, _step: str) -> None:
@@ -134,11 +151,12 @@ def _no_progress(_graph: Graph, _step: str) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Int8:
-    """What INT8 graphs are made from. errors, left_out: as in `Search`."""
+class _Seen:
+    """What calibration gave. full: the float32 bundle. errors, left_out: as in `Search`."""
 
-    engine: Engine
+    full: Bundle
     frames: CalibrationFrames
+    recording: Recording
     method: Method
     errors: dict[str, float]
     left_out: tuple[str, ...]
@@ -146,29 +164,30 @@ class _Int8:
 
 @dataclass(frozen=True, slots=True)
 class _Exporter:
-    """What every graph of one export has in common."""
+    """What every graph of one export has in common. seen: None without calibration."""
 
     folder: Path
     geometry: Geometry
     rounded: bool
-    int8: _Int8 | None
+    engine: Engine
+    seen: _Seen | None
     report: ProgressCallback
 
     def export(self, graph: Graph, module: nn.Module, precision: Precision) -> GraphEntry:
         """Write one graph, check it, and say what it is."""
         spec = graph_specs(self.geometry)[graph]
         path = self.folder / f"{graph.value}.onnx"
-        self.report(graph, "export")
-        export_onnx(module, spec, path)
+        if self.seen:
+            _copy_graph(self.seen.full, graph, self.folder)
+        else:
+            self.report(graph, "export")
+            export_onnx(module, spec, path)
         calibrated = self._change(graph, path, precision)
         self.report(graph, "structure")
         check_structure(path, spec)
         self.report(graph, "numbers")
-        examples = example_feeds(spec, self.geometry)
-        if self.int8 and calibrated:
-            examples = list(islice(self.int8.frames, CHECKED_FRAMES))
         parity = check_numbers(
-            path, module, spec, examples, rounded=self.rounded, precision=precision
+            path, module, spec, self._inputs(graph), rounded=self.rounded, precision=precision
         )
         data = [
             file_entry(self.folder, p.name) for p in sorted(self.folder.glob(f"{path.name}.data"))
@@ -187,23 +206,38 @@ class _Exporter:
         )
 
     def _change(self, graph: Graph, path: Path, precision: Precision) -> CalibrationEntry | None:
-        """Bring an exported float32 graph to its precision."""
+        """Bring a float32 graph to its precision."""
         if precision == "fp32":
             return None
         self.report(graph, "precision")
+        seen = self.seen
         if precision == "fp16":
-            halve(path, example_feeds(graph_specs(self.geometry)[graph], self.geometry)[-1])
-            return None
-        int8 = self.int8
-        assert int8 is not None  # check_calibration has seen to it
+            halve(path, self._inputs(graph))
+            if seen is None:
+                return None
+            return CalibrationEntry(source=seen.frames.source, frames=seen.frames.numbers)
+        assert seen is not None  # check_calibration has seen to it
         return quantise(
             path,
-            int8.frames,
-            int8.method,
-            int8.engine,
-            errors=int8.errors,
-            left_out=int8.left_out,
+            seen.frames,
+            seen.method,
+            self.engine,
+            inputs=self._inputs(graph),
+            errors=seen.errors,
+            left_out=seen.left_out,
         )
+
+    def _inputs(self, graph: Graph) -> Iterable[Feeds]:
+        """True inputs of a graph where there are calibration frames, otherwise seeded ones."""
+        if self.seen:
+            return self.seen.recording.inputs(graph)
+        return example_feeds(graph_specs(self.geometry)[graph], self.geometry)
+
+
+def _copy_graph(bundle: Bundle, graph: Graph, folder: Path) -> None:
+    entry = bundle.manifest.graphs[graph]
+    for file in (entry, *entry.data):
+        shutil.copy2(bundle.path / file.file, folder)
 
 
 def _manifest(

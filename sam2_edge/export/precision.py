@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -44,22 +44,23 @@ POLICIES: dict[Engine, dict[Policy, dict[Graph, Precision]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What to calibrate INT8 with: a video or a folder of images of what the camera will see.
+    """What to calibrate with: a video, a folder of images, or a camera by its number or URL, of
+    what will be seen in use.
 
-    budget: leave layers in float until J&F on synthetic clips falls by at most so much; None puts
-    all that can be into INT8.
+    method, budget: for INT8 alone. budget: leave layers in float until J&F on synthetic clips falls
+    by at most so much; None puts all that can be into INT8.
     """
 
-    source: Path
+    source: str | Path
     method: Method = "minmax"
     frames: int = DEFAULT_FRAMES
     budget: float | None = None
 
 
-def halve(path: Path, feeds: Feeds) -> None:
-    """Rewrite a float32 graph in float16; `feeds` shows where values are too large for it."""
+def halve(path: Path, inputs: Iterable[Feeds]) -> None:
+    """Rewrite a float32 graph in float16; `inputs` show where values are too large for it."""
     model = _load(path)
-    keep = delicate_nodes(model) | overflowing_nodes(model, feeds)
+    keep = delicate_nodes(model) | overflowing_nodes(model, inputs)
     onnx.save(to_half(model, keep), path)
 
 
@@ -69,19 +70,20 @@ def quantise(
     method: Method,
     engine: Engine,
     *,
+    inputs: Iterable[Feeds],
     errors: Mapping[str, float],
     left_out: Sequence[str],
 ) -> CalibrationEntry:
     """Rewrite a float32 graph with INT8 weights and activations, calibrated on `frames`, but for
-    the layers that are left out. errors: of layers alone, for the record.
+    the layers that are left out. inputs: show where values are too large for float16. errors: of
+    layers alone, for the record.
     """
     model = _load(path)
     nodes = [node for node in candidates(model) if node not in left_out]
     ranges = collect_ranges(model, frames, method)
     made = quantised(model, ranges, nodes, engine)
     if engine == "tensorrt":
-        overflowing = overflowing_nodes(model, next(iter(frames)))
-        made = to_half(made, delicate_nodes(made) | overflowing)
+        made = to_half(made, delicate_nodes(made) | overflowing_nodes(model, inputs))
     onnx.save(made, path)
     used = {name for node in model.graph.node if node.name in nodes for name in node.input[:1]}
     return CalibrationEntry(

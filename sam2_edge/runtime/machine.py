@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -48,9 +48,9 @@ def findings() -> list[Finding]:
     ]
 
 
-def best_backend() -> str:
-    """The fastest backend that this machine can run, with the bundle that it needs."""
-    has = {finding.name for finding in findings() if finding.value is not None}
+def best_backend(found: Sequence[Finding]) -> str:
+    """The fastest backend that a machine with these findings can run, with the bundle it needs."""
+    has = {finding.name for finding in found if finding.value is not None}
     if "GPU" in has:
         for flavour in MODULES:
             if flavour in has:

@@ -13,7 +13,7 @@ counts as an ordinary one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -73,17 +73,24 @@ class MemoryBank:
     """Memories and pointers of every object, bounded whatever the length of the stream.
 
     Frames are numbered upwards by the caller; each is written at most once per object, and read
-    before it is written. max_prompted: prompted frames kept per object, at least 1.
+    before it is written. max_prompted: prompted frames kept per object, at least 1. max_batch: most
+    objects in a batch, None for any number.
     """
 
     def __init__(
-        self, backend: Backend, geometry: Geometry, *, max_prompted: int = DEFAULT_MAX_PROMPTED
+        self,
+        backend: Backend,
+        geometry: Geometry,
+        *,
+        max_prompted: int = DEFAULT_MAX_PROMPTED,
+        max_batch: int | None = None,
     ) -> None:
         if max_prompted < 1:
             raise ValueError(f"max_prompted is {max_prompted}; give 1 or more")
         self._backend = backend
         self._geometry = geometry
         self._max_prompted = max_prompted
+        self._max_batch = max_batch
         self._objects: dict[int, _Object] = {}
 
     def __contains__(self, object_id: int) -> bool:
@@ -134,7 +141,17 @@ class MemoryBank:
             entry = self._objects[object_id]
             self._settle(entry, frame)
             parts.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
-        return [self._batch(frame, tuple(ids), *key, span) for key, ids in parts.items()]
+        return [
+            self._batch(frame, ids, *key, span)
+            for key, alike in parts.items()
+            for ids in self._batches(alike)
+        ]
+
+    def _batches(self, ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        """Objects that could share a batch, in batches that are not too large."""
+        most = self._max_batch or len(ids)
+        for start in range(0, len(ids), most):
+            yield tuple(ids[start : start + most])
 
     def _batch(
         self, frame: int, ids: tuple[int, ...], memories: int, pointers: int, span: int

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.contract import Graph
-from sam2_edge.errors import PromptError, Sam2EdgeError
+from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.decoding import Decoded, Decoder, Features
 from sam2_edge.runtime.frames import Frame, check_frame, model_image
@@ -27,8 +27,8 @@ class VideoTracker:
     Call `track` with every frame. An object is added by a prompt, given with a frame or, through
     `prompt`, on the frame that was tracked last; there a further prompt refines the object.
 
-    bundle: a bundle folder or a loaded bundle. backend: what runs it, see
-    `BackendName`. threads: CPU threads; None uses all cores.
+    bundle: a bundle folder or a loaded bundle. backend: what runs it, see `BackendName`, or a
+    backend that is open for this bundle. threads: CPU threads; None uses all cores.
     max_prompted_frames: prompted frames remembered per object, the closest in time. clip_frames:
     number of frames of the clip where it is known: the published predictor scales the ages of
     pointers by it in clips shorter than 16 frames.
@@ -40,7 +40,7 @@ class VideoTracker:
         self,
         bundle: Bundle | str | Path,
         *,
-        backend: BackendName = "auto",
+        backend: BackendName | Backend = "auto",
         threads: int | None = None,
         max_prompted_frames: int = DEFAULT_MAX_PROMPTED,
         clip_frames: int | None = None,
@@ -53,9 +53,17 @@ class VideoTracker:
                 raise Sam2EdgeError(f"{name} is {value}; give 1 or more")
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._geometry = loaded.manifest.geometry
-        self._backend: Backend = open_backend(loaded, backend, threads=threads)
+        _check_engines_hold(loaded, max_prompted_frames)
+        self._backend: Backend = (
+            open_backend(loaded, backend, threads=threads) if isinstance(backend, str) else backend
+        )
         self._decoder = Decoder(self._backend, self._geometry)
-        self._bank = MemoryBank(self._backend, self._geometry, max_prompted=max_prompted_frames)
+        self._bank = MemoryBank(
+            self._backend,
+            self._geometry,
+            max_prompted=max_prompted_frames,
+            max_batch=loaded.most("B"),
+        )
         pointers = self._geometry.pointers
         self._span = pointers if clip_frames is None else min(clip_frames, pointers)
         self._index = -1
@@ -264,4 +272,15 @@ class VideoTracker:
             objects=tuple(self._results.values()),
             frame_size=self._frame_size,
             milliseconds=(time.perf_counter() - start) * 1e3,
+        )
+
+
+def _check_engines_hold(bundle: Bundle, max_prompted: int) -> None:
+    """Raise BackendError where memory may grow beyond what engines were built for."""
+    most = bundle.most("M")
+    allowed = None if most is None else most - bundle.manifest.geometry.recent_memories
+    if allowed is not None and max_prompted > allowed:
+        raise BackendError(
+            f"max_prompted_frames is {max_prompted}, the engines of {bundle.path} were built for "
+            f"{allowed}; lower it"
         )

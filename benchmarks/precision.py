@@ -1,0 +1,128 @@
+"""What float16 and INT8 do: to each graph on recorded inputs, and to masks over whole clips.
+
+    python benchmarks/precision.py nano --clips 20 [--json FILE]
+    python benchmarks/precision.py sam2.1-hiera-tiny --random-init 1 [--json FILE]
+
+The model runs in float32 over a synthetic clip, and what each graph is given on four of its frames
+is recorded. The error of a graph in another precision is the root mean square of the difference
+over that of the value, of the output where it is largest; outputs that follow from which mask
+the decoder chooses are left out. With --clips, J&F on held-out clips from one click per object;
+for a model with random weights that says nothing. float16 is simulated, as a CPU does not
+compute in it; INT8 is as written for the CPU, calibrated with min-max on 64 frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+from sam2_edge import Bundle, VideoTracker
+from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
+from sam2_edge.calibration.int8 import candidates, quantised
+from sam2_edge.calibration.ranges import collect_ranges
+from sam2_edge.calibration.recording import Recording, record_inputs
+from sam2_edge.contract import Graph, graph_specs
+from sam2_edge.export.half import delicate_nodes, overflowing_nodes, simulated, to_half
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import POLICIES, Policy
+from sam2_edge.export.trial import trial_bundle
+from sam2_edge.models.checkpoints import load_model
+from sam2_edge.proof.heldout import heldout_clips, scores, summary, track_with
+from sam2_edge.synth import clip
+
+CHOSEN = ("best_index", "best_mask", "best_iou", "pointer")
+"""Outputs of the mask decoder that follow from its choice."""
+
+Models = dict[tuple[Graph, str], onnx.ModelProto]
+
+
+def calibration_frames(folder: Path, size: int) -> CalibrationFrames:
+    """64 frames of a synthetic clip that is not among the held-out ones."""
+    pictures, kept = folder / "pictures", folder / "kept"
+    pictures.mkdir()
+    kept.mkdir()
+    for index, frame in enumerate(clip(7, frames=64, size=min(size, 512)).frames):
+        cv2.imwrite(str(pictures / f"{index:03d}.png"), frame)
+    return collect_frames(pictures, kept, size=size, count=64)
+
+
+def changed_graphs(
+    bundle: Bundle, recording: Recording, frames: CalibrationFrames
+) -> Iterator[tuple[Graph, str, onnx.ModelProto, int]]:
+    """Every graph in float16, the image encoder in INT8, and the nodes or layers that stay."""
+    for graph in Graph:
+        model = onnx.load(bundle.graph_path(graph))
+        keep = delicate_nodes(model) | overflowing_nodes(model, recording.inputs(graph))
+        yield graph, "fp16", simulated(to_half(model, keep)), len(keep)
+    model = onnx.load(bundle.graph_path(Graph.IMAGE_ENCODER))
+    ranges = collect_ranges(model, frames, "minmax")
+    yield Graph.IMAGE_ENCODER, "int8", quantised(model, ranges, candidates(model), "cpu"), 0
+
+
+def error(bundle: Bundle, graph: Graph, model: onnx.ModelProto, recording: Recording) -> float:
+    """Relative error of a changed graph on recorded inputs, of its worst output, on average."""
+    plain = ort.InferenceSession(bundle.graph_path(graph))
+    changed = ort.InferenceSession(model.SerializeToString())
+    names = [o.name for o in graph_specs(bundle.manifest.geometry)[graph].outputs]
+    names = [name for name in names if name not in CHOSEN]
+    found = []
+    for feeds in recording.inputs(graph):
+        pairs = zip(changed.run(names, dict(feeds)), plain.run(names, dict(feeds)), strict=True)
+        found.append(max(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)) for a, b in pairs))
+    return float(np.mean(found))
+
+
+def j_and_f(bundle: Bundle, clips: int) -> float:
+    """Mean J&F with one click per object."""
+    found = scores(heldout_clips(clips), "click", track_with(VideoTracker(bundle, backend="cpu")))
+    return summary(list(found))["j_and_f"]
+
+
+def policy_scores(bundle: Bundle, models: Models, clips: int) -> Iterator[tuple[Policy, float]]:
+    """J&F by policy."""
+    for policy, precisions in POLICIES["cpu"].items():
+        changed = {g: models[g, p] for g, p in precisions.items() if p != "fp32"}
+        with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
+            yield policy, j_and_f(trial_bundle(bundle, Path(folder), changed), clips)
+
+
+def main() -> None:
+    """Print a row per graph and precision, and with --clips one per policy."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model")
+    parser.add_argument("--random-init", type=int)
+    parser.add_argument("--clips", type=int, default=0)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    rows: list[dict[str, Any]] = []
+    models: Models = {}
+    with tempfile.TemporaryDirectory(prefix="sam2_edge") as name:
+        folder = Path(name)
+        loaded = load_model(arguments.model, random_seed=arguments.random_init)
+        bundle = export_bundle(loaded, folder / "bundle", memory_rounding="none")
+        frames = calibration_frames(folder, bundle.manifest.image_size)
+        recording = record_inputs(bundle, frames, folder / "kept")
+        for graph, precision, model, kept in changed_graphs(bundle, recording, frames):
+            models[graph, precision] = model
+            found = error(bundle, graph, model, recording)
+            rows.append({"graph": graph.value, "precision": precision, "error": found})
+            print(f"{graph.value:18} {precision}  error {found:.2e}  {kept} nodes kept", flush=True)
+        if arguments.clips:
+            for policy, value in policy_scores(bundle, models, arguments.clips):
+                rows.append({"policy": policy, "j_and_f": round(value, 4)})
+                print(f"{policy:6} J&F {value:.4f}", flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""A bundle with other graphs in place of some of its own, to try what they do to masks."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+import onnx
+
+from sam2_edge.bundle import Bundle, file_entry, load_bundle, save_manifest
+from sam2_edge.contract import Graph
+from sam2_edge.export.half import simulated
+
+
+def trial_bundle(source: Bundle, folder: Path, changed: Mapping[Graph, onnx.ModelProto]) -> Bundle:
+    """A copy of `source` in an empty folder, with the graphs of `changed`; the rest of its manifest
+    is as it was.
+    """
+    for file in source.path.iterdir():
+        shutil.copy2(file, folder)
+    graphs = dict(source.manifest.graphs)
+    for graph, model in changed.items():
+        name = f"{graph.value}.onnx"
+        onnx.save(model, folder / name)
+        update = {**file_entry(folder, name).model_dump(), "data": ()}
+        graphs[graph] = graphs[graph].model_copy(update=update)
+    save_manifest(folder, source.manifest.model_copy(update={"graphs": graphs}))
+    return load_bundle(folder)
+
+
+def simulated_bundle(full: Bundle, half: Bundle, graphs: Collection[Graph], folder: Path) -> Bundle:
+    """A copy of `full` that gives on a CPU what float16 gives in `graphs`, which `half` has in
+    float16; see `simulated`.
+    """
+    changed = {graph: simulated(onnx.load(half.graph_path(graph))) for graph in graphs}
+    return trial_bundle(full, folder, changed)
