@@ -22,9 +22,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import torch
+from real_frames import click, frames_of
 
 from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
 from sam2_edge.contract import Graph
@@ -35,23 +35,8 @@ from sam2_edge.models.checkpoints import LoadedModel, load_model
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.machine import findings
-from sam2_edge.runtime.sources import FrameRange, open_source
-
-CLICK = (0.35, 0.45)
-"""Where the object is clicked, as shares of width and height."""
 
 Row = dict[str, Any]
-
-
-def frames_of(video: str, count: int, size: int) -> list[np.ndarray]:
-    """The first frames at the model's size: resampling is not what is compared."""
-    source = open_source(video, FrameRange(0, count))
-    return [cv2.resize(f.picture, (size, size), interpolation=cv2.INTER_AREA) for f in source]
-
-
-def click(size: int) -> tuple[float, float]:
-    """The click in pixels of the model's input."""
-    return round(CLICK[0] * size), round(CLICK[1] * size)
 
 
 def track_with_backend(

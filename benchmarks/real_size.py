@@ -25,6 +25,7 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
+from real_frames import click, frames_of
 
 from sam2_edge import Bundle, Prompt, VideoTracker, load_bundle
 from sam2_edge.contract import MemoryRounding
@@ -33,22 +34,8 @@ from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original
 from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD
 from sam2_edge.models.original_names import from_original, rename
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
-from sam2_edge.runtime.sources import FrameRange, open_source
 
 MODEL, SEED = "sam2.1-hiera-tiny", 1
-CLICK = (0.35, 0.45)
-"""Where the object is clicked, as shares of width and height."""
-
-
-def frames_of(video: str, count: int, size: int) -> list[np.ndarray]:
-    """The first frames, already of the model's size: resampling is not what is compared."""
-    source = open_source(video, FrameRange(0, count))
-    return [cv2.resize(f.picture, (size, size), interpolation=cv2.INTER_AREA) for f in source]
-
-
-def click(size: int) -> tuple[float, float]:
-    """The click in pixels of the model's input."""
-    return round(CLICK[0] * size), round(CLICK[1] * size)
 
 
 def run_sam2_edge(bundle: Bundle, frames: list[np.ndarray]) -> Iterator[np.ndarray]:
