@@ -139,6 +139,12 @@ def agreement(logits: list[np.ndarray], reference: list[np.ndarray]) -> float:
     return float(np.mean(shares))
 
 
+def save(rows: dict[str, Row], file: Path | None) -> None:
+    """Write what there is so far."""
+    if file:
+        file.write_text(json.dumps(rows, indent=1) + "\n")
+
+
 def main() -> None:
     """Run all of it."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -172,16 +178,20 @@ def main() -> None:
             reference = reference or logits
             rows[name] = {**stages, **row, "iou_with_cpu": agreement(logits, reference)}
             print(name, rows[name], flush=True)
+            save(rows, arguments.json)
     for compiled in (False, True):
         loaded = load_model(arguments.model, random_seed=seed)
         name = f"PyTorch {device} bfloat16 {'compiled' if compiled else 'eager'}"
-        rows[name] = track_with_pytorch(loaded, frames, device, compiled=compiled)
+        try:
+            rows[name] = track_with_pytorch(loaded, frames, device, compiled=compiled)
+        except RuntimeError as error:  # what a compiler raises must not cost the other figures
+            print(f"{name}: not run: {error}")
+            continue
         print(name, rows[name], flush=True)
-    eager = rows[f"PyTorch {device} bfloat16 eager"]["ms"]
+        save(rows, arguments.json)
+    eager = rows.get(f"PyTorch {device} bfloat16 eager", {}).get("ms", float("nan"))
     for name, row in rows.items():
         print(f"{name:36} {row['ms']:8.2f} ms per frame, {eager / row['ms']:6.2f} x PyTorch eager")
-    if arguments.json:
-        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -6,11 +6,13 @@ from sam2_edge.errors import (
     BundleError,
     CheckpointError,
     ExportError,
+    LoopError,
     PromptError,
     Sam2EdgeError,
     SinkError,
     SourceError,
 )
+from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
@@ -20,10 +22,13 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "CameraLoop",
     "CheckpointError",
     "ExportError",
     "FrameResult",
     "ImageSegmenter",
+    "LoopError",
+    "LoopResult",
     "ObjectResult",
     "Prompt",
     "PromptError",

@@ -7,7 +7,8 @@ Sam2EdgeError
 ├── BackendError      a backend that is missing or cannot run a graph
 ├── PromptError       a point, box or mask that cannot be used
 ├── SourceError       a video or image that cannot be read
-└── SinkError         a result that cannot be written
+├── SinkError         a result that cannot be written
+└── LoopError         a camera loop that has ended
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ __all__ = [
     "BundleError",
     "CheckpointError",
     "ExportError",
+    "LoopError",
     "PromptError",
     "Sam2EdgeError",
     "SinkError",
@@ -68,3 +70,7 @@ class SourceError(Sam2EdgeError):
 
 class SinkError(Sam2EdgeError):
     """A result could not be written."""
+
+
+class LoopError(Sam2EdgeError):
+    """A camera loop has ended and takes no more commands."""

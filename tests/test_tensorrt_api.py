@@ -17,6 +17,7 @@ import pytest
 
 from sam2_edge.export import engine_worker
 from sam2_edge.runtime.backends import tensorrt
+from sam2_edge.runtime.tensorrt_flavour import rtx_targets
 
 VERSIONS = ["10.3.0", "10.16.1.11", "11.4.0.106"]
 """JetPack 6's, the last of 10, and the newest at the time of writing."""
@@ -72,6 +73,14 @@ def test_the_list_of_names_is_read_from_our_code() -> None:
     assert "deserialize_cuda_engine" in names["Runtime"]
     assert "clear_flag" in names["IBuilderConfig"]
     assert {"ILogger", "IProgressMonitor", "Runtime", "BuilderFlag"} <= names.keys()
+
+
+def test_what_is_asked_of_tensorrt_rtx_alone_exists() -> None:
+    trt = pytest.importorskip("tensorrt_rtx")
+    assert "WHOLE_GRAPH_CAPTURE" in trt.CudaGraphStrategy.__members__
+    for name in ("cuda_graph_strategy", "create_runtime_cache", "set_runtime_cache"):
+        assert hasattr(trt.IRuntimeConfig, name)
+    assert "SM86" in rtx_targets(trt)
 
 
 @pytest.fixture(scope="module", params=VERSIONS)

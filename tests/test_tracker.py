@@ -407,3 +407,23 @@ def test_more_prompted_frames_than_engines_take_are_refused_at_once(small_bundle
     VideoTracker(engines, backend=backend, max_prompted_frames=3)
     with pytest.raises(BackendError, match="max_prompted_frames is 4, the engines .* for 3; lower"):
         VideoTracker(engines, backend=backend)
+
+
+def test_more_points_than_engines_take_are_refused_and_nothing_changes(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    engines = as_engines(small_bundle, objects=2, prompted=4)
+    tracker = VideoTracker(engines, backend=OnnxRuntimeCpu(small_bundle))
+    tracker.track(clip.frames[0], [CLICK])
+    many = Prompt(2, points=[(20 + i, 30) for i in range(3)], box=(10, 10, 90, 90))
+    with pytest.raises(PromptError, match="5 points, the corners of a box among them; .* take 4"):
+        tracker.track(clip.frames[1], [many])
+    assert tracker.frame_index == 0
+    assert tracker.object_ids == (1,)
+
+
+def test_refinements_of_one_frame_do_not_pile_up(tracker: VideoTracker, clip: Clip) -> None:
+    tracker.track(clip.frames[0], [CLICK, OTHER])
+    for x in range(20, 60):
+        tracker.prompt(1, points=[(x, 40)])
+    assert len(tracker._decoded) == 2

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import numpy as np
 
 from sam2_edge.contract import Feeds
 from sam2_edge.errors import SourceError
-from sam2_edge.runtime.camera import Camera, is_camera
+from sam2_edge.runtime.camera import is_camera, open_camera
 from sam2_edge.runtime.frames import model_image
 from sam2_edge.runtime.sources import SourceFrame, open_source
 
@@ -71,9 +72,19 @@ def _chosen(source: str, count: int) -> Iterator[SourceFrame]:
     has.
     """
     if is_camera(source):
-        frames: Iterable[SourceFrame] = Camera(source)
+        frames: Iterable[SourceFrame] = _of_camera(source)
         step = CAMERA_STEP
     else:
         frames = opened = open_source(source)
         step = max(1, (opened.frames or 0) // count)
     return itertools.islice(frames, 0, count * step, step)
+
+
+def _of_camera(location: str) -> Iterator[SourceFrame]:
+    """Frames until the camera gives none; it is given back when the caller stops."""
+    with closing(open_camera(location)) as camera:
+        for index in itertools.count():
+            picture = camera.read()
+            if picture is None:
+                return
+            yield SourceFrame(index, f"{index:05d}", picture)

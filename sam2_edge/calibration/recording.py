@@ -41,7 +41,8 @@ class Recording:
 def record_inputs(bundle: Bundle, frames: CalibrationFrames, folder: Path) -> Recording:
     """Track with a float32 bundle of ONNX graphs over the first frames, and write what each graph
     was given on four of them to `folder`: the first, with a click, a box and a mask; the second;
-    one on which the click is refined; and the last, with a bank that is full.
+    one on which the click is refined; and the last, with a full memory (but for a pointer where
+    there are only 16 frames).
 
     Nobody has said what is to be followed: the prompts are in the middle of the picture.
     """

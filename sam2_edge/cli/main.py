@@ -19,6 +19,7 @@ from rich.markup import escape
 from sam2_edge.cli.doctor import doctor
 from sam2_edge.cli.export import export
 from sam2_edge.cli.inspect import inspect
+from sam2_edge.cli.run import run
 from sam2_edge.cli.segment import segment
 from sam2_edge.cli.synth import synth
 from sam2_edge.cli.track import track
@@ -37,7 +38,7 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (export, track, segment, inspect, synth, doctor):
+for command in (export, track, run, segment, inspect, synth, doctor):
     cli.add_command(command)
 
 

@@ -23,8 +23,8 @@ from sam2_edge.export.engines import (
     engine_profile,
     engine_shapes,
 )
-from sam2_edge.runtime.cuda import device_info
-from sam2_edge.runtime.tensorrt_flavour import Flavour, import_tensorrt
+from sam2_edge.runtime.cuda import DeviceInfo, device_info
+from sam2_edge.runtime.tensorrt_flavour import Flavour, import_tensorrt, rtx_targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +92,8 @@ def check_engine_options(options: EngineOptions) -> None:
         device_info()
         return
     if not wanted:
-        _check_gpu()
-    known = [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]
+        wanted = ["SM{}{}".format(*_gpu().compute_capability)]
+    known = rtx_targets(trt)
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ExportError(
@@ -102,9 +102,10 @@ def check_engine_options(options: EngineOptions) -> None:
         )
 
 
-def _check_gpu() -> None:
+def _gpu() -> DeviceInfo:
+    """The GPU of this machine, to build for."""
     try:
-        device_info()
+        return device_info()
     except BackendError as error:
         raise ExportError(
             f"engines for the GPU of this machine cannot be built: {error}. Without one, name the "

@@ -74,12 +74,19 @@ class ReferenceTracker:
     ) -> dict[int, ReferenceResult]:
         """The next frame: image uint8 [S,S,3] RGB, prompts by object id."""
         self._index += 1
+        device = image.device
         pixels = image.float() / 255.0
-        pixels = (pixels - torch.tensor(IMAGE_MEAN)) / torch.tensor(IMAGE_STD)
+        mean, std = (torch.tensor(x, device=device) for x in (IMAGE_MEAN, IMAGE_STD))
+        pixels = (pixels - mean) / std
         self._image = pixels.permute(2, 0, 1)
         wanted = prompts or {}
         for object_id in wanted.keys() - self._sessions.keys():
-            session = Sam2VideoInferenceSession(dtype=torch.float32)
+            session = Sam2VideoInferenceSession(
+                dtype=torch.float32,
+                inference_device=device,
+                inference_state_device=device,
+                video_storage_device=device,
+            )
             session.obj_id_to_idx(object_id)
             self._sessions[object_id] = session
         results = {}

@@ -29,8 +29,8 @@ def bindings() -> Any:
         from cuda.bindings import runtime
     except ImportError as error:
         raise BackendError(
-            f"cuda-bindings cannot be imported ({error}); install it with: "
-            "pip install 'sam2_edge[tensorrt-rtx]'"
+            f"cuda-bindings cannot be imported ({error}); install it with: pip install "
+            "cuda-bindings, for a driver of CUDA 12 such as JetPack 6's: 'cuda-bindings<13'"
         ) from error
     return runtime
 
@@ -67,7 +67,10 @@ def device_info(device: int = 0) -> DeviceInfo:
 
 def _remedy(status: str) -> str:
     if "InsufficientDriver" in status:
-        return "the NVIDIA driver is missing or too old for this CUDA: install a newer driver"
+        return (
+            "the NVIDIA driver is missing or too old for this cuda-bindings: install a newer one, "
+            "or for a driver of CUDA 12, such as JetPack 6's: pip install 'cuda-bindings<13'"
+        )
     if "NoDevice" in status:
         return "no NVIDIA GPU is visible: check nvidia-smi, or use the CPU with --backend cpu"
     if "MemoryAllocation" in status:

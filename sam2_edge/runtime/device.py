@@ -1,37 +1,101 @@
 """Tensors in GPU memory, all used on one stream.
 
 Blocks of memory come from a pool and go back to it when no tensor holds them: after a few frames
-nothing is allocated any more and the same tensors lie at the same addresses, which is what a
-captured CUDA graph needs. That a block may be used again while the GPU still reads it is no danger,
-since everything happens on one stream, in order.
+nothing is allocated any more. Of the free blocks of a size the one of the lowest address is taken,
+so that a loop that repeats finds the same tensors at the same addresses, which is what a captured
+CUDA graph needs. That a block may be used again while the GPU still reads it is no danger, since
+everything happens on one stream, in order.
 """
 
 from __future__ import annotations
 
 import ctypes
+import heapq
 import math
+import weakref
 from collections import defaultdict
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_edge.errors import BackendError
 from sam2_edge.runtime.cuda import bindings, checked
 
 PINNED_LIMIT = 64 * 2**20
 """Bytes of uploads that may be under way before the host waits for them."""
 
 
+class _Pool:
+    """All memory of one stream, given back when the last tensor in it is gone."""
+
+    def __init__(self, cuda: Any) -> None:
+        self.cuda = cuda
+        self.stream = int(checked(cuda.cudaStreamCreate(), "making a CUDA stream"))
+        self.free: dict[int, list[int]] = defaultdict(list)
+        self._owned: set[int] = set()
+        self._pinned: list[int] = []
+        end = weakref.finalize(self, _give_back, cuda, self.stream, self._owned, self._pinned)
+        end.atexit = False  # the process gives back everything
+
+    def take(self, size: int) -> int:
+        """The address of a free block, or of a new one; what lies idle in other sizes is given back
+        first where memory is short.
+        """
+        if self.free[size]:
+            return heapq.heappop(self.free[size])
+        try:
+            address = self._allocate(size)
+        except BackendError:
+            if not self._free_idle():
+                raise
+            address = self._allocate(size)
+        self._owned.add(address)
+        return address
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        """New page-locked host memory."""
+        doing = f"taking {size} bytes of page-locked memory"
+        address = int(checked(self.cuda.cudaMallocHost(size), doing))
+        self._pinned.append(address)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def _allocate(self, size: int) -> int:
+        return int(checked(self.cuda.cudaMalloc(size), f"taking {size} bytes of GPU memory"))
+
+    def _free_idle(self) -> bool:
+        """Whether there was anything to give back."""
+        checked(self.cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
+        idle = [address for blocks in self.free.values() for address in blocks]
+        for blocks in self.free.values():
+            blocks.clear()  # blocks in use hold these lists
+        for address in idle:
+            self._owned.discard(address)
+            checked(self.cuda.cudaFree(address), "giving GPU memory back")
+        return bool(idle)
+
+
+def _give_back(cuda: Any, stream: int, owned: set[int], pinned: list[int]) -> None:
+    """Free everything; an error has nobody left to be told."""
+    cuda.cudaStreamSynchronize(stream)
+    for address in owned:
+        cuda.cudaFree(address)
+    for address in pinned:
+        cuda.cudaFreeHost(address)
+    cuda.cudaStreamDestroy(stream)
+
+
 class _Block:
     """A piece of device memory that returns to its pool when the last tensor in it is gone."""
 
-    __slots__ = ("address", "pool")
+    __slots__ = ("address", "pool", "size")
 
-    def __init__(self, address: int, pool: list[int]) -> None:
-        self.address, self.pool = address, pool
+    def __init__(self, pool: _Pool, size: int) -> None:
+        self.address, self.pool, self.size = pool.take(size), pool, size
 
     def __del__(self) -> None:
-        self.pool.append(self.address)
+        if hasattr(self, "size"):  # taking it did not fail
+            heapq.heappush(self.pool.free[self.size], self.address)
 
 
 class DeviceTensor:
@@ -70,23 +134,16 @@ class DeviceMemory:
 
     def __init__(self) -> None:
         self._cuda = bindings()
-        self.stream = int(checked(self._cuda.cudaStreamCreate(), "making a CUDA stream"))
-        self._free: dict[int, list[int]] = defaultdict(list)
+        self._pool = _Pool(self._cuda)
+        self.stream = self._pool.stream
         self._pinned: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
         self._under_way: list[NDArray[np.uint8]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceTensor:
         """An uninitialised tensor."""
         kind = np.dtype(dtype)
-        size = max(1, math.prod(shape)) * kind.itemsize
-        pool = self._free[size]
-        if pool:
-            address = pool.pop()
-        else:
-            address = int(
-                checked(self._cuda.cudaMalloc(size), f"taking {size} bytes of GPU memory")
-            )
-        return DeviceTensor(address, shape, kind, _Block(address, pool))
+        block = _Block(self._pool, max(1, math.prod(shape)) * kind.itemsize)
+        return DeviceTensor(block.address, shape, kind, block)
 
     def upload(self, array: NDArray[Any]) -> DeviceTensor:
         """A host array as a tensor; the array may be changed as soon as this returns."""
@@ -123,12 +180,7 @@ class DeviceMemory:
 
     def _stage(self, size: int) -> NDArray[np.uint8]:
         """Page-locked host memory, from which and to which a copy needs no further copy."""
-        if self._pinned[size]:
-            return self._pinned[size].pop()
-        doing = f"taking {size} bytes of page-locked memory"
-        address = int(checked(self._cuda.cudaMallocHost(size), doing))
-        pointer = (ctypes.c_uint8 * size).from_address(address)
-        return np.ctypeslib.as_array(pointer)
+        return self._pinned[size].pop() if self._pinned[size] else self._pool.pinned(size)
 
     def _copy(self, target: int, source: int, size: int, kind: str) -> None:
         way = getattr(self._cuda.cudaMemcpyKind, f"cudaMemcpy{kind}")

@@ -9,13 +9,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import onnxruntime as ort
 
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.cuda import bindings, checked, device_info
-from sam2_edge.runtime.tensorrt_flavour import MODULES, Flavour, import_tensorrt
+from sam2_edge.runtime.tensorrt_flavour import MODULES, Flavour, import_tensorrt, rtx_targets
 
 JETPACK_FILE = Path("/etc/nv_tegra_release")
 """Names the L4T release on a Jetson."""
@@ -81,7 +82,23 @@ def _driver() -> str:
 
 
 def _version(flavour: Flavour) -> str:
-    return str(import_tensorrt(flavour).__version__)
+    trt = import_tensorrt(flavour)
+    if flavour == "tensorrt-rtx":
+        _check_target(trt)
+    return str(trt.__version__)
+
+
+def _check_target(trt: ModuleType) -> None:
+    """Raise BackendError where there is a GPU that TensorRT-RTX cannot build for."""
+    try:
+        here = "SM{}{}".format(*device_info().compute_capability)
+    except BackendError:
+        return
+    if here not in rtx_targets(trt):
+        raise BackendError(
+            f"{trt.__version__} is installed, but cannot build for this GPU ({here}, not among "
+            f"{', '.join(rtx_targets(trt))}); use tensorrt or cuda"
+        )
 
 
 def _jetpack() -> str | None:

@@ -46,10 +46,14 @@ class _Group:
 
 @dataclass(slots=True)
 class _Object:
-    """Where an object's column is and what its slots hold; list index is slot index."""
+    """Where an object's column is and what its slots hold; list index is slot index.
+
+    held: frames that its memory has waited, for which it is no older.
+    """
 
     group: _Group
     column: int
+    held: int = 0
     memory: list[_Slot] = field(default_factory=list)
     pointers: list[_Slot] = field(default_factory=list)
 
@@ -104,6 +108,12 @@ class MemoryBank:
         """Forget one object; unknown ones are no error."""
         self._objects.pop(object_id, None)
 
+    def hold(self, object_ids: Sequence[int]) -> None:
+        """Let a frame pass without a memory, and without making those there are any older."""
+        for object_id in object_ids:
+            if object_id in self._objects:
+                self._objects[object_id].held += 1
+
     def write(
         self,
         frame: int,
@@ -125,9 +135,10 @@ class MemoryBank:
             entry = self._objects.get(object_id)
             if entry is None:
                 entry = self._objects[object_id] = _Object(self._new_group((object_id,)), 0)
-            slot = self._claim(entry.memory, _Slot(frame, prompted), geometry.recent_memories)
+            now = frame - entry.held
+            slot = self._claim(entry.memory, _Slot(now, prompted), geometry.recent_memories)
             self._backend.copy(memory[row], entry.group.memory[slot][entry.column])
-            slot = self._claim(entry.pointers, _Slot(frame, prompted), geometry.recent_pointers)
+            slot = self._claim(entry.pointers, _Slot(now, prompted), geometry.recent_pointers)
             self._backend.copy(pointers[row], entry.group.pointers[slot][entry.column])
 
     def read(self, frame: int, object_ids: Sequence[int], *, span: int) -> list[MemoryBatch]:
@@ -139,7 +150,7 @@ class MemoryBank:
         parts: dict[tuple[int, int], list[int]] = {}
         for object_id in object_ids:
             entry = self._objects[object_id]
-            self._settle(entry, frame)
+            self._settle(entry, frame - entry.held)
             parts.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
         return [
             self._batch(frame, ids, *key, span)
@@ -157,9 +168,9 @@ class MemoryBank:
         self, frame: int, ids: tuple[int, ...], memories: int, pointers: int, span: int
     ) -> MemoryBatch:
         group = self._group(ids)
-        entries = [self._objects[i] for i in ids]
-        memory_age = [[_age(e.memory[m], frame) for e in entries] for m in range(memories)]
-        pointer_age = [[frame - e.pointers[p].frame for e in entries] for p in range(pointers)]
+        now = [(e, frame - e.held) for e in (self._objects[i] for i in ids)]
+        memory_age = [[_age(e.memory[m], t) for e, t in now] for m in range(memories)]
+        pointer_age = [[t - e.pointers[p].frame for e, t in now] for p in range(pointers)]
         return MemoryBatch(
             object_ids=ids,
             memory=group.memory[:memories],

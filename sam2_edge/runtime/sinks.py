@@ -70,15 +70,48 @@ class OverlayVideo:
                 f"{self._path}: less than {MIN_FREE_BYTES >> 20} MB are free on the disk; the "
                 "video ends here. Free some space or write elsewhere"
             )
+        times = self._times(frame)
+        if times == 0:
+            return
         canvas = draw(frame.picture, result)
         if (width, height) != self._size:
             canvas = cast("Frame", cv2.resize(canvas, self._size))
-        self._writer.write(canvas)
+        for _ in range(times):
+            self._writer.write(canvas)
+
+    def _times(self, _frame: SourceFrame) -> int:
+        """How many frames of the video show this one."""
+        return 1
 
     def close(self) -> None:
         """Write the end of the file."""
         if self._writer is not None:
             self._writer.release()
+
+
+class RealTimeVideo(OverlayVideo):
+    """An overlay video of a camera that plays as fast as it happened: frames are repeated or left
+    out to fit its rate. A gap in the stream is shortened to a second.
+    """
+
+    def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:
+        super().__init__(path, fps=fps, overwrite=overwrite)
+        self._began_s: float | None = None
+        self._shown = 0
+
+    def _times(self, frame: SourceFrame) -> int:
+        if frame.unix_s is None:
+            return 1
+        if self._began_s is None:
+            self._began_s = frame.unix_s
+        elapsed = (frame.unix_s - self._began_s) * self._fps
+        due = int(elapsed + 1e-3) + 1 - self._shown
+        most = max(1, round(self._fps))
+        if due > most:
+            self._began_s += (due - most) / self._fps
+        due = min(max(due, 0), most)
+        self._shown += due
+        return due
 
 
 class MaskFolder:
@@ -147,10 +180,12 @@ class JsonLines:
 
 
 def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) -> dict[str, Any]:
-    """What a JSON line says of one object on one frame."""
+    """What a JSON line says of one object on one frame; "time" only for frames of a camera."""
+    time = {} if frame.unix_s is None else {"time": round(frame.unix_s, 6)}
     return {
         "frame": frame.index,
         "name": frame.name,
+        **time,
         "object": entry.object_id,
         "present": entry.present,
         "iou": round(entry.iou, 6),

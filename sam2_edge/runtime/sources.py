@@ -24,11 +24,14 @@ DEFAULT_FPS = 25.0
 
 @dataclass(frozen=True, slots=True)
 class SourceFrame:
-    """One frame: its number in the source, its name without suffix, and the picture."""
+    """One frame: its number in the source, its name without suffix, the picture, and for a camera
+    the time at which it came, in seconds since 1970.
+    """
 
     index: int
     name: str
     picture: Frame
+    unix_s: float | None = None
 
 
 class Source(Protocol):

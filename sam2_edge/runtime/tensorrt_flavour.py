@@ -33,3 +33,8 @@ def import_tensorrt(flavour: Flavour) -> ModuleType:
         raise BackendError(
             f"{flavour} cannot be imported ({error}); {_REMEDIES[flavour]}"
         ) from error
+
+
+def rtx_targets(trt: ModuleType) -> list[str]:
+    """Compute capabilities that TensorRT-RTX builds for, such as SM86."""
+    return [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]

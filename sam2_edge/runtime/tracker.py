@@ -31,7 +31,9 @@ class VideoTracker:
     backend that is open for this bundle. threads: CPU threads; None uses all cores.
     max_prompted_frames: prompted frames remembered per object, the closest in time. clip_frames:
     number of frames of the clip where it is known: the published predictor scales the ages of
-    pointers by it in clips shorter than 16 frames.
+    pointers by it in clips shorter than 16 frames. remember_absent: whether frames on which an
+    object is judged absent are remembered, as in the published predictor; otherwise its memory
+    waits, no older, until it is seen again.
 
     Raises BundleError or BackendError when the bundle cannot be used.
     """
@@ -44,6 +46,7 @@ class VideoTracker:
         threads: int | None = None,
         max_prompted_frames: int = DEFAULT_MAX_PROMPTED,
         clip_frames: int | None = None,
+        remember_absent: bool = True,
     ) -> None:
         for name, value in (
             ("max_prompted_frames", max_prompted_frames),
@@ -66,6 +69,8 @@ class VideoTracker:
         )
         pointers = self._geometry.pointers
         self._span = pointers if clip_frames is None else min(clip_frames, pointers)
+        self._remember_absent = remember_absent
+        self._most_points = loaded.most("N")
         self._index = -1
         self._image: NDArray[np.uint8] | None = None
         self._frame_size = (0, 0)
@@ -99,7 +104,7 @@ class VideoTracker:
         size = (picture.shape[0], picture.shape[1])
         image_size = self._geometry.image_size
         wanted = {
-            object_id: model_prompt(prompt, size, image_size)
+            object_id: self._checked(model_prompt(prompt, size, image_size))
             for object_id, prompt in prompts_by_object(prompts).items()
         }
         self._remember()
@@ -130,8 +135,18 @@ class VideoTracker:
         prompt = Prompt(object_id, points, labels, box, mask)
         if self._image is None:
             raise PromptError("there is no frame yet; call track with the first frame")
-        self._prompt(object_id, model_prompt(prompt, self._frame_size, self._geometry.image_size))
+        checked = model_prompt(prompt, self._frame_size, self._geometry.image_size)
+        self._prompt(object_id, self._checked(checked))
         return self._results[object_id]
+
+    def result(self) -> FrameResult:
+        """What is known of the current frame, refinements included; 0 milliseconds.
+
+        Raises PromptError before the first frame.
+        """
+        if self._image is None:
+            raise PromptError("there is no frame yet; call track with the first frame")
+        return self._frame_result(time.perf_counter())
 
     def remove(self, object_id: int) -> None:
         """Stop tracking an object and forget it.
@@ -154,6 +169,15 @@ class VideoTracker:
         self._tracked.clear()
         self._image = self._features = None
         self._index = -1
+
+    def _checked(self, prompt: ModelPrompt) -> ModelPrompt:
+        """The prompt, unless engines take fewer points."""
+        if self._most_points is not None and len(prompt.labels) > self._most_points:
+            raise PromptError(
+                f"{len(prompt.labels)} points, the corners of a box among them; this bundle's "
+                f"engines take {self._most_points}: give fewer"
+            )
+        return prompt
 
     def _advance(self, picture: Frame, size: tuple[int, int]) -> None:
         self._index += 1
@@ -238,6 +262,8 @@ class VideoTracker:
         """Leave the object's present result on this frame out of what will be remembered."""
         for decoded in self._decoded:
             decoded.object_ids = [None if i == object_id else i for i in decoded.object_ids]
+        # However often an object is refined on a frame, its earlier masks hold no memory.
+        self._decoded = [d for d in self._decoded if any(d.object_ids)]
 
     def _remember(self) -> None:
         """Write the memory of the frame that ends now.
@@ -246,8 +272,9 @@ class VideoTracker:
         the frame's result is out sooner.
         """
         for decoded in self._decoded:
+            self._hold_absent(decoded)
             if not any(decoded.object_ids):
-                continue
+                continue  # none of them is to be remembered
             batch = len(decoded.object_ids)
             assert self._features is not None  # something was decoded from them
             inputs = {
@@ -265,6 +292,16 @@ class VideoTracker:
                 prompted=decoded.prompted,
             )
         self._decoded.clear()
+
+    def _hold_absent(self, decoded: Decoded) -> None:
+        """Leave out what is not to be remembered of this frame."""
+        for row, object_id in enumerate(decoded.object_ids):
+            if object_id is None or decoded.prompted:
+                continue
+            score = self._results[object_id].object_score
+            if not np.isfinite(score) or (score <= 0 and not self._remember_absent):
+                decoded.object_ids[row] = None
+                self._bank.hold([object_id])
 
     def _frame_result(self, start: float) -> FrameResult:
         return FrameResult(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import weakref
 from collections.abc import Callable, Hashable
 from typing import Any
 
@@ -10,52 +11,61 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.cuda import bindings, checked
 
 WARM_RUNS = 2
-"""Runs with a key before it is captured: the first one of a shape may still compile or allocate."""
+"""Runs at the same addresses before they are captured: the first one of a shape may still compile
+or allocate."""
 
 LIMIT = 16
-"""Graphs kept for one engine: shapes change when objects come and go."""
+"""Graphs kept for one engine."""
+
+MOST_FAILURES = 3
+"""After so many captures that failed none is tried any more."""
 
 _log = logging.getLogger(__name__)
 
 
 class CudaGraphs:
-    """Captured launches of one engine on one stream, by what they read and write."""
+    """Captured launches of one engine on one stream, for the shapes that ran last.
+
+    An execution context has the state of its last shapes, so graphs of other shapes are given up:
+    while shapes change from run to run nothing is captured.
+    """
 
     def __init__(self, stream: int, what: str) -> None:
         self._cuda = bindings()
         self._stream, self._what = stream, what
+        self._shapes: Hashable = None
         self._runs: dict[Hashable, int] = {}
         self._graphs: dict[Hashable, Any] = {}
-        self._usable = True
+        self._failures = 0
+        end = weakref.finalize(self, _destroy, self._cuda, stream, self._graphs)
+        end.atexit = False  # the process gives back everything
 
-    def run(self, key: Hashable, enqueue: Callable[[], None]) -> None:
-        """Start what `enqueue` starts: by a captured graph if `key` has been seen often enough.
-
-        key: everything that the launch depends on, addresses and shapes.
+    def run(self, shapes: Hashable, addresses: Hashable, enqueue: Callable[[], None]) -> None:
+        """Start what `enqueue` starts: by a captured graph if it has run often enough with these
+        shapes and addresses, which are all that a launch depends on.
         """
-        graph = self._graphs.get(key)
+        if shapes != self._shapes:
+            self._forget()
+            self._shapes = shapes
+        graph = self._graphs.get(addresses)
         if graph is not None:
             checked(self._cuda.cudaGraphLaunch(graph, self._stream), f"running {self._what}")
             return
+        enqueue()
         if len(self._runs) > 4 * LIMIT:
-            self._runs.clear()  # shapes of the past
-        self._runs[key] = self._runs.get(key, 0) + 1
-        if self._usable and self._runs[key] > WARM_RUNS:
-            self._forget_oldest()
-            self._capture(key, enqueue)
-            graph = self._graphs.get(key)
-        if graph is None:
-            enqueue()
-        else:
-            checked(self._cuda.cudaGraphLaunch(graph, self._stream), f"running {self._what}")
+            self._runs.clear()  # addresses of the past
+        self._runs[addresses] = self._runs.get(addresses, 0) + 1
+        wanted = self._runs[addresses] > WARM_RUNS and len(self._graphs) < LIMIT
+        if wanted and self._failures < MOST_FAILURES:
+            self._capture(addresses, enqueue)
 
-    def _forget_oldest(self) -> None:
-        if len(self._graphs) == LIMIT:
-            checked(self._cuda.cudaStreamSynchronize(self._stream), "waiting for the GPU")
-            oldest = self._graphs.pop(next(iter(self._graphs)))
-            checked(self._cuda.cudaGraphExecDestroy(oldest), "freeing a CUDA graph")
+    def _forget(self) -> None:
+        self._runs.clear()
+        if self._graphs:
+            _destroy(self._cuda, self._stream, self._graphs)
 
-    def _capture(self, key: Hashable, enqueue: Callable[[], None]) -> None:
+    def _capture(self, addresses: Hashable, enqueue: Callable[[], None]) -> None:
+        """Record one run, right after a plain one of the same shapes, for the next time."""
         cuda = self._cuda
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         try:
@@ -65,8 +75,18 @@ class CudaGraphs:
             finally:
                 captured = cuda.cudaStreamEndCapture(self._stream)
             graph = checked(captured, "ending a capture")
-            self._graphs[key] = checked(cuda.cudaGraphInstantiate(graph, 0), "making a CUDA graph")
+            made = checked(cuda.cudaGraphInstantiate(graph, 0), "making a CUDA graph")
             checked(cuda.cudaGraphDestroy(graph), "freeing a CUDA graph")
+            self._graphs[addresses] = made
         except BackendError as error:
-            self._usable = False
-            _log.warning("%s runs without a CUDA graph: %s", self._what, error)
+            self._failures += 1
+            if self._failures == MOST_FAILURES:
+                _log.warning("%s runs without a CUDA graph: %s", self._what, error)
+
+
+def _destroy(cuda: Any, stream: int, graphs: dict[Hashable, Any]) -> None:
+    """Free graphs once they have run; an error here has no consequence that could be mended."""
+    cuda.cudaStreamSynchronize(stream)
+    for graph in graphs.values():
+        cuda.cudaGraphExecDestroy(graph)
+    graphs.clear()

@@ -29,10 +29,19 @@ def new_context(engine: Any, cache_file: Path) -> Any:
     if cache_file.is_file() and not cache.deserialize(cache_file.read_bytes()):
         _log.info("%s is for something else and is made anew", cache_file)
     settings.set_runtime_cache(cache)
+    capture_graphs(settings)
     context = engine.create_execution_context(settings)
     if context is not None:
         weakref.finalize(context, _save, cache, cache_file)
     return context
+
+
+def capture_graphs(settings: Any) -> None:
+    """Let TensorRT-RTX capture CUDA graphs itself: it alone knows when the kernels of a shape are
+    compiled, until when it runs slower ones (NVIDIA, "Working with RTX CUDA Graphs").
+    """
+    strategies = type(settings.cuda_graph_strategy)
+    settings.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
 
 
 def _save(cache: Any, file: Path) -> None:

@@ -84,7 +84,8 @@ class _Engine:
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BackendError(
-                f"{path} cannot be read by {entry.flavour}; {_REBUILD} {entry.flavour}"
+                f"{path} cannot be loaded by {entry.flavour}, though it is as it was built; "
+                f"free GPU memory, update the NVIDIA driver, or {_REBUILD} {entry.flavour}"
             )
         about = (bundle.manifest.graphs[graph].sha256, entry.version, gpu.name)
         key = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
@@ -96,7 +97,9 @@ class _Engine:
                 f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of GPU memory "
                 "to work in, and they are not free; free some, or export with a smaller image size"
             )
-        self._captured = CudaGraphs(stream, graph.value)
+        # TensorRT-RTX captures by itself, see `runtime_cache.capture_graphs`.
+        classic = entry.flavour == "tensorrt"
+        self._captured = CudaGraphs(stream, graph.value) if classic else None
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise BackendError where an axis is larger than the engine was built for."""
@@ -111,8 +114,12 @@ class _Engine:
     def run(self, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
         """Start the engine on the stream."""
         tensors = {**inputs, **outputs}
-        key = tuple((t.address, t.shape) for t in tensors.values())
-        self._captured.run(key, lambda: self._enqueue(inputs, tensors))
+        if self._captured is None:
+            self._enqueue(inputs, tensors)
+            return
+        shapes = tuple(t.shape for t in tensors.values())
+        addresses = tuple(t.address for t in tensors.values())
+        self._captured.run(shapes, addresses, lambda: self._enqueue(inputs, tensors))
 
     def _enqueue(
         self, inputs: Mapping[str, DeviceTensor], tensors: Mapping[str, DeviceTensor]
