@@ -12,7 +12,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[export,test]'
+	$(BIN)/pip install --quiet --editable '.[export,serve,test]'
 	touch $@
 
 demo: install

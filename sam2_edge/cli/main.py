@@ -21,6 +21,7 @@ from sam2_edge.cli.export import export
 from sam2_edge.cli.inspect import inspect
 from sam2_edge.cli.run import run
 from sam2_edge.cli.segment import segment
+from sam2_edge.cli.serve import serve
 from sam2_edge.cli.synth import synth
 from sam2_edge.cli.track import track
 from sam2_edge.errors import Sam2EdgeError
@@ -38,7 +39,7 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (export, track, run, segment, inspect, synth, doctor):
+for command in (export, track, run, serve, segment, inspect, synth, doctor):
     cli.add_command(command)
 
 

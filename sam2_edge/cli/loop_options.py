@@ -1,0 +1,237 @@
+"""What `run` and `serve` share: where frames come from, where results go, and how it ends."""
+
+from __future__ import annotations
+
+import json
+import logging
+import signal
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from rich.console import Console
+
+from sam2_edge.cli.options import backend_option, prompt_options
+from sam2_edge.errors import SinkError
+from sam2_edge.runtime.backends import BackendName
+from sam2_edge.runtime.camera import is_live, open_camera
+from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
+from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.rotation import RotatingSink, RotationRule
+from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, RealTimeVideo, Sink
+from sam2_edge.runtime.systemd import Watchdog, notify
+from sam2_edge.runtime.tracker import VideoTracker
+from sam2_edge.runtime.udp import UdpJson
+
+_log = logging.getLogger("sam2_edge.loop")
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class LoopOptions:
+    """The options of `loop_options`, by their names."""
+
+    bundle: Path
+    every_frame: bool | None
+    unpaced: bool
+    video: Path | None
+    video_fps: int
+    masks: Path | None
+    jsonl: Path | None
+    udp: str | None
+    rotate_mb: float
+    rotate_minutes: float
+    keep_gb: float
+    report_s: float
+    log_json: bool
+    backend: BackendName
+    threads: int | None
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> LoopOptions:
+        """Those among the values that click gives."""
+        return cls(**{field.name: given[field.name] for field in fields(cls)})
+
+
+def loop_options(function: _Function) -> _Function:
+    """Add the options of a camera loop to a command of class `PromptCommand`."""
+    folder = click.Path(path_type=Path)
+    options = (
+        click.option("--bundle", type=folder, required=True, help="Exported bundle."),
+        prompt_options,
+        click.option(
+            "--every-frame/--latest-frame",
+            default=None,
+            help="Drop no frame, or those that come while the model works. [latest but for files]",
+        ),
+        click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
+        click.option("--video", type=folder, help="Folder for overlay videos (.mkv)."),
+        click.option("--video-fps", type=click.IntRange(1, 120), default=15, show_default=True),
+        click.option("--masks", type=folder, help="Folder for folders of PNG masks."),
+        click.option("--jsonl", type=folder, help="Folder for JSON lines."),
+        click.option("--udp", metavar="HOST:PORT", help="Send every JSON line as a datagram."),
+        click.option(
+            "--rotate-mb",
+            type=float,
+            default=512,
+            show_default=True,
+            help="Begin a new file at this size.",
+        ),
+        click.option(
+            "--rotate-minutes",
+            type=float,
+            default=60,
+            show_default=True,
+            help="Begin one at this age.",
+        ),
+        click.option(
+            "--keep-gb",
+            type=float,
+            default=8,
+            show_default=True,
+            help="Delete the oldest files of a kind beyond this.",
+        ),
+        click.option(
+            "--report-s", type=float, default=10, show_default=True, help="Seconds between logs."
+        ),
+        click.option("--log-json", is_flag=True, help="Log as JSON lines."),
+        backend_option,
+        click.option(
+            "--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores)."
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def make_loop(source: str, options: LoopOptions) -> CameraLoop:
+    """The loop that the options describe."""
+    _set_up_logging(as_json=options.log_json)
+    sinks = _sinks(source, options)
+    tracker = VideoTracker(
+        options.bundle, backend=options.backend, threads=options.threads, remember_absent=False
+    )
+    every_frame = options.every_frame
+    return CameraLoop(
+        partial(open_camera, source, paced=not options.unpaced),
+        tracker,
+        every_frame=not is_live(source) if every_frame is None else every_frame,
+        sinks=sinks,
+    )
+
+
+def run_loop(
+    meter: Meter,
+    prompts: Sequence[Prompt],
+    report_s: float,
+    see: Callable[[LoopResult], None] = lambda _: None,
+) -> None:
+    """Iterate a loop to the end, with a line in the log now and then.
+
+    see: called with every result, in this thread.
+
+    Raises PromptError for a prompt that cannot be used on the first frame, and at the end
+    SinkError if results are not complete.
+    """
+    loop, watchdog, last = meter.loop, Watchdog(), time.monotonic()
+    added = [
+        loop.prompt(p.object_id, points=p.points, labels=p.labels, box=p.box, mask=p.mask)
+        for p in prompts
+    ]
+    for tracked in loop:
+        if loop.tracked == 1:
+            for future in added:
+                future.result()
+            notify("READY=1")
+        meter.see(tracked)
+        see(tracked)
+        watchdog.alive()
+        if time.monotonic() - last >= report_s:
+            last = time.monotonic()
+            _report("running", meter)
+    notify("STOPPING=1")
+    _report("ended", meter)
+    if loop.output.failures:
+        raise SinkError(f"results are incomplete: {loop.output.failures[0]}")
+
+
+@contextmanager
+def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """The first SIGINT or SIGTERM calls `stop`, a second one interrupts at once."""
+
+    def handle(number: int, frame: Any) -> None:
+        if asked:
+            signal.default_int_handler(number, frame)
+        asked.append(number)
+        stop()
+
+    asked: list[int] = []
+    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _sinks(source: str, options: LoopOptions) -> list[Sink]:
+    rule = RotationRule(
+        int(options.rotate_mb * 2**20), 60 * options.rotate_minutes, int(options.keep_gb * 2**30)
+    )
+    sinks: list[Sink] = []
+    if options.video is not None:
+        kind = RealTimeVideo if is_live(source) else OverlayVideo
+        make = partial(kind, fps=options.video_fps)
+        sinks.append(RotatingSink(options.video, "overlay", ".mkv", make, rule))
+    if options.masks is not None:
+        sinks.append(RotatingSink(options.masks, "masks", "", MaskFolder, rule))
+    if options.jsonl is not None:
+        sinks.append(RotatingSink(options.jsonl, "results", ".jsonl", JsonLines, rule))
+    if options.udp is not None:
+        sinks.append(UdpJson(*_address(options.udp)))
+    return sinks
+
+
+def _report(what: str, meter: Meter) -> None:
+    figures = meter.snapshot()
+    text = "  ".join(f"{name} {value}" for name, value in figures.items() if value)
+    _log.info("%s: %s", what, text, extra={"figures": figures})
+
+
+def _address(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--udp")
+    return host.strip("[]"), int(port)
+
+
+class _JsonFormatter(logging.Formatter):
+    """A JSON object per line; numbers of a report as fields of their own."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **getattr(record, "figures", {}),
+        }
+        return json.dumps(entry)
+
+
+def _set_up_logging(*, as_json: bool) -> None:
+    package = logging.getLogger("sam2_edge")
+    package.setLevel(logging.INFO)
+    if as_json:
+        handler = logging.StreamHandler()
+        handler.setFormatter(_JsonFormatter())
+        package.handlers, package.propagate = [handler], False
+    else:
+        Console(stderr=True).print("Ctrl-C ends it; what is written is kept")

@@ -1,0 +1,100 @@
+"""`sam2-edge serve`: the camera loop with a page to see and steer it."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import click
+from rich.console import Console
+
+from sam2_edge.cli.loop_options import (
+    LoopOptions,
+    loop_options,
+    make_loop,
+    run_loop,
+    stopped_by_signals,
+)
+from sam2_edge.cli.options import PromptCommand, typed_prompts
+from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
+from sam2_edge.runtime.meter import Meter
+
+
+@click.command(cls=PromptCommand)
+@click.argument("source")
+@click.option(
+    "--host",
+    default="127.0.0.1",
+    show_default=True,
+    help="Address to listen on; any but this machine's own needs a token.",
+)
+@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option("--token", help="What a viewer must know, 16 characters or more [made, if needed].")
+@click.option(
+    "--allow-origin",
+    "origins",
+    multiple=True,
+    metavar="URL",
+    help="Origin under which a proxy shows the page, such as https://robot.example. Repeatable.",
+)
+@loop_options
+@click.pass_context
+def serve(
+    ctx: click.Context,
+    /,
+    *,
+    source: str,
+    host: str,
+    port: int,
+    token: str | None,
+    origins: tuple[str, ...],
+    **given: Any,
+) -> None:
+    """Track objects on SOURCE, and show and steer it in a browser.
+
+    SOURCE and outputs are as in sam2-edge run. When a file ends its last frame stays to be seen,
+    until it is interrupted. /metrics is for Prometheus.
+    """
+    try:
+        from sam2_edge.serve.app import make_app
+        from sam2_edge.serve.hub import Hub
+        from sam2_edge.serve.metrics import LoopMetrics
+        from sam2_edge.serve.security import access_for
+        from sam2_edge.serve.server import Server
+    except ModuleNotFoundError as error:
+        raise Sam2EdgeError(
+            f"serve needs its extra ({error}); install it with: pip install 'sam2_edge[serve]'"
+        ) from error
+    options = LoopOptions.of(given)
+    prompts = typed_prompts(ctx)
+    access = access_for(host, token, origins)
+    loop = make_loop(source, options)
+    meter = Meter(loop)
+    hub, metrics = Hub(loop, meter), LoopMetrics(meter)
+    stopped = threading.Event()
+
+    def see(tracked: LoopResult) -> None:
+        metrics.see(tracked)
+        hub.publish(tracked)
+
+    with (
+        stopped_by_signals(lambda: _stop(loop, stopped)),
+        Server(make_app(hub, access, metrics), host, port) as server,
+    ):
+        _announce(host, server.bound_port, access.token)
+        run_loop(meter, prompts, options.report_s, see)
+        hub.end()
+        stopped.wait()
+
+
+def _stop(loop: CameraLoop, stopped: threading.Event) -> None:
+    loop.close()
+    stopped.set()
+
+
+def _announce(host: str, port: int, token: str | None) -> None:
+    """The address to open; the token is shown this once."""
+    shown = f"[{host}]" if ":" in host else host
+    query = f"?token={token}" if token else ""
+    Console(stderr=True, soft_wrap=True).print(f"open http://{shown}:{port}/{query}", markup=False)
