@@ -1,11 +1,12 @@
-# Two commands: `make demo` shows the main job, `make test` runs every check. Each sets up by itself.
+# `make demo` shows the main job, `make test` runs every check, `make soak` the camera loop for long
+# under faults. Each sets up by itself.
 
 PYTHON ?= python3
 BIN := .venv/bin
 # A held-out clip in which one of two objects is hidden for a while.
 DEMO_SEED := 55
 
-.PHONY: demo test install clean
+.PHONY: demo test soak install clean
 
 install: .venv/installed
 
@@ -31,6 +32,9 @@ test: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+soak: install
+	$(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

@@ -358,6 +358,25 @@ def test_a_slow_sink_does_not_hold_up_a_live_loop(
     assert tracked == len(sink.frames) + loop.output.skipped
 
 
+def test_results_stay_fresh_however_slow_the_model(scene: SyntheticCamera) -> None:
+    """A camera of 30 frames per second and a model that manages 10."""
+
+    class TenPerSecond(VideoTracker):
+        def track(self, frame, prompts=()):
+            time.sleep(0.1)
+            return super().track(frame, prompts)
+
+    camera = Scripted([*scene.clip.frames[:60]] * 3, pause_s=1 / 30)
+    ages = []
+    loop = CameraLoop(opener(camera), TenPerSecond("nano", threads=1))
+    for tracked in loop:
+        ages.append(tracked.age_s)
+        if len(ages) == 40:
+            loop.close()
+    assert loop.counts.dropped > len(ages)
+    assert np.median(ages[-10:]) < 2 * np.median(ages[:10])
+
+
 def _released_at_the_end(loop: CameraLoop, gate: threading.Event) -> Iterator[LoopResult]:
     for tracked in loop:
         if loop.tracked == 12:
