@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from sam2_edge import LoopError, PromptError, SinkError, SourceError, VideoTracker
 from sam2_edge.proof.metrics import region_similarity
+from sam2_edge.runtime import output
 from sam2_edge.runtime.camera import SYNTH_FRAMES, Pace, SyntheticCamera, open_camera
 from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
 from sam2_edge.runtime.capture import MOST_HUNG_READERS, Capture
@@ -172,6 +173,51 @@ def test_a_camera_that_stays_black_is_opened_again(capture) -> None:
     )
     assert taken(reading, 1) == [2]
     assert reading.counts.reconnects == 1
+
+
+def test_a_camera_that_is_slow_to_open_is_waited_for() -> None:
+    opened: list[float] = []
+
+    def open_slowly() -> Scripted:
+        opened.append(time.monotonic())
+        time.sleep(0.3)
+        return Scripted([picture(1)] * 100, pause_s=0.01)
+
+    reading = Capture(open_slowly, stall_s=0.1)
+    reading.start()
+    assert taken(reading, 3) == [1, 1, 1]
+    reading.close()
+    assert len(opened) == 1
+
+
+def test_a_file_that_is_read_slowly_is_not_begun_anew(capture) -> None:
+    reading = capture(
+        Scripted([picture(i) for i in range(4)], ends=True, pause_s=0.15), stall_s=0.05
+    )
+    assert taken(reading, 9) == [0, 1, 2, 3]
+    assert reading.counts.stalls == 0
+
+
+@pytest.mark.parametrize("error", [OSError("no device"), RuntimeError("driver")])
+def test_whatever_a_camera_of_ones_own_raises_is_told_or_mended(capture, error) -> None:
+    def fail() -> None:
+        raise error
+
+    mended = capture(
+        Scripted([picture(1), fail], pause_s=0.01), Scripted([picture(2)] * 50, pause_s=0.01)
+    )
+    assert taken(mended, 2) == [1, 2]
+    with pytest.raises(SourceError, match="the camera failed with"):
+        taken(capture(Scripted([fail], ends=True)), 1)
+
+    def never() -> Scripted:
+        raise error
+
+    refused = Capture(never)
+    refused.start()
+    with pytest.raises(SourceError, match="the camera failed with"):
+        taken(refused, 1)
+    refused.close()
 
 
 def test_a_camera_that_cannot_be_opened_at_first_is_an_error(capture) -> None:
@@ -339,7 +385,67 @@ def test_a_sink_that_fails_is_told_of_and_the_others_go_on(
     assert bad.frames == list(range(5))
     assert good.frames == list(range(60))
     assert (bad.closed, good.closed) == (1, 1)
-    assert [str(e) for e in loop.output.failures] == ["the disk is full"]
+    assert (loop.output.failures, str(loop.output.first_failure)) == (1, "the disk is full")
+
+
+def test_whatever_a_sink_raises_the_loop_ends_and_the_others_are_finished(
+    scene: SyntheticCamera, tracker: VideoTracker
+) -> None:
+    class Broken(Kept):
+        def write(self, frame: SourceFrame, result: FrameResult) -> None:  # noqa: ARG002
+            raise OSError("the disk is gone")
+
+    bad, good = Broken(), Kept()
+    loop = CameraLoop(scene_opener(scene), tracker, every_frame=True, sinks=[bad, good])
+    assert sum(1 for _ in loop) == 60
+    assert good.frames == list(range(60))
+    assert "OSError: the disk is gone" in str(loop.output.first_failure)
+
+
+def test_an_output_that_begins_anew_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch, scene: SyntheticCamera, tracker: VideoTracker
+) -> None:
+    class Recovering(Kept):
+        begins_anew = True
+
+        def write(self, frame: SourceFrame, result: FrameResult) -> None:
+            if 5 <= frame.index < 8:
+                raise SinkError("the disk is full")
+            super().write(frame, result)
+
+    monkeypatch.setattr(output, "RETRY_S", 0.0)
+    sink = Recovering()
+    loop = CameraLoop(scene_opener(scene), tracker, every_frame=True, sinks=[sink])
+    assert sum(1 for _ in loop) == 60
+    assert sink.frames == [*range(5), *range(8, 60)]
+    assert loop.output.failures == 3
+
+
+def test_a_command_that_fails_badly_is_answered_before_the_loop_ends(
+    scene: SyntheticCamera, tracker: VideoTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the GPU is gone")
+
+    monkeypatch.setattr(tracker, "prompt", broken)
+    loop = CameraLoop(scene_opener(scene), tracker, every_frame=True)
+    asked, later = loop.prompt(1, points=[(5, 5)]), loop.remove(1)
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        list(loop)
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        asked.result(0)
+    with pytest.raises(LoopError, match="ended before this command"):
+        later.result(0)
+
+
+def test_the_loop_says_that_it_is_alive_also_while_there_is_no_frame(
+    tracker: VideoTracker,
+) -> None:
+    ticks: list[float] = []
+    camera = Scripted([picture(1), lambda: time.sleep(0.4)], ends=True)
+    for _ in CameraLoop(opener(camera), tracker, tick=lambda: ticks.append(time.monotonic())):
+        pass
+    assert len(ticks) >= 5
 
 
 def test_a_slow_sink_does_not_hold_up_a_live_loop(

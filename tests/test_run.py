@@ -20,7 +20,7 @@ from sam2_edge import PromptError, SinkError
 from sam2_edge.cli.main import cli
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.rotation import RotatingSink, RotationRule
-from sam2_edge.runtime.sinks import JsonLines, MaskFolder, RealTimeVideo
+from sam2_edge.runtime.sinks import JsonLines, MaskFolder, RealTimeVideo, json_record
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.systemd import Watchdog, notify
 from sam2_edge.runtime.udp import UdpJson
@@ -51,7 +51,7 @@ def test_a_new_file_begins_when_one_is_large_and_the_oldest_go(tmp_path: Path) -
     sink.close()
     files = sorted((tmp_path / "out").iterdir())
     assert 2 <= len(files) <= 5
-    assert sum(f.stat().st_size for f in files) < 7000 + 2 * 2000 + 16 * 200
+    assert sum(f.stat().st_size for f in files) < 7000 + 2 * 2000 + 200
     seen = [json.loads(line)["frame"] for f in files for line in f.read_text().splitlines()]
     assert seen == list(range(seen[0], 400))
     assert seen[0] > 0
@@ -65,6 +65,42 @@ def test_a_new_folder_begins_when_one_is_old(tmp_path: Path) -> None:
     sink.write(frame(1), result(1))
     sink.close()
     assert [len(list(folder.iterdir())) for folder in sorted(tmp_path.iterdir())] == [1, 1]
+
+
+def test_only_outputs_of_ones_own_are_deleted_and_numbers_go_on(tmp_path: Path) -> None:
+    foreign = [tmp_path / "results-final.jsonl", tmp_path / "results-1.jsonl"]
+    for path in foreign:
+        path.write_text("mine")
+    rule = RotationRule(max_bytes=500, max_age_s=3600, keep_bytes=5000)
+    for _ in range(3):
+        sink = RotatingSink(tmp_path, "results", ".jsonl", JsonLines, rule)
+        for index in range(12):
+            sink.write(frame(index), result(index))
+        sink.close()
+    own = sorted(set(tmp_path.iterdir()) - set(foreign))
+    numbers = [int(path.name.split("-")[1]) for path in own]
+    assert all(path.read_text() == "mine" for path in foreign)
+    assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))
+    assert numbers[0] > 0
+
+
+def test_a_clock_that_is_set_back_stops_no_video(tmp_path: Path) -> None:
+    path = tmp_path / "video.mkv"
+    video = RealTimeVideo(path, fps=10)
+    for index in range(40):
+        video.write(frame(index, 1000.0 + 0.1 * index - (600 if index >= 20 else 0)), result(index))
+    video.close()
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    assert 38 <= count <= 42
+
+
+def test_json_has_no_number_that_is_not_finite() -> None:
+    odd = ObjectResult(1, np.zeros((4, 4), np.float32), float("nan"), float("inf"), (8, 8))
+    record = json_record(frame(0), FrameResult(0, (odd,), (8, 8), 1.0), odd)
+    assert (record["iou"], record["object_score"]) == (None, None)
+    json.dumps(record, allow_nan=False)
 
 
 def test_limits_that_are_no_limits_are_refused(tmp_path: Path) -> None:
@@ -126,6 +162,7 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
         time.sleep(0.11)
         watchdog.alive()
         assert [manager.recv(99) for _ in range(3)] == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+    notify("STOPPING=1")  # nobody listens any more
 
 
 @pytest.fixture

@@ -274,6 +274,24 @@ def test_a_token_in_the_address_becomes_a_cookie(guarded: Site) -> None:
         assert client.get(guarded.url()).status_code == 200
 
 
+def test_a_cookie_of_an_earlier_start_does_not_keep_the_token_out(guarded: Site) -> None:
+    old = {"cookie": "sam2_edge_token=" + "x" * 32}
+    assert httpx.get(guarded.url(), params={"token": TOKEN}, headers=old).status_code == 303
+    bearer = {**old, "authorization": f"Bearer {TOKEN}"}
+    assert httpx.get(guarded.url(), headers=bearer).status_code == 200
+
+
+def test_behind_a_proxy_with_tls_the_cookie_is_for_tls_alone(guarded: Site) -> None:
+    host = {"host": "robot.example"}
+    answer = httpx.get(guarded.url(), params={"token": TOKEN}, headers=host)
+    assert "Secure" in answer.headers["set-cookie"]
+
+
+@pytest.mark.parametrize("host", ["[::1", "a b", "\u00e9".encode()])
+def test_hosts_that_are_none_are_refused(site: Site, host: str | bytes) -> None:
+    assert httpx.get(site.url(), headers={"host": host}).status_code in (400, 401)
+
+
 def test_a_websocket_needs_the_token_and_our_own_page(guarded: Site) -> None:
     cookie = {"cookie": f"sam2_edge_token={TOKEN}"}
     with pytest.raises(InvalidStatus):

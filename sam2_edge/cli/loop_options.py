@@ -23,8 +23,9 @@ from sam2_edge.runtime.camera import is_live, open_camera
 from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
 from sam2_edge.runtime.meter import Meter
 from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.rotation import RotatingSink, RotationRule
+from sam2_edge.runtime.rotation import RotatingSink, RotationRule, SizedSink
 from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, RealTimeVideo, Sink
+from sam2_edge.runtime.sources import open_source
 from sam2_edge.runtime.systemd import Watchdog, notify
 from sam2_edge.runtime.tracker import VideoTracker
 from sam2_edge.runtime.udp import UdpJson
@@ -72,7 +73,13 @@ def loop_options(function: _Function) -> _Function:
         ),
         click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
         click.option("--video", type=folder, help="Folder for overlay videos (.mkv)."),
-        click.option("--video-fps", type=click.IntRange(1, 120), default=15, show_default=True),
+        click.option(
+            "--video-fps",
+            type=click.IntRange(1, 120),
+            default=15,
+            show_default=True,
+            help="Frames per second of overlays of a camera; those of a file have its own.",
+        ),
         click.option("--masks", type=folder, help="Folder for folders of PNG masks."),
         click.option("--jsonl", type=folder, help="Folder for JSON lines."),
         click.option("--udp", metavar="HOST:PORT", help="Send every JSON line as a datagram."),
@@ -111,8 +118,8 @@ def loop_options(function: _Function) -> _Function:
     return function
 
 
-def make_loop(source: str, options: LoopOptions) -> CameraLoop:
-    """The loop that the options describe."""
+def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLoop:
+    """The loop that the options describe; the watchdog is told that it is alive."""
     _set_up_logging(as_json=options.log_json)
     sinks = _sinks(source, options)
     tracker = VideoTracker(
@@ -124,6 +131,7 @@ def make_loop(source: str, options: LoopOptions) -> CameraLoop:
         tracker,
         every_frame=not is_live(source) if every_frame is None else every_frame,
         sinks=sinks,
+        tick=watchdog.alive,
     )
 
 
@@ -140,7 +148,7 @@ def run_loop(
     Raises PromptError for a prompt that cannot be used on the first frame, and at the end
     SinkError if results are not complete.
     """
-    loop, watchdog, last = meter.loop, Watchdog(), time.monotonic()
+    loop, last = meter.loop, time.monotonic()
     added = [
         loop.prompt(p.object_id, points=p.points, labels=p.labels, box=p.box, mask=p.mask)
         for p in prompts
@@ -152,14 +160,12 @@ def run_loop(
             notify("READY=1")
         meter.see(tracked)
         see(tracked)
-        watchdog.alive()
         if time.monotonic() - last >= report_s:
             last = time.monotonic()
             _report("running", meter)
-    notify("STOPPING=1")
     _report("ended", meter)
-    if loop.output.failures:
-        raise SinkError(f"results are incomplete: {loop.output.failures[0]}")
+    if loop.output.first_failure:
+        raise SinkError(f"results are incomplete: {loop.output.first_failure}")
 
 
 @contextmanager
@@ -170,6 +176,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
         if asked:
             signal.default_int_handler(number, frame)
         asked.append(number)
+        notify("STOPPING=1")
         stop()
 
     asked: list[int] = []
@@ -187,8 +194,9 @@ def _sinks(source: str, options: LoopOptions) -> list[Sink]:
     )
     sinks: list[Sink] = []
     if options.video is not None:
-        kind = RealTimeVideo if is_live(source) else OverlayVideo
-        make = partial(kind, fps=options.video_fps)
+        make: Callable[[Path], SizedSink] = partial(RealTimeVideo, fps=options.video_fps)
+        if not is_live(source):
+            make = partial(OverlayVideo, fps=open_source(source).fps)
         sinks.append(RotatingSink(options.video, "overlay", ".mkv", make, rule))
     if options.masks is not None:
         sinks.append(RotatingSink(options.masks, "masks", "", MaskFolder, rule))

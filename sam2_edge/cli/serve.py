@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 from typing import Any
 
@@ -19,6 +20,7 @@ from sam2_edge.cli.options import PromptCommand, typed_prompts
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
 from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.systemd import Watchdog
 
 
 @click.command(cls=PromptCommand)
@@ -30,7 +32,12 @@ from sam2_edge.runtime.meter import Meter
     help="Address to listen on; any but this machine's own needs a token.",
 )
 @click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
-@click.option("--token", help="What a viewer must know, 16 characters or more [made, if needed].")
+@click.option(
+    "--token",
+    envvar="SAM2_EDGE_TOKEN",
+    help="What a viewer must know, 16 characters or more; other users see it in the list of "
+    "processes, but not in SAM2_EDGE_TOKEN. [made, if needed]",
+)
 @click.option(
     "--allow-origin",
     "origins",
@@ -69,7 +76,8 @@ def serve(
     options = LoopOptions.of(given)
     prompts = typed_prompts(ctx)
     access = access_for(host, token, origins)
-    loop = make_loop(source, options)
+    watchdog = Watchdog()
+    loop = make_loop(source, options, watchdog)
     meter = Meter(loop)
     hub, metrics = Hub(loop, meter), LoopMetrics(meter)
     stopped = threading.Event()
@@ -85,7 +93,8 @@ def serve(
         _announce(host, server.bound_port, access.token)
         run_loop(meter, prompts, options.report_s, see)
         hub.end()
-        stopped.wait()
+        while not stopped.wait(1.0):
+            watchdog.alive()
 
 
 def _stop(loop: CameraLoop, stopped: threading.Event) -> None:
@@ -95,6 +104,8 @@ def _stop(loop: CameraLoop, stopped: threading.Event) -> None:
 
 def _announce(host: str, port: int, token: str | None) -> None:
     """The address to open; the token is shown this once."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 # every address: name one that others can open
+        host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     query = f"?token={token}" if token else ""
     Console(stderr=True, soft_wrap=True).print(f"open http://{shown}:{port}/{query}", markup=False)

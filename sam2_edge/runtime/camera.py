@@ -19,8 +19,9 @@ from sam2_edge.runtime.sources import SourceFrame, open_source
 from sam2_edge.synth import clip
 
 OPEN_TIMEOUT_MS = 10_000
-READ_TIMEOUT_MS = 10_000
-"""For network streams; without them FFmpeg waits for minutes."""
+READ_TIMEOUT_MS = 4_000
+"""For network streams; without them FFmpeg waits for minutes. Reading gives up before `capture.py`
+would take it for a hung driver."""
 
 SYNTH_SIZE, SYNTH_FRAMES, SYNTH_OBJECTS, SYNTH_FPS = 480, 150, 3, 30.0
 """The synthetic camera: a scene of five seconds, forwards and backwards without end."""
@@ -51,7 +52,7 @@ class Camera(Protocol):
 def open_camera(location: str, *, paced: bool = True) -> Camera:
     """Open what `location` names.
 
-    - a number or /dev/video0: a camera of this machine;
+    - a number, /dev/video0 or /dev/v4l/by-id/...: a camera of this machine;
     - csi or csi:1: a CSI camera of a Jetson;
     - rtsp://, http:// and so on: a stream;
     - a GStreamer pipeline that ends in appsink;
@@ -73,7 +74,7 @@ def open_camera(location: str, *, paced: bool = True) -> Camera:
 
 def is_camera(location: str) -> bool:
     """Whether this names a camera of this machine or on the network, rather than a file."""
-    device = location.isdecimal() or location.startswith("/dev/video")
+    device = location.isdecimal() or location.startswith("/dev/")
     return device or re.match(r"[a-z][a-z0-9+.-]*://", location) is not None
 
 

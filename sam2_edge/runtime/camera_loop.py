@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -38,13 +38,15 @@ class LoopResult:
     """One tracked frame.
 
     frame: its number counts all frames that were captured. waited_s: from capture until tracking
-    began. age_s: from capture until the result was there.
+    began. age_s: from capture until the result was there. again: the frame was given before, and
+    commands have changed its result since.
     """
 
     frame: SourceFrame
     result: FrameResult
     waited_s: float
     age_s: float
+    again: bool = False
 
 
 class CameraLoop:
@@ -52,7 +54,7 @@ class CameraLoop:
 
     source: see `open_camera`; or a function that opens a camera, called again after failures.
     every_frame: drop no frame; None does so for files alone. sinks: written to in a thread of their
-    own.
+    own. tick: called in the iterating thread many times a second, also while there is no frame.
 
     `prompt`, `remove`, `reset`, `pause`, `resume` and `close` may be called from any thread. The
     first three give a Future, resolved between two frames: do not wait for it in the iterating
@@ -70,6 +72,7 @@ class CameraLoop:
         every_frame: bool | None = None,
         sinks: Sequence[Sink] = (),
         stall_s: float = STALL_S,
+        tick: Callable[[], None] = lambda: None,
     ) -> None:
         opener = functools.partial(open_camera, source) if isinstance(source, str) else source
         if every_frame is None:
@@ -80,6 +83,7 @@ class CameraLoop:
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = (
             queue.SimpleQueue()
         )
+        self._tick = tick
         self._wake = threading.Event()
         self._paused = self._closing = False
         self._ended = threading.Lock()
@@ -149,6 +153,7 @@ class CameraLoop:
         self._output.start()
         try:
             while not self._closing and not self._capture.ended:
+                self._tick()
                 yield from self._step()
         finally:
             self._end()
@@ -169,7 +174,8 @@ class CameraLoop:
             changed = self._obey()
             yield self._result(captured, self._tracker.result() if changed else result, began)
         elif self._last is not None and self._obey():
-            yield self._result(self._last, self._tracker.result(), time.monotonic())
+            result = self._tracker.result()
+            yield replace(self._result(self._last, result, time.monotonic()), again=True)
 
     def _result(self, captured: Captured, result: FrameResult, began: float) -> LoopResult:
         name = f"{captured.index:08d}"
@@ -198,6 +204,9 @@ class CameraLoop:
                 outcome = command()
             except Sam2EdgeError as error:
                 future.set_exception(error)
+            except BaseException as error:
+                future.set_exception(error)  # whoever waits for it learns of it before the end
+                raise
             else:
                 future.set_result(outcome)
             obeyed = True
@@ -209,11 +218,13 @@ class CameraLoop:
         self._tracker.track(self._last.picture)  # further commands are about this frame
 
     def _end(self) -> None:
-        self._capture.close()
         with self._ended:
             self._over = True
         while not self._commands.empty():
             _, future = self._commands.get()
             if future.set_running_or_notify_cancel():
                 future.set_exception(LoopError("the loop ended before this command"))
-        self._output.close()
+        try:
+            self._capture.close()
+        finally:  # also where a second signal interrupts the waiting
+            self._output.close()

@@ -22,6 +22,9 @@ from sam2_edge.runtime.frames import Frame
 STALL_S = 5.0
 """A camera that gives no frame for so long is opened again."""
 
+OPENING_S = 30.0
+"""Opening a camera may take longer; after so long it counts as hung."""
+
 FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
 """Wait before a camera is opened again; doubled each time in vain."""
 
@@ -93,10 +96,13 @@ class Capture:
     _size: tuple[int, int] | None = None
     _fault: SourceError | None = None
     _ever_opened: bool = False
+    _ends: bool = False
+    _backoff_s: float = 0.0
 
     def start(self) -> None:
         """Begin to read."""
         self._alive_s = time.monotonic()
+        self._backoff_s = self.first_backoff_s
         self._spawn()
 
     def next(self, timeout_s: float) -> Captured | None:
@@ -144,7 +150,7 @@ class Capture:
     def _watch(self) -> None:
         """Start another reader in place of one that hangs."""
         silent = time.monotonic() - self._alive_s
-        if silent < self.stall_s or self._over:
+        if silent < self.stall_s or self._over or self._ends:
             return
         self._hung = [thread for thread in self._hung if thread.is_alive()]
         if len(self._hung) >= MOST_HUNG_READERS:
@@ -160,21 +166,19 @@ class Capture:
 
     def _run(self, reader: _Reader) -> None:
         """Open, read, and open again with growing waits, until the end."""
-        backoff = self.first_backoff_s
         while not reader.abandoned:
             camera = self._open(reader)
             if camera is not None:
-                read = self._read(camera, reader)
-                camera.close()
-                if reader.abandoned or self._over:
-                    return
-                if read:
-                    backoff = self.first_backoff_s
-            if self._over:
+                try:
+                    if self._read(camera, reader):
+                        self._backoff_s = self.first_backoff_s
+                finally:
+                    camera.close()
+            if reader.abandoned or self._over:
                 return
-            _log.warning("the camera gives no frames; opening it again in %.1f s", backoff)
-            self._wait(reader, backoff)
-            backoff = min(2 * backoff, LONGEST_BACKOFF_S)
+            _log.warning("the camera gives no frames; opening it again in %.1f s", self._backoff_s)
+            self._wait(reader, self._backoff_s)
+            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
 
     def _wait(self, reader: _Reader, seconds: float) -> None:
         with self._changed:
@@ -183,22 +187,24 @@ class Capture:
             self._changed.wait_for(lambda: reader.abandoned or self._over, seconds)
 
     def _open(self, reader: _Reader) -> Camera | None:
+        self._alive_s = time.monotonic() + OPENING_S
         try:
             camera = self.open_camera()
-        except SourceError as error:
+        except Exception as error:  # noqa: BLE001 # an opener of the caller's own may raise anything
             with self._changed:
                 if not self._ever_opened and not reader.abandoned:
-                    self._fault = error
+                    self._fault = _as_source_error(error)
                     self._changed.notify_all()
+            _log.info("the camera cannot be opened: %s", error)
             return None
         with self._changed:
-            if reader.abandoned:
-                camera.close()
-                return None
-            self.counts.reconnects += int(self._ever_opened)
-            self._ever_opened = True
-            self._alive_s = time.monotonic()
-        return camera
+            if not reader.abandoned:
+                self.counts.reconnects += int(self._ever_opened)
+                self._ever_opened, self._ends = True, camera.ends
+                self._alive_s = time.monotonic()
+                return camera
+        camera.close()  # not under the lock: a driver may hang in it
+        return None
 
     def _read(self, camera: Camera, reader: _Reader) -> bool:
         """Read until the camera gives nothing; whether it gave a frame at all."""
@@ -232,9 +238,9 @@ class Capture:
         """The next picture; of a file that is damaged what is wrong with it."""
         try:
             return camera.read(), None
-        except SourceError as error:
+        except Exception as error:  # noqa: BLE001 # a camera of the caller's own may raise anything
             if camera.ends:
-                return None, error
+                return None, _as_source_error(error)
             _log.warning("%s", error)
             return None, None
 
@@ -267,3 +273,9 @@ class Capture:
         self._frames.append(Captured(self.counts.captured, picture, self._alive_s, time.time()))
         self.counts.captured += 1
         self._changed.notify_all()
+
+
+def _as_source_error(error: Exception) -> SourceError:
+    if isinstance(error, SourceError):
+        return error
+    return SourceError(f"the camera failed with {type(error).__name__}: {error}")

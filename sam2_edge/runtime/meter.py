@@ -26,8 +26,10 @@ class Meter:
 
     def see(self, tracked: LoopResult) -> None:
         """Take one result into account."""
-        self._seen.append((time.monotonic(), tracked.age_s, tracked.result.milliseconds))
         self._objects = {o.object_id: o.present for o in tracked.result.objects}
+        if tracked.again:
+            return
+        self._seen.append((time.monotonic(), tracked.age_s, tracked.result.milliseconds))
 
     def snapshot(self) -> dict[str, Any]:
         """Counts since the start; medians over the last seconds: "fps" of tracked frames, "age_ms"
@@ -40,6 +42,7 @@ class Meter:
             **asdict(self.loop.counts),
             "tracked": self.loop.tracked,
             "unwritten": self.loop.output.skipped,
+            "output_failures": self.loop.output.failures,
             "objects": len(self._objects),
             "present": sum(self._objects.values()),
             "fps": round((len(recent) - 1) / span, 2) if len(recent) > 1 and span > 0 else 0.0,

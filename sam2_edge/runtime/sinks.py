@@ -7,6 +7,7 @@ happens in between.
 from __future__ import annotations
 
 import json
+import math
 import shutil
 from collections.abc import Sequence
 from io import FileIO
@@ -83,6 +84,11 @@ class OverlayVideo:
         """How many frames of the video show this one."""
         return 1
 
+    @property
+    def size_bytes(self) -> int:
+        """Size of the file so far."""
+        return self._path.stat().st_size if self._path.exists() else 0
+
     def close(self) -> None:
         """Write the end of the file."""
         if self._writer is not None:
@@ -107,6 +113,9 @@ class RealTimeVideo(OverlayVideo):
         elapsed = (frame.unix_s - self._began_s) * self._fps
         due = int(elapsed + 1e-3) + 1 - self._shown
         most = max(1, round(self._fps))
+        if due < -most:  # the clock was set back
+            self._began_s = frame.unix_s - self._shown / self._fps
+            due = 1
         if due > most:
             self._began_s += (due - most) / self._fps
         due = min(max(due, 0), most)
@@ -120,6 +129,7 @@ class MaskFolder:
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
         check_new_folder(folder, overwrite=overwrite)
         self._folder = folder
+        self.size_bytes = 0
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
         """Write one mask, whole or not at all; the first makes the folder."""
@@ -129,7 +139,9 @@ class MaskFolder:
             raise SinkError(
                 f"{self._folder} cannot be made: {error.strerror}; choose another"
             ) from error
-        write_indexed_png(self._folder / f"{frame.name}.png", result.index_mask())
+        path = self._folder / f"{frame.name}.png"
+        write_indexed_png(path, result.index_mask())
+        self.size_bytes += on_disk(path)
 
     def close(self) -> None:
         """Every file is complete already."""
@@ -170,6 +182,11 @@ class JsonLines:
                 ) from error
             self._length += len(line)
 
+    @property
+    def size_bytes(self) -> int:
+        """Bytes written so far."""
+        return self._length
+
     def close(self) -> None:
         """Cut off a line that a full disk left unfinished, and close."""
         if self._file is None:
@@ -177,6 +194,11 @@ class JsonLines:
         if self._path.is_file() and not self._file.closed:  # devices cannot be cut
             self._file.truncate(self._length)
         self._file.close()
+
+
+def on_disk(path: Path) -> int:
+    """Bytes that a file takes of the disk, at least a block of 4 KiB."""
+    return max(4096, path.stat().st_blocks * 512)
 
 
 def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) -> dict[str, Any]:
@@ -188,11 +210,16 @@ def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) ->
         **time,
         "object": entry.object_id,
         "present": entry.present,
-        "iou": round(entry.iou, 6),
-        "object_score": round(entry.object_score, 6),
+        "iou": finite(entry.iou, 6),
+        "object_score": finite(entry.object_score, 6),
         "rle": entry.to_rle(),
         "milliseconds": round(result.milliseconds, 3),
     }
+
+
+def finite(value: float, digits: int) -> float | None:
+    """A rounded number for JSON, which has none that are not finite."""
+    return round(value, digits) if math.isfinite(value) else None
 
 
 def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:

@@ -38,6 +38,7 @@ _ASSETS = {
 """Every file that is served, read at the start: no path of a request reaches the file system."""
 
 _KEEP_ALIVE_S = 5.0
+_GONE_S = 20.0
 _POLICY, _TOO_MANY = 1008, 1013
 """WebSocket close codes (RFC 6455)."""
 
@@ -66,6 +67,7 @@ def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
         Route("/masks.png", _guarded(site, lambda _: _masks(site))),
         Route("/metrics", _guarded(site, lambda _: _metrics(site))),
         Route("/healthz", _healthz),
+        Route("/{rest:path}", _nowhere),
         WebSocketRoute("/ws", lambda socket: _talk(site, socket)),
     ]
 
@@ -92,7 +94,7 @@ def _guarded(site: _Site, handler: _Handler) -> _Handler:
                 request.query_params["token"],
                 httponly=True,
                 samesite="strict",
-                secure=request.url.scheme == "https",
+                secure=site.access.is_encrypted(request),
             )
         else:
             response = await handler(request)
@@ -128,7 +130,11 @@ async def _metrics(site: _Site) -> Response:
 
 
 async def _healthz(_: Request) -> Response:
-    return PlainTextResponse("ok")
+    return PlainTextResponse("ok", headers=HEADERS)
+
+
+async def _nowhere(_: Request) -> Response:
+    return PlainTextResponse("404: there is no such page", 404, headers=HEADERS)
 
 
 async def _talk(site: _Site, socket: WebSocket) -> None:
@@ -136,19 +142,19 @@ async def _talk(site: _Site, socket: WebSocket) -> None:
     if not (site.access.may_enter(socket) and site.access.is_own_page(socket)):
         await socket.close(_POLICY)
         return
+    await socket.accept()
     if site.hub.viewers >= MOST_VIEWERS:
         await socket.close(_TOO_MANY)
         return
-    await socket.accept()
     site.hub.viewers += 1
-    showing = asyncio.create_task(_show(site, socket))
+    tasks = [asyncio.create_task(work(site, socket)) for work in (_show, _listen)]
     try:
-        await _listen(site, socket)
-    except WebSocketDisconnect:
-        pass
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
     finally:
         site.hub.viewers -= 1
-        showing.cancel()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _show(site: _Site, socket: WebSocket) -> None:
@@ -161,15 +167,21 @@ async def _show(site: _Site, socket: WebSocket) -> None:
                 await socket.send_text(json.dumps({"type": "alive", "ended": site.hub.ended}))
                 continue
             seen = latest
-            await socket.send_bytes(await site.hub.encoded(latest))
-    except (WebSocketDisconnect, RuntimeError):  # the viewer has gone
+            data = await site.hub.encoded(latest)
+            # A viewer that takes nothing for so long has gone without a word.
+            await asyncio.wait_for(socket.send_bytes(data), _GONE_S)
+    except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
         return
 
 
 async def _listen(site: _Site, socket: WebSocket) -> None:
+    """Obey messages until the viewer goes, or asks for too much."""
     allowance, answering = Allowance(), set[asyncio.Task[None]]()
     while True:
-        text = await socket.receive_text()
+        try:
+            text = await socket.receive_text()
+        except (WebSocketDisconnect, KeyError):  # KeyError: bytes, which are no message of ours
+            return
         if len(text) > MOST_BYTES or not allowance.take():
             await socket.close(_POLICY)
             return

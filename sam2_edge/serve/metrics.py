@@ -22,7 +22,8 @@ _COUNTERS = {
     "reconnects": "Times that the camera was opened again.",
     "stalls": "Times that the camera gave no frame for too long.",
     "size_changes": "Times that frames changed their size.",
-    "unwritten": "Results that were not written because outputs were too slow.",
+    "unwritten": "Results that were not written: outputs were too slow, or have failed.",
+    "output_failures": "Times that an output failed.",
 }
 _GAUGES = {
     "objects": "Objects that are tracked.",
@@ -48,6 +49,8 @@ class LoopMetrics(Collector):
 
     def see(self, tracked: LoopResult) -> None:
         """Take one result into account."""
+        if tracked.again:
+            return
         self._stages.labels("waiting").observe(tracked.waited_s)
         self._stages.labels("tracking").observe(tracked.result.milliseconds / 1e3)
         self._stages.labels("age").observe(tracked.age_s)

@@ -20,6 +20,7 @@ from sam2_edge.runtime.camera_loop import LoopResult
 from sam2_edge.runtime.frames import Frame
 from sam2_edge.runtime.overlay import colour_of
 from sam2_edge.runtime.results import MASK_LOGIT, MAX_MASK_ID, FrameResult, full_size
+from sam2_edge.runtime.sinks import finite
 
 LARGEST_SIDE = 960
 """Pixels of the picture that is sent; larger frames are made smaller."""
@@ -47,8 +48,8 @@ def message(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, s
                 "id": found.object_id,
                 "name": names.get(found.object_id, ""),
                 "present": found.present,
-                "iou": round(found.iou, 3),
-                "score": round(found.object_score, 2),
+                "iou": finite(found.iou, 3),
+                "score": finite(found.object_score, 2),
                 "colour": colour_of(found.object_id)[::-1],
             }
             for found in tracked.result.objects

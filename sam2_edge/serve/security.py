@@ -50,24 +50,30 @@ class Access:
         """Whether a request comes from somebody who may look and steer."""
         if self.token is None:
             # A page elsewhere whose name is made to point here would come under its own name.
-            return _host_name(connection) in _LOCAL_HOSTS or self._is_listed(connection)
+            return is_local(_host_name(connection)) or self._is_listed(connection)
         given = (
-            connection.cookies.get(COOKIE)
-            or connection.query_params.get("token")
-            or connection.headers.get("authorization", "").removeprefix("Bearer ")
+            connection.cookies.get(COOKIE, ""),  # perhaps of an earlier start
+            connection.query_params.get("token", ""),
+            connection.headers.get("authorization", "").removeprefix("Bearer "),
         )
-        return hmac.compare_digest(given.encode(), self.token.encode())
+        token = self.token.encode()
+        return any(hmac.compare_digest(one.encode(), token) for one in given)
 
     def is_own_page(self, connection: HTTPConnection) -> bool:
         """Whether a WebSocket was opened by our page; programs send no origin."""
         origin = connection.headers.get("origin")
         if origin is None or origin in self.origins:
             return True
-        return urlsplit(origin).netloc == connection.headers.get("host")
+        return _place(origin) == connection.headers.get("host")
+
+    def is_encrypted(self, connection: HTTPConnection) -> bool:
+        """Whether the viewer came over TLS, here or at a proxy."""
+        listed = any(o.startswith("https:") for o in self.origins) and self._is_listed(connection)
+        return connection.url.scheme == "https" or listed
 
     def _is_listed(self, connection: HTTPConnection) -> bool:
         host = connection.headers.get("host", "")
-        return any(urlsplit(origin).netloc == host for origin in self.origins)
+        return any(_place(origin) == host for origin in self.origins)
 
 
 @dataclass(slots=True)
@@ -118,4 +124,15 @@ def is_local(host: str) -> bool:
 
 
 def _host_name(connection: HTTPConnection) -> str:
-    return urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    try:
+        return urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+    except ValueError:
+        return ""
+
+
+def _place(origin: str) -> str | None:
+    """Host and port of an origin; None where it is none."""
+    try:
+        return urlsplit(origin).netloc
+    except ValueError:
+        return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -38,6 +39,7 @@ class Server:
             log_level="warning",
             ws_max_size=2 * MOST_BYTES,
             ws_max_queue=8,
+            ws_per_message_deflate=False,  # JPEG and runs are small as they are
             timeout_graceful_shutdown=2,
             server_header=False,
             proxy_headers=False,
@@ -48,6 +50,9 @@ class Server:
             target=self._server.run, kwargs={"sockets": [listening]}, name="sam2_edge server"
         )
         self._thread.start()
+        deadline = time.monotonic() + _START_S
+        while not self._server.started and time.monotonic() < deadline:
+            time.sleep(0.01)
         return self
 
     def __exit__(

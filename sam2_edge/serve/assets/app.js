@@ -15,7 +15,7 @@ let selected = null; // object that clicks refine, or null for a new one
 let sent = 0;
 let heard = 0;
 let retry = 500;
-let points = { frame: -1, object: null, coords: [], labels: [] };
+let points = null; // clicks on one object and frame so far
 let press = null;
 let drawing = false;
 let waiting = null; // the newest message that is not drawn yet
@@ -53,7 +53,10 @@ function send(message) {
 }
 
 function answered(message) {
-  if (message.type === "error") problem(message.message);
+  if (message.type === "error") {
+    problem(message.message);
+    forgetPoints();
+  }
   if (message.type === "alive" && latest) say("live", message.ended ? "ended" : "no new frames");
 }
 
@@ -101,6 +104,7 @@ function tell(header) {
     if (!ids.has(id) && !row.dataset.pending) {
       row.remove();
       rows.delete(id);
+      if (points.object === id) forgetPoints();
       if (selected === id) select(null);
     }
   }
@@ -191,6 +195,10 @@ function refreshLater(id) {
   setTimeout(() => delete row.dataset.pending, 3000); // it was refused: the next frame takes it away
 }
 
+function forgetPoints() {
+  points = { frame: -1, object: null, coords: [], labels: [] };
+}
+
 function click(at, label) {
   if (selected === null && label === 0) {
     problem("Choose an object first: this click says what does not belong to it.");
@@ -209,12 +217,13 @@ function click(at, label) {
 
 const canvas = get("view");
 canvas.onpointerdown = (event) => {
-  if (!latest) return;
+  // A second finger, or the middle button, is no click.
+  if (!latest || press || !event.isPrimary || event.button === 1) return;
   canvas.setPointerCapture(event.pointerId);
   press = { at: onPicture(event), x: event.clientX, y: event.clientY, button: event.button };
 };
 canvas.onpointermove = (event) => {
-  if (!press || press.button !== 0) return;
+  if (!press || press.button !== 0 || !event.isPrimary) return;
   const far = Math.hypot(event.clientX - press.x, event.clientY - press.y) > DRAG;
   if (far || view.box) {
     const to = onPicture(event);
@@ -223,7 +232,7 @@ canvas.onpointermove = (event) => {
   }
 };
 canvas.onpointerup = (event) => {
-  if (!press) return;
+  if (!press || !event.isPrimary) return;
   const from = press.at;
   const to = onPicture(event);
   const boxed = view.box !== null;
@@ -234,6 +243,7 @@ canvas.onpointerup = (event) => {
     const [ax, ay] = onFrame(from);
     const [bx, by] = onFrame(to);
     const box = [Math.min(ax, bx), Math.min(ay, by), Math.max(ax, bx), Math.max(ay, by)];
+    forgetPoints();
     if (box[2] - box[0] >= 1 && box[3] - box[1] >= 1) prompt({ box });
     return;
   }
@@ -250,6 +260,7 @@ get("add").onclick = () => select(null);
 get("pause").onclick = () => send({ type: latest?.paused ? "resume" : "pause" });
 get("reset").onclick = () => {
   send({ type: "reset" });
+  forgetPoints();
   select(null);
 };
 get("effect").onchange = () => {
@@ -257,4 +268,5 @@ get("effect").onchange = () => {
   view.draw();
 };
 
+forgetPoints();
 connect();

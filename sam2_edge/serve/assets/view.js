@@ -46,6 +46,7 @@ export class View {
       }
     }
     this.canvas.style.setProperty("--aspect", width / height);
+    this.shown?.picture.close();
     this.shown = { frame, picture };
     this.draw();
   }
