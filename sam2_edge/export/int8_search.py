@@ -26,7 +26,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 SENSITIVITY_FRAMES = 4
 """Calibration frames on which each layer is tried alone."""
 
-CLIPS = 10
+CLIPS = 20
 """Synthetic clips of two objects and 32 frames on which masks are scored."""
 
 _log = logging.getLogger(__name__)
