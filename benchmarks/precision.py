@@ -30,6 +30,7 @@ from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.calibration.int8 import candidates, quantised
 from sam2_edge.calibration.ranges import collect_ranges
 from sam2_edge.calibration.recording import Recording, record_inputs
+from sam2_edge.calibration.sensitivity import relative_error
 from sam2_edge.contract import Graph, graph_specs
 from sam2_edge.export.half import delicate_nodes, overflowing_nodes, simulated, to_half
 from sam2_edge.export.pipeline import export_bundle
@@ -74,10 +75,10 @@ def error(bundle: Bundle, graph: Graph, model: onnx.ModelProto, recording: Recor
     changed = ort.InferenceSession(model.SerializeToString())
     names = [o.name for o in graph_specs(bundle.manifest.geometry)[graph].outputs]
     names = [name for name in names if name not in CHOSEN]
-    found = []
-    for feeds in recording.inputs(graph):
-        pairs = zip(changed.run(names, dict(feeds)), plain.run(names, dict(feeds)), strict=True)
-        found.append(max(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2)) for a, b in pairs))
+    found = [
+        relative_error(changed.run(names, dict(feeds)), plain.run(names, dict(feeds)))
+        for feeds in recording.inputs(graph)
+    ]
     return float(np.mean(found))
 
 

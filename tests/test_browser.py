@@ -205,3 +205,23 @@ def test_the_page_reconnects_when_the_server_comes_back(page: Page, site: Site) 
     expect(page.locator("#status")).to_have_text("live", timeout=20_000)
     before = shown(page)
     wait(lambda: shown(page) > before)
+
+
+def test_clicks_on_an_object_that_is_gone_do_not_go_into_the_next(page: Page, site: Site) -> None:
+    given: list[int] = []
+    prompt = site.loop.prompt
+
+    def noted(object_id: int, **kind):
+        given.append(len(kind["points"]))
+        return prompt(object_id, **kind)
+
+    site.loop.prompt = noted
+    page.click("#pause")
+    expect(page.locator("#status")).to_have_text("paused")
+    wait(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
+    click_object(page, site, 1)
+    click_object(page, site, 1)
+    page.click("[data-object='1'] .remove")
+    expect(page.locator("#objects li")).to_have_count(0)
+    click_object(page, site, 2)
+    assert given == [1, 2, 1]

@@ -248,7 +248,7 @@ BAD_INPUT = {
     "an id that no PNG holds": (
         ["track", "{clip}", "--bundle", "{bundle}", "--object", "300", *GOOD]
         + ["--masks", "{tmp}/m"],
-        "object id 300 does not fit an indexed PNG; use ids up to 255",
+        "object id 300 does not fit an indexed mask; use ids up to 255",
     ),
     "no mask": (["track", "{clip}", "--bundle", "{bundle}", "--mask", "x.png"], "x.png cannot be"),
     "late prompt": (

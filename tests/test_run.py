@@ -193,6 +193,7 @@ def test_a_file_is_tracked_whole(clip_file: Path, tmp_path: Path) -> None:
     ("options", "error", "message"),
     [
         (["--point", "500,5"], PromptError, "point 500,5 is outside the frame"),
+        (["--object", "300", "--point", "5,5", "--masks", "m"], PromptError, "id 300 does not fit"),
         (["--udp", "nowhere"], SystemExit, "'nowhere' is not HOST:PORT"),
         (["--keep-gb", "0"], SinkError, "keep_bytes is 0; give more than 0"),
     ],

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from sam2_edge import CameraLoop, Sam2EdgeError, VideoTracker
+from sam2_edge import CameraLoop, PromptError, Sam2EdgeError, VideoTracker
 from sam2_edge.cli.main import cli
 from sam2_edge.runtime.camera import SyntheticCamera
 from sam2_edge.runtime.meter import Meter
@@ -323,6 +323,12 @@ def test_an_address_in_use_is_told(site: Site) -> None:
     done = CliRunner().invoke(cli, arguments)
     assert isinstance(done.exception, Sam2EdgeError)
     assert "cannot be listened on: Address already in use" in str(done.exception)
+
+
+def test_objects_that_a_mask_cannot_hold_are_refused_at_once() -> None:
+    arguments = ["serve", "synth", "--bundle", "nano", "--object", "300", "--point", "5,5"]
+    done = CliRunner().invoke(cli, arguments)
+    assert isinstance(done.exception, PromptError)
 
 
 def test_commands_after_the_end_are_refused() -> None:

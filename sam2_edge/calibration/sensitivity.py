@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
@@ -31,7 +32,9 @@ def layer_errors(
     errors = {}
     for node in nodes:
         got = _results(quantised(model, ranges, [node], engine), feeds)
-        errors[node] = float(np.mean([_error(a, b) for a, b in zip(got, wanted, strict=True)]))
+        errors[node] = float(
+            np.mean([relative_error(a, b) for a, b in zip(got, wanted, strict=True)])
+        )
     return dict(sorted(errors.items(), key=lambda item: -item[1]))
 
 
@@ -40,6 +43,7 @@ def _results(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[list[NDArra
     return [session.run(None, dict(each)) for each in feeds]
 
 
-def _error(got: list[NDArray[np.float32]], wanted: list[NDArray[np.float32]]) -> float:
+def relative_error(got: Sequence[NDArray[Any]], wanted: Sequence[NDArray[Any]]) -> float:
+    """Root mean square of the difference over that of the value, of the output with the largest."""
     pairs = zip(got, wanted, strict=True)
     return max(float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2))) for a, b in pairs)

@@ -19,7 +19,7 @@ from rich.console import Console
 from sam2_edge.cli.options import backend_option, prompt_options
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.camera import is_live, open_camera
+from sam2_edge.runtime.camera import is_live
 from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
 from sam2_edge.runtime.meter import Meter
 from sam2_edge.runtime.prompts import Prompt
@@ -125,11 +125,11 @@ def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLo
     tracker = VideoTracker(
         options.bundle, backend=options.backend, threads=options.threads, remember_absent=False
     )
-    every_frame = options.every_frame
     return CameraLoop(
-        partial(open_camera, source, paced=not options.unpaced),
+        source,
         tracker,
-        every_frame=not is_live(source) if every_frame is None else every_frame,
+        every_frame=options.every_frame,
+        paced=not options.unpaced,
         sinks=sinks,
         tick=watchdog.alive,
     )

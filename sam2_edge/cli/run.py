@@ -15,6 +15,7 @@ from sam2_edge.cli.loop_options import (
 )
 from sam2_edge.cli.options import PromptCommand, typed_prompts
 from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.script import check_mask_ids
 from sam2_edge.runtime.systemd import Watchdog
 
 
@@ -31,6 +32,8 @@ def run(ctx: click.Context, /, *, source: str, **given: Any) -> None:
     """
     options = LoopOptions.of(given)
     prompts = typed_prompts(ctx)
+    if options.masks is not None:
+        check_mask_ids({0: prompts})
     loop = make_loop(source, options, Watchdog())
     with stopped_by_signals(loop.close):
         run_loop(Meter(loop), prompts, options.report_s)

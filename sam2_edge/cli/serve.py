@@ -20,6 +20,7 @@ from sam2_edge.cli.options import PromptCommand, typed_prompts
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
 from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.script import check_mask_ids
 from sam2_edge.runtime.systemd import Watchdog
 
 
@@ -75,6 +76,7 @@ def serve(
         ) from error
     options = LoopOptions.of(given)
     prompts = typed_prompts(ctx)
+    check_mask_ids({0: prompts})
     access = access_for(host, token, origins)
     watchdog = Watchdog()
     loop = make_loop(source, options, watchdog)

@@ -53,8 +53,9 @@ class CameraLoop:
     """Tracks what a camera shows until it is closed, or a file ends. Iterate over it once.
 
     source: see `open_camera`; or a function that opens a camera, called again after failures.
-    every_frame: drop no frame; None does so for files alone. sinks: written to in a thread of their
-    own. tick: called in the iterating thread many times a second, also while there is no frame.
+    every_frame: drop no frame; None does so for files alone. paced: see `open_camera`. sinks:
+    written to in a thread of their own. tick: called in the iterating thread many
+    times a second, also while there is no frame.
 
     `prompt`, `remove`, `reset`, `pause`, `resume` and `close` may be called from any thread. The
     first three give a Future, resolved between two frames: do not wait for it in the iterating
@@ -70,16 +71,17 @@ class CameraLoop:
         tracker: VideoTracker,
         *,
         every_frame: bool | None = None,
+        paced: bool = True,
         sinks: Sequence[Sink] = (),
         stall_s: float = STALL_S,
         tick: Callable[[], None] = lambda: None,
     ) -> None:
-        opener = functools.partial(open_camera, source) if isinstance(source, str) else source
-        if every_frame is None:
-            every_frame = isinstance(source, str) and not is_live(source)
+        if isinstance(source, str):
+            every_frame = not is_live(source) if every_frame is None else every_frame
+            source = functools.partial(open_camera, source, paced=paced)
         self._tracker = tracker
-        self._capture = Capture(opener, every_frame=every_frame, stall_s=stall_s)
-        self._output = Output(sinks, wait=every_frame)
+        self._capture = Capture(source, every_frame=bool(every_frame), stall_s=stall_s)
+        self._output = Output(sinks, wait=bool(every_frame))
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = (
             queue.SimpleQueue()
         )

@@ -15,6 +15,7 @@ import cv2
 import onnxruntime as ort
 
 from sam2_edge.errors import BackendError
+from sam2_edge.runtime.camera import has_gstreamer
 from sam2_edge.runtime.cuda import bindings, checked, device_info
 from sam2_edge.runtime.tensorrt_flavour import MODULES, Flavour, import_tensorrt, rtx_targets
 
@@ -110,9 +111,9 @@ def _jetpack() -> str | None:
 
 def _gstreamer() -> Finding:
     line = re.search(r"GStreamer:\s+(.*)", cv2.getBuildInformation())
-    there = line is not None and line[1].startswith("YES")
+    there = has_gstreamer()
     return Finding(
         "GStreamer in OpenCV",
-        line[1] if line and there else None,
+        (line[1] if line else "yes") if there else None,
         None if there else "CSI cameras of a Jetson need it: JetPack's own OpenCV has it",
     )

@@ -108,11 +108,12 @@ class MemoryBank:
         """Forget one object; unknown ones are no error."""
         self._objects.pop(object_id, None)
 
-    def hold(self, object_ids: Sequence[int]) -> None:
-        """Let a frame pass without a memory, and without making those there are any older."""
-        for object_id in object_ids:
-            if object_id in self._objects:
-                self._objects[object_id].held += 1
+    def hold(self, object_id: int) -> None:
+        """Let a frame pass without a memory, and without making those there are any older; unknown
+        objects are no error.
+        """
+        if object_id in self._objects:
+            self._objects[object_id].held += 1
 
     def write(
         self,

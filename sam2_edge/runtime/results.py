@@ -101,13 +101,16 @@ class FrameResult:
                 return result
         raise KeyError(object_id)
 
-    def index_mask(self) -> NDArray[np.uint8]:
+    def index_mask(self, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
         """[H,W] uint8 of object ids, 0 for none; where masks overlap the higher logit wins.
+
+        size: height, width in pixels; the frame's own if left out.
 
         Raises Sam2EdgeError for an object id above 255.
         """
-        indexed = np.zeros(self.frame_size, np.uint8)
-        best = np.full(self.frame_size, MASK_LOGIT, np.float32)
+        size = size or self.frame_size
+        indexed = np.zeros(size, np.uint8)
+        best = np.full(size, MASK_LOGIT, np.float32)
         for result in self.objects:
             if result.object_id > MAX_MASK_ID:
                 raise Sam2EdgeError(
@@ -116,7 +119,7 @@ class FrameResult:
                 )
             if not result.present:
                 continue
-            logits = full_size(result.logits, self.frame_size)
+            logits = full_size(result.logits, size)
             wins = logits > best
             indexed[wins] = result.object_id
             best[wins] = logits[wins]

@@ -59,13 +59,13 @@ def load_script(path: Path) -> PromptScript:
 
 
 def check_mask_ids(script: PromptScript) -> None:
-    """Raise PromptError for an object id that an indexed PNG cannot hold."""
+    """Raise PromptError for an object id that an indexed mask cannot hold."""
     for prompts in script.values():
         for prompt in prompts:
             if prompt.object_id > MAX_MASK_ID:
                 raise PromptError(
-                    f"object id {prompt.object_id} does not fit an indexed PNG; use ids up to "
-                    f"{MAX_MASK_ID}, or leave out --masks"
+                    f"object id {prompt.object_id} does not fit an indexed mask; use ids up to "
+                    f"{MAX_MASK_ID}"
                 )
 
 

@@ -140,7 +140,7 @@ class VideoTracker:
         return self._results[object_id]
 
     def result(self) -> FrameResult:
-        """What is known of the current frame, refinements included; 0 milliseconds.
+        """What is known of the current frame, refinements included; no time was spent on it.
 
         Raises PromptError before the first frame.
         """
@@ -301,7 +301,7 @@ class VideoTracker:
             score = self._results[object_id].object_score
             if not np.isfinite(score) or (score <= 0 and not self._remember_absent):
                 decoded.object_ids[row] = None
-                self._bank.hold([object_id])
+                self._bank.hold(object_id)
 
     def _frame_result(self, start: float) -> FrameResult:
         return FrameResult(

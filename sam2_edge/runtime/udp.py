@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from contextlib import suppress
 
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.results import FrameResult
@@ -33,7 +34,6 @@ class UdpJson:
             ) from error
         self._address = found[4]
         self._socket.settimeout(0)
-        self.lost = 0
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
         """Send every object of a frame."""
@@ -42,10 +42,8 @@ class UdpJson:
             data = json.dumps(record).encode()
             if len(data) > LARGEST_DATAGRAM:
                 data = json.dumps(record | {"rle": None}).encode()
-            try:
+            with suppress(OSError):  # no receiver, no network, or its buffer is full
                 self._socket.sendto(data, self._address)
-            except OSError:  # no receiver, no network, or its buffer is full
-                self.lost += 1
 
     def close(self) -> None:
         """Give the socket back."""

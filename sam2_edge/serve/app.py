@@ -23,7 +23,6 @@ from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.messages import MOST_BYTES, parse
 from sam2_edge.serve.metrics import LoopMetrics
-from sam2_edge.serve.picture import index_mask
 from sam2_edge.serve.security import COOKIE, HEADERS, Access, Allowance
 
 MOST_VIEWERS = 16
@@ -116,7 +115,7 @@ async def _masks(site: _Site) -> Response:
     latest = site.hub.latest
     if latest is None:
         return PlainTextResponse("404: there is no frame yet", 404)
-    indexed = await run_in_threadpool(index_mask, latest.result, latest.result.frame_size)
+    indexed = await run_in_threadpool(latest.result.index_mask)
     name = f"masks-{latest.frame.index:08d}.png"
     return Response(
         cv2.imencode(".png", indexed)[1].tobytes(),

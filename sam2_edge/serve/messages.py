@@ -20,7 +20,7 @@ ObjectId = Annotated[int, Field(ge=1, le=255)]
 class _Message(BaseModel):
     """id: comes back with the answer."""
 
-    model_config = ConfigDict(extra="forbid", strict=False)
+    model_config = ConfigDict(extra="forbid")
 
     id: int = Field(ge=0, le=2**53)
 
@@ -64,7 +64,7 @@ _ADAPTER: TypeAdapter[Command] = TypeAdapter(Command)
 
 
 class MessageError(Sam2EdgeError):
-    """A message that is none. id: of the message, where it has one."""
+    """A message that is none."""
 
 
 def parse(text: str) -> Command:

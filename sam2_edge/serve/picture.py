@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from sam2_edge.runtime.camera_loop import LoopResult
 from sam2_edge.runtime.frames import Frame
 from sam2_edge.runtime.overlay import colour_of
-from sam2_edge.runtime.results import MASK_LOGIT, MAX_MASK_ID, FrameResult, full_size
 from sam2_edge.runtime.sinks import finite
 
 LARGEST_SIDE = 960
@@ -32,7 +31,7 @@ def message(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, s
     """The message for one frame. state: further fields for the JSON."""
     picture = small(tracked.frame.picture)
     height, width = picture.shape[:2]
-    encoded = runs(index_mask(tracked.result, (height, width)))
+    encoded = runs(tracked.result.index_mask((height, width)))
     frame_height, frame_width = tracked.frame.picture.shape[:2]
     header = {
         **state,
@@ -68,19 +67,6 @@ def small(picture: Frame) -> Frame:
         return picture
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     return cast("Frame", cv2.resize(picture, size, interpolation=cv2.INTER_AREA))
-
-
-def index_mask(result: FrameResult, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Object ids [H,W] at (height, width), 0 for none; ids above 255 are left out."""
-    indexed = np.zeros(size, np.uint8)
-    best = np.full(size, MASK_LOGIT, np.float32)
-    for found in result.objects:
-        if found.present and found.object_id <= MAX_MASK_ID:
-            logits = full_size(found.logits, size)
-            wins = logits > best
-            indexed[wins] = found.object_id
-            best[wins] = logits[wins]
-    return indexed
 
 
 def runs(indexed: NDArray[np.uint8]) -> NDArray[np.uint32]:
