@@ -6,7 +6,7 @@ nano follows three objects of the synthetic camera, which dies and comes back, s
 broken frames and changes its size; viewers come and go; commands come at random, from other
 threads. By rule each object starts anew from a click on it whenever the scene does. Exit code 1
 unless at the end resident memory is within 2 % of what it was after a twentieth of the run, every
-command was answered, every line of output is readable, and masks are as good as at the start.
+command was answered, every output is there and readable, and masks are as good as at the start.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ from sam2_edge.proof.metrics import region_similarity
 from sam2_edge.runtime.camera import SYNTH_FRAMES, SyntheticCamera
 from sam2_edge.runtime.meter import Meter, resident_bytes
 from sam2_edge.runtime.rotation import RotatingSink, RotationRule
-from sam2_edge.runtime.sinks import JsonLines
+from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
@@ -116,12 +117,14 @@ class Watch:
     futures: list[Future[Any]] = field(default_factory=list)
     answered: int = 0
     commands: int = 0
+    results: int = 0
     lines: int = 0
     resident: dict[str, int] = field(default_factory=dict)
 
     def see(self, tracked: LoopResult) -> None:
         """Compare a result with the truth, and do what the rule says."""
         count = self.loop.tracked
+        self.results += 1
         self.lines += len(tracked.result.objects)
         for found in tracked.result.objects:
             true = self.camera.truth(tracked.frame.index, found.object_id)
@@ -188,12 +191,30 @@ def view(port: int, stop: threading.Event, viewed: list[int]) -> None:
                 viewed[0] += isinstance(socket.recv(timeout=1), bytes)
 
 
+def outputs(folder: Path) -> list[RotatingSink]:
+    """Lines that are all kept, and the latest of videos and masks."""
+    latest = RotationRule(2**22, 3600, 2**25)
+    return [
+        RotatingSink(folder, "results", ".jsonl", JsonLines, RotationRule(2**20, 3600, 2**40)),
+        RotatingSink(folder, "video", ".mkv", partial(OverlayVideo, fps=30.0), latest),
+        RotatingSink(folder, "masks", "", MaskFolder, latest),
+    ]
+
+
+def frames_in(path: Path) -> int:
+    """How many frames of a video can be read."""
+    video, count = cv2.VideoCapture(str(path)), 0
+    while video.read()[0]:
+        count += 1
+    video.release()
+    return count
+
+
 def soak(frames: int, folder: Path) -> dict[str, Any]:
     """Run it and say what came of it."""
     camera = Faulty()
-    sink = RotatingSink(folder, "results", ".jsonl", JsonLines, RotationRule(2**20, 3600, 2**40))
     tracker = VideoTracker("nano", remember_absent=False)
-    loop = CameraLoop(camera.open, tracker, every_frame=True, sinks=[sink])
+    loop = CameraLoop(camera.open, tracker, every_frame=True, sinks=outputs(folder))
     loop._capture.first_backoff_s = 0.01
     meter, watch, stop = Meter(loop), Watch(frames, camera, loop), threading.Event()
     hub, metrics = Hub(loop, meter), LoopMetrics(meter)
@@ -213,7 +234,9 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
         for helper in helpers:
             helper.join()
         watch._count_answers()
-    lines = [json.loads(x) for f in sorted(folder.iterdir()) for x in f.read_text().splitlines()]
+    lines = [json.loads(x) for f in folder.glob("*.jsonl") for x in f.read_text().splitlines()]
+    videos = [frames_in(path) for path in folder.glob("*.mkv")]
+    masks = sorted(folder.glob("masks-*/*.png"))
     end = frames - frames % ANEW_EVERY
     first = [j for count, j in watch.similarities if count <= ANEW_EVERY]
     last = [j for count, j in watch.similarities if end - ANEW_EVERY < count <= end]
@@ -223,8 +246,14 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
         "opened": camera.opened,
         "commands": watch.commands,
         "unanswered": watch.commands - watch.answered,
+        "results": watch.results,
         "lines": len(lines),
         "lines_expected": watch.lines,
+        "videos": len(videos),
+        "video_frames": sum(videos),
+        "videos_unreadable": videos.count(0),
+        "masks": len(masks),
+        "masks_unreadable": sum(cv2.imread(str(path)) is None for path in masks),
         "early_mb": round(watch.resident["early"] / 2**20, 1),
         "late_mb": round(watch.resident["late"] / 2**20, 1),
         "viewed": viewed[0],
@@ -241,6 +270,10 @@ def problems(found: dict[str, Any]) -> list[str]:
         wrong.append("memory has grown")
     if found["lines"] != found["lines_expected"]:
         wrong.append("output is missing")
+    if found["videos_unreadable"] or found["masks_unreadable"] or not found["masks"]:
+        wrong.append("output is not readable")
+    if found["tracked"] < SHORT and found["video_frames"] != found["results"]:
+        wrong.append("the video lacks frames")  # later the oldest are deleted
     if found["unanswered"]:
         wrong.append("commands were lost")
     if found["j_last"] < found["j_first"] - LOSS:

@@ -122,6 +122,23 @@ def test_a_camera_that_is_unplugged_is_opened_again_until_it_is_back(capture) ->
     assert reading.counts.reconnects == 1
 
 
+def test_each_opening_in_vain_doubles_the_wait_and_a_frame_ends_that() -> None:
+    waits: list[float] = []
+    cameras = [Scripted([]), Scripted([]), Scripted([]), Scripted([picture(1)]), Scripted([])]
+
+    def open_next() -> Scripted:
+        waits.append(reading._backoff_s)
+        return cameras[min(len(waits), len(cameras)) - 1]
+
+    reading = Capture(open_next, first_backoff_s=0.01)
+    reading.start()
+    while len(waits) < 5:
+        time.sleep(0.005)
+    reading.close()
+    # After the frame the first wait was taken again, and it doubles from there.
+    assert waits[:5] == [0.01, 0.02, 0.04, 0.08, 0.02]
+
+
 def test_a_camera_that_hangs_is_left_behind_and_opened_again(capture) -> None:
     released = threading.Event()
     hanging = Scripted([picture(1), lambda: released.wait(WAIT_S) and picture(99)])

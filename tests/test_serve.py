@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import struct
 import threading
@@ -192,11 +193,22 @@ def test_too_much_too_often_or_too_large_ends_the_connection(site: Site) -> None
             def talk(texts: list[str] = texts, socket: ClientConnection = socket) -> None:
                 for text in texts:
                     socket.send(text)
-                while True:
+                for _ in range(1000):  # frames on their way before the end
                     socket.recv(timeout=10)
 
             with pytest.raises(ConnectionClosed):
                 talk()
+
+
+def test_a_frame_is_encoded_once_for_all_viewers(site: Site) -> None:
+    hub = Hub(site.loop, Meter(site.loop))
+    shown = site.hub.latest
+
+    async def look() -> list[bytes]:
+        return await asyncio.gather(*(hub.encoded(shown) for _ in range(3)))
+
+    first, *others = asyncio.run(look())
+    assert all(other is first for other in others)
 
 
 def test_viewers_come_and_go_and_a_slow_one_holds_up_nobody(site: Site) -> None:
