@@ -37,11 +37,9 @@ from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import POLICIES, Policy
 from sam2_edge.export.trial import trial_bundle
 from sam2_edge.models.checkpoints import load_model
+from sam2_edge.proof.differences import CHOSEN
 from sam2_edge.proof.heldout import heldout_clips, scores, summary, track_with
 from sam2_edge.synth import clip
-
-CHOSEN = ("best_index", "best_mask", "best_iou", "pointer")
-"""Outputs of the mask decoder that follow from its choice."""
 
 Models = dict[tuple[Graph, str], onnx.ModelProto]
 

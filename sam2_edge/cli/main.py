@@ -24,6 +24,7 @@ from sam2_edge.cli.segment import segment
 from sam2_edge.cli.serve import serve
 from sam2_edge.cli.synth import synth
 from sam2_edge.cli.track import track
+from sam2_edge.cli.verify import verify
 from sam2_edge.errors import Sam2EdgeError
 
 INTERRUPTED = 130
@@ -39,7 +40,7 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (export, track, run, serve, segment, inspect, synth, doctor):
+for command in (export, track, run, serve, segment, inspect, verify, synth, doctor):
     cli.add_command(command)
 
 

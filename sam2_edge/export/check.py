@@ -22,6 +22,7 @@ from sam2_edge.contract import (
     TensorSpec,
 )
 from sam2_edge.errors import ExportError
+from sam2_edge.proof.differences import CHOSEN, rows_of_equal_choice
 
 FORBIDDEN_OPERATORS = frozenset({"NonZero", "If", "Loop", "Scan", "Einsum"})
 """Operators that one of the runtimes refuses or that make shapes depend on data."""
@@ -31,9 +32,6 @@ BFLOAT16_STEP = 2.0**-7
 
 _SIZES = ({"M": 1, "P": 1, "B": 1, "N": 1}, {"M": 2, "P": 3, "B": 2, "N": 3})
 _SEED = 2024
-
-_CHOSEN = frozenset({"best_index", "best_mask", "best_iou", "pointer"})
-"""Outputs of the mask decoder that follow from its choice of a mask."""
 
 
 def check_structure(path: Path, spec: GraphSpec) -> None:
@@ -89,10 +87,10 @@ def check_numbers(
         tensors = result if isinstance(result, tuple) else (result,)
         expected = dict(zip(worst, (tensor.numpy() for tensor in tensors), strict=True))
         got = dict(zip(worst, session.run(None, dict(feeds)), strict=True))
-        alike = _rows_of_equal_choice(got, expected) if precision != "fp32" else slice(None)
+        alike = rows_of_equal_choice(got, expected) if precision != "fp32" else slice(None)
         for output in spec.outputs:
             name = output.name
-            rows = alike if name in _CHOSEN else slice(None)
+            rows = alike if name in CHOSEN else slice(None)
             step = BFLOAT16_STEP if rounded and name == "memory" else 0.0
             difference = _compare(
                 spec.graph, output, got[name][rows], expected[name][rows], precision, step
@@ -108,18 +106,6 @@ def example_feeds(spec: GraphSpec, geometry: Geometry) -> list[Feeds]:
         {s.name: _example(s, s.shape(**sizes), geometry, generator) for s in spec.inputs}
         for sizes in _SIZES
     ]
-
-
-def _rows_of_equal_choice(
-    got: dict[str, NDArray[np.generic]], expected: dict[str, NDArray[np.generic]]
-) -> NDArray[np.bool_] | slice:
-    """Objects for which two decoders choose the same mask, and agree that it is there: near a tie
-    half precision may choose another, and then nothing chosen is alike.
-    """
-    if "best_index" not in got:
-        return slice(None)
-    there, wanted = np.signbit(got["object_score"]), np.signbit(expected["object_score"])
-    return (got["best_index"] == expected["best_index"]) & (there == wanted)
 
 
 def _compare(

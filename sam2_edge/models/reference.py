@@ -40,10 +40,13 @@ class ReferencePrompt:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceResult:
-    """logits [S/4,S/4], pointer [C], object score and predicted IoU of one object on one frame."""
+    """logits [S/4,S/4], pointer [C], memory [m,h,w], object score and predicted IoU of one object
+    on one frame.
+    """
 
     logits: Tensor
     pointer: Tensor
+    memory: Tensor
     object_score: float
     iou: float
 
@@ -114,6 +117,11 @@ class ReferenceTracker:
         """Forget an object."""
         del self._sessions[object_id]
 
+    def _grid(self, tokens: Tensor) -> Tensor:
+        """Memory [h*w,1,m] as [m,h,w] float32."""
+        height, width = self._model.backbone_feature_sizes[-1]
+        return tokens[:, 0].float().T.reshape(-1, height, width)
+
     def _add(
         self, session: Sam2VideoInferenceSession, object_id: int, prompt: ReferencePrompt
     ) -> None:
@@ -152,6 +160,7 @@ class ReferenceTracker:
         return ReferenceResult(
             logits=output["pred_masks"].reshape(output["pred_masks"].shape[-2:]),
             pointer=output["object_pointer"].flatten(),
+            memory=self._grid(output["maskmem_features"]),
             object_score=float(output["object_score_logits"]),
             iou=float(self._model.sam2_edge_last_iou),
         )

@@ -115,6 +115,22 @@ class MemoryBank:
         if object_id in self._objects:
             self._objects[object_id].held += 1
 
+    def latest(self, object_id: int) -> tuple[Tensor, Tensor] | None:
+        """Memory [m,h,w] and pointer [C] of the last frame that an object has left something of;
+        views, valid until the next `write`. None for an object without memory.
+        """
+        entry = self._objects.get(object_id)
+        if entry is None:
+            return None
+        memory, pointer = (
+            buffer[max(range(len(slots)), key=lambda index: slots[index].frame)][entry.column]
+            for slots, buffer in (
+                (entry.memory, entry.group.memory),
+                (entry.pointers, entry.group.pointers),
+            )
+        )
+        return memory, pointer
+
     def write(
         self,
         frame: int,

@@ -51,17 +51,25 @@ def _draw_object(canvas: Frame, entry: ObjectResult) -> None:
     box = entry.box
     if box is None:
         return
-    x1, y1, x2, y2 = box
-    colour = np.array(colour_of(entry.object_id), np.float32)
-    mask = entry.mask[y1:y2, x1:x2]
-    region = canvas[y1:y2, x1:x2]
-    region[mask] = ((1 - FILL) * region[mask] + FILL * colour).astype(np.uint8)
-    line = max(1, round(min(canvas.shape[:2]) / 360))
+    draw_mask(canvas, entry.mask, colour_of(entry.object_id))
+    _label(canvas, str(entry.object_id), box[:2], _line_width(canvas))
+
+
+def draw_mask(canvas: Frame, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
+    """Fill and outline a mask [H,W] in a BGR colour, on the canvas itself."""
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    inside = mask[y : y + height, x : x + width]
+    region = canvas[y : y + height, x : x + width]
+    tint = np.array(colour, np.float32)
+    region[inside] = ((1 - FILL) * region[inside] + FILL * tint).astype(np.uint8)
     contours, _ = cv2.findContours(
-        entry.mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
+        mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
-    cv2.drawContours(canvas, contours, -1, colour_of(entry.object_id), line, cv2.LINE_AA)
-    _label(canvas, str(entry.object_id), (x1, y1), line)
+    cv2.drawContours(canvas, contours, -1, colour, _line_width(canvas), cv2.LINE_AA)
+
+
+def _line_width(canvas: Frame) -> int:
+    return max(1, round(min(canvas.shape[:2]) / 360))
 
 
 def _label(canvas: Frame, text: str, corner: tuple[int, int], line: int) -> None:

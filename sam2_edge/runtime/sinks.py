@@ -51,7 +51,7 @@ class OverlayVideo:
         codec = VIDEO_CODECS.get(path.suffix.lower())
         if codec is None:
             raise SinkError(f"{path}: unknown suffix; give one of {', '.join(VIDEO_CODECS)}")
-        _claim_file(path, overwrite=overwrite)
+        check_new_file(path, overwrite=overwrite)
         self._path = path
         self._fourcc = cv2.VideoWriter.fourcc(*codec)
         self._fps = fps
@@ -151,7 +151,7 @@ class JsonLines:
     """One JSON object per line, frame and object, flushed line by line."""
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
-        _claim_file(path, overwrite=overwrite)
+        check_new_file(path, overwrite=overwrite)
         self._path = path
         self._file: FileIO | None = None
         self._length = 0
@@ -287,7 +287,8 @@ def check_new_folder(folder: Path, *, overwrite: bool) -> None:
         raise SinkError(f"{folder} cannot be made: {nearest} is a file; choose another")
 
 
-def _claim_file(path: Path, *, overwrite: bool) -> None:
+def check_new_file(path: Path, *, overwrite: bool) -> None:
+    """Raise SinkError unless a file may be written at `path`."""
     if path.is_dir():
         raise SinkError(f"{path} is a folder; give a file name")
     if path.is_file() and not overwrite:

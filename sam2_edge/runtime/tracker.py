@@ -148,6 +148,18 @@ class VideoTracker:
             raise PromptError("there is no frame yet; call track with the first frame")
         return self._frame_result(time.perf_counter())
 
+    def latest_memory(
+        self, object_id: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+        """What is remembered of an object's last frame before the current one: memory [m,h,w] and
+        pointer [C]. None where nothing is.
+        """
+        latest = self._bank.latest(object_id)
+        if latest is None:
+            return None
+        memory, pointer = latest
+        return self._backend.download(memory), self._backend.download(pointer)
+
     def remove(self, object_id: int) -> None:
         """Stop tracking an object and forget it.
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, cast
+from typing import cast
 
-import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
+from sam2_edge.runtime.backends.host import HostTensors
 
 RUN_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -24,7 +23,7 @@ RUN_ERRORS: tuple[type[Exception], ...] = (
 """ONNX Runtime's own exceptions have no base of their own: each is listed."""
 
 
-class OnnxRuntimeCpu:
+class OnnxRuntimeCpu(HostTensors):
     """Runs a bundle's graphs with ONNX Runtime's CPU provider.
 
     threads: threads within an operator; None leaves the choice to ONNX Runtime (all cores).
@@ -51,22 +50,6 @@ class OnnxRuntimeCpu:
             shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items())
             raise BackendError(f"{graph.value} failed on {shapes}: {error}") from error
         return cast("dict[str, Tensor]", dict(zip(self._outputs[graph], results, strict=True)))
-
-    def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """See `Backend.empty`."""
-        return cast("Tensor", np.empty(shape, np.float32))
-
-    def upload(self, array: NDArray[Any]) -> Tensor:
-        """The array itself, made contiguous."""
-        return cast("Tensor", np.ascontiguousarray(array))
-
-    def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """A copy: a caller may change it, and the tensor may yet become memory."""
-        return cast("NDArray[np.float32]", tensor).copy()
-
-    def copy(self, source: Tensor, target: Tensor) -> None:
-        """See `Backend.copy`."""
-        np.copyto(cast("NDArray[np.float32]", target), cast("NDArray[np.float32]", source))
 
 
 def check_onnx(bundle: Bundle) -> None:

@@ -1,0 +1,228 @@
+"""`sam2-edge verify`: whether a bundle agrees with PyTorch, or with another bundle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
+from sam2_edge.cli.track import frame_range
+from sam2_edge.contract import Graph
+from sam2_edge.proof.budgets import Budget, budget_for
+from sam2_edge.proof.following import TrackerLoop
+from sam2_edge.proof.footage import Footage, footage
+from sam2_edge.proof.references import Reference, open_reference
+from sam2_edge.proof.side_by_side import SideBySide
+from sam2_edge.proof.verify import Verification, spread
+from sam2_edge.proof.verify import verify as compare
+from sam2_edge.proof.verify_report import GRAPH_COLUMNS, About, as_json, as_page, graph_rows
+from sam2_edge.runtime.backends import Backend, BackendName, open_backend
+from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.script import PromptScript, check_script, load_script
+from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
+from sam2_edge.runtime.tracker import VideoTracker
+
+DEFAULT_FRAMES = "0:32"
+
+EACH = "each"
+
+
+@click.command(cls=PromptCommand)
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--reference",
+    metavar="MODEL|BUNDLE",
+    help="What BUNDLE is to agree with: a model as export takes it, which runs in PyTorch, or the "
+    "folder of another bundle. [the model that BUNDLE was made from]",
+)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="Video or folder of images to follow objects in. [a synthetic clip]",
+)
+@prompt_options
+@click.option("--prompts", type=click.Path(path_type=Path), help="JSON list of prompts.")
+@click.option("--frames", metavar="A:B", default=DEFAULT_FRAMES, show_default=True)
+@click.option(
+    "--swap",
+    type=click.Choice([*(graph.value for graph in Graph), EACH]),
+    multiple=True,
+    help="Run this graph of the loop on the reference; repeatable. each: try every graph in turn.",
+)
+@click.option(
+    "--budget",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="Another limit: graph, j_and_f, presence, memory or pointer. Repeatable.",
+)
+@click.option("--report", type=click.Path(path_type=Path), help="Write a page here (.html).")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@backend_option
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@click.pass_context
+def verify(
+    ctx: click.Context,
+    /,
+    *,
+    bundle: Path,
+    reference: str | None,
+    source: Path | None,
+    prompts: Path | None,
+    frames: str,
+    swap: tuple[str, ...],
+    budget: tuple[str, ...],
+    report: Path | None,
+    json_file: Path | None,
+    overwrite: bool,
+    backend: BackendName,
+    threads: int | None,
+    **_: object,
+) -> None:
+    """Compare BUNDLE with PyTorch or with another bundle: every graph on real inputs, and the masks
+    of the whole loop over a clip. Exit code 1 where it is further away than its budget allows.
+    """
+    outputs = [path for path in (report, json_file) if path is not None]
+    check_outputs(source or bundle, outputs)
+    for path in outputs:
+        check_new_file(path, overwrite=overwrite)
+    if EACH in swap and (len(swap) > 1 or outputs):
+        raise click.UsageError("--swap each stands alone, and writes no report")
+    loaded = load_bundle(bundle)
+    limits = budget_for(loaded.manifest, _budgets(budget))
+    followed = footage(source, frame_range(frames), loaded.manifest.image_size)
+    script = _script(followed, prompts, typed_prompts(ctx))
+    check_script(script, followed.numbers[0], len(followed.numbers))
+    other = open_reference(loaded, reference, threads=threads)
+    own = open_backend(loaded, backend, threads=threads)
+    console = Console(stderr=True)
+    if EACH in swap:
+        _try_each(console, loaded, own, other, followed, script)
+        return
+    graphs = tuple(Graph(name) for name in swap)
+    found = _verification(console, loaded, own, other, followed, script, graphs)
+    about = About(
+        bundle=str(bundle),
+        reference=other.name,
+        source=followed.name,
+        swapped=swap,
+        facts={
+            "frames": f"{followed.numbers[0]} to {followed.numbers[-1]}",
+            "same weights": {True: "yes", False: "no", None: "not known"}[other.same_weights],
+            "sam2_edge": version("sam2_edge"),
+            "backend": own.name,
+        },
+    )
+    if report is not None:
+        write_text(report, as_page(found, about, limits))
+    if json_file is not None:
+        write_text(json_file, json.dumps(as_json(found, about, limits), indent=1) + "\n")
+    ctx.exit(_conclude(console, found, about, limits))
+
+
+def _script(frames: Footage, path: Path | None, typed: list[Prompt]) -> PromptScript:
+    if path is not None and typed:
+        raise click.UsageError("give prompts as options or with --prompts, not both")
+    if path is not None:
+        return load_script(path)
+    return {frames.numbers[0]: typed or frames.prompts}
+
+
+def _budgets(given: tuple[str, ...]) -> dict[str, float]:
+    changed = {}
+    for text in given:
+        name, _, value = text.partition("=")
+        try:
+            changed[name] = float(value)
+        except ValueError as error:
+            raise click.BadParameter(
+                f"{text!r} is not NAME=VALUE, such as j_and_f=0.95", param_hint="--budget"
+            ) from error
+    return changed
+
+
+def _verification(
+    console: Console,
+    bundle: Bundle,
+    own: Backend,
+    other: Reference,
+    frames: Footage,
+    script: PromptScript,
+    swapped: Sequence[Graph],
+) -> Verification:
+    """The whole comparison, with a bar."""
+    beside = SideBySide(own, other.backend, swapped)
+    count = len(frames.numbers)
+    tracker = VideoTracker(bundle, backend=beside, clip_frames=count)
+    clip = list(zip(frames.numbers, frames.pictures, strict=True))
+    return compare(
+        TrackerLoop(tracker),
+        other.loop(count),
+        track(clip, "comparing", console=console, transient=True),
+        script,
+        graphs=beside,
+        noted=spread(frames.numbers),
+    )
+
+
+def _try_each(
+    console: Console,
+    bundle: Bundle,
+    own: Backend,
+    other: Reference,
+    frames: Footage,
+    script: PromptScript,
+) -> None:
+    """One row per graph that the reference runs in place of the bundle."""
+    table = Table("from the reference", "J&F", "memory", "pointer", "loops part")
+    for graph in (None, *Graph):
+        swapped = [] if graph is None else [graph]
+        found = _verification(console, bundle, own, other, frames, script, swapped)
+        parting = found.first_parting
+        table.add_row(
+            "nothing" if graph is None else graph.value,
+            f"{found.j_and_f:.4f}",
+            *(_figure(found.drift(name)) for name in ("memory", "pointer")),
+            "never" if parting is None else f"frame {parting.frame}",
+        )
+    Console().print(table)
+    console.print("the guilty graph is the one with which the loop comes closest to the reference")
+
+
+def _figure(value: float | None) -> str:
+    return "" if value is None else f"{value:.2e}"
+
+
+def _conclude(console: Console, found: Verification, about: About, budget: Budget) -> int:
+    """Print what was found; the exit code."""
+    table = Table(*GRAPH_COLUMNS, title=f"{about.bundle} against {about.reference}")
+    for row in graph_rows(found):
+        table.add_row(*row)
+    out = Console()
+    out.print(table)
+    idle = sorted({g.value for g in Graph} - {g.value for g, _ in found.graphs} - {*about.swapped})
+    if idle:
+        console.print(f"not run with these prompts: {', '.join(idle)}")
+    parting = found.first_parting
+    where = "never" if parting is None else f"at frame {parting.frame}, object {parting.object_id}"
+    out.print(
+        f"masks: J&F {found.j_and_f:.4f} against the reference; presence agrees on "
+        f"{100 * found.presence:.1f} %; memory differs by {_figure(found.drift('memory'))}, "
+        f"pointer by {_figure(found.drift('pointer'))}; the loops part {where}",
+        soft_wrap=True,
+        highlight=False,
+    )
+    problems = found.problems(budget)
+    for problem in problems:
+        console.print(f"[bold red]over budget:[/] {problem}", soft_wrap=True, highlight=False)
+    if not problems:
+        console.print("every budget holds")
+    return 1 if problems else 0

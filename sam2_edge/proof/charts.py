@@ -1,0 +1,74 @@
+"""Line charts and bars as SVG text: pages that hold all they show need no library to draw."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from html import escape
+
+COLOURS = ("#0b6bcb", "#c4561b", "#2b8a3e", "#8a3ffc", "#b3261e", "#00838f")
+
+WIDTH, HEIGHT = 720, 240
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 34
+
+Points = Sequence[tuple[float, float]]
+
+
+def line_chart(
+    title: str, series: Mapping[str, Points], *, x_label: str, low: float, high: float
+) -> str:
+    """An SVG of one line per name; points that are not finite are left out, the others are cut to
+    `low`..`high` of the y axis.
+    """
+    xs = [x for points in series.values() for x, _ in points]
+    first, last = min(xs, default=0.0), max(xs, default=1.0)
+    span = (last - first) or 1.0
+
+    def place(x: float, y: float) -> str:
+        inside = min(max(y, low), high)
+        across = LEFT + (x - first) / span * (WIDTH - LEFT - RIGHT)
+        down = HEIGHT - BOTTOM - (inside - low) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return f"{across:.1f},{down:.1f}"
+
+    parts = [_frame(title, x_label, (first, last), (low, high))]
+    for number, (name, points) in enumerate(series.items()):
+        colour = COLOURS[number % len(COLOURS)]
+        shown = " ".join(place(x, y) for x, y in points if math.isfinite(y))
+        parts.append(
+            f'<polyline points="{shown}" fill="none" stroke="{colour}" stroke-width="2"/>'
+            f'<text x="{LEFT + 8 + 150 * number}" y="{TOP - 4}" fill="{colour}">'
+            f"{escape(name)}</text>"
+        )
+    return _svg(title, parts)
+
+
+def ceiling(values: Sequence[float]) -> float:
+    """A round number above all values that are finite; 1 where there are none above 0."""
+    most = max((v for v in values if math.isfinite(v)), default=0.0)
+    if most <= 0:
+        return 1.0
+    step = 10.0 ** math.floor(math.log10(most))
+    return next(step * k for k in (1, 2, 5, 10) if step * k >= most)
+
+
+def _frame(title: str, x_label: str, across: tuple[float, float], down: tuple[float, float]) -> str:
+    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
+    marks = [
+        f'<text x="{LEFT}" y="14" font-weight="600">{escape(title)}</text>',
+        f'<path d="M{LEFT},{TOP}V{bottom}H{right}" fill="none" stroke="currentColor"/>',
+        f'<text x="{(LEFT + right) / 2:.0f}" y="{HEIGHT - 6}" text-anchor="middle">'
+        f"{escape(x_label)}</text>",
+    ]
+    for value, y in zip(down, (bottom, TOP + 10), strict=True):
+        marks.append(f'<text x="{LEFT - 6}" y="{y}" text-anchor="end">{value:.3g}</text>')
+    for value, x in zip(across, (LEFT, right), strict=True):
+        marks.append(f'<text x="{x}" y="{bottom + 15}" text-anchor="middle">{value:.6g}</text>')
+    return "".join(marks)
+
+
+def _svg(title: str, parts: Sequence[str]) -> str:
+    return (
+        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" role="img" '
+        f'aria-label="{escape(title)}" font-family="system-ui,sans-serif" font-size="12" '
+        f'fill="currentColor">{"".join(parts)}</svg>'
+    )

@@ -1,0 +1,110 @@
+"""What a bundle is compared with: another bundle, or PyTorch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sam2_edge.bundle import MANIFEST_FILE, Bundle, ModelEntry, load_bundle
+from sam2_edge.errors import BackendError, BundleError, CheckpointError
+from sam2_edge.proof.following import Follower, TrackerLoop
+from sam2_edge.runtime.backends import Backend, open_backend
+from sam2_edge.runtime.tracker import VideoTracker
+
+NEEDS_EXTRA = (
+    "comparing with PyTorch needs the extra export ({}); install it with: "
+    "pip install 'sam2_edge[export]', or give --reference with another bundle"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Reference:
+    """backend: runs its graphs. loop: follows a clip of so many frames. same_weights: whether they
+    are those that the bundle was made from, None where nothing tells.
+    """
+
+    name: str
+    backend: Backend
+    loop: Callable[[int | None], Follower]
+    same_weights: bool | None
+
+
+def open_reference(bundle: Bundle, name: str | None, *, threads: int | None = None) -> Reference:
+    """The reference of a bundle.
+
+    name: a folder with a bundle, or a model as `sam2-edge export` takes it, which runs in PyTorch;
+    None for the model that the bundle was made from.
+
+    Raises BundleError where the reference has another geometry, CheckpointError for a model that
+    cannot be loaded, BackendError where PyTorch is not installed.
+    """
+    if name is not None and (Path(name) / MANIFEST_FILE).is_file():
+        return _bundle_reference(bundle, load_bundle(name), threads)
+    try:
+        return _pytorch_reference(bundle, name, threads)
+    except ModuleNotFoundError as error:
+        raise BackendError(NEEDS_EXTRA.format(error)) from error
+
+
+def _bundle_reference(bundle: Bundle, other: Bundle, threads: int | None) -> Reference:
+    if other.manifest.geometry != bundle.manifest.geometry:
+        raise BundleError(
+            f"{other.path} has another geometry ({other.manifest.geometry}) than {bundle.path} "
+            f"({bundle.manifest.geometry}); compare bundles of one model and image size"
+        )
+    backend = open_backend(other, threads=threads)
+
+    def loop(clip_frames: int | None) -> Follower:
+        return TrackerLoop(VideoTracker(other, backend=backend, clip_frames=clip_frames))
+
+    ours, theirs = (b.manifest.model.sha256 for b in (bundle, other))
+    return Reference(str(other.path), backend, loop, ours == theirs if ours and theirs else None)
+
+
+def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) -> Reference:
+    import torch
+
+    from sam2_edge.proof.pytorch import PyTorchLoop, TorchBackend
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    manifest = bundle.manifest
+    loaded = _load(manifest.model, name, manifest.image_size)
+    backend = TorchBackend(loaded.model, manifest.memory.rounding)
+    if backend.geometry != manifest.geometry:
+        raise BundleError(
+            f"{loaded.name} has another geometry ({backend.geometry}) than {bundle.path} "
+            f"({manifest.geometry}); name the model that the bundle was made from"
+        )
+
+    def loop(clip_frames: int | None) -> Follower:
+        return PyTorchLoop(loaded.model, manifest, clip_frames)
+
+    ours = manifest.model.sha256
+    same = loaded.sha256 == ours if ours and loaded.sha256 else None
+    if name is None and same is False:
+        raise CheckpointError(
+            f"{loaded.source} no longer holds the weights that {bundle.path} was made from; name "
+            "them with --reference"
+        )
+    return Reference(f"{loaded.name} in PyTorch {torch.__version__}", backend, loop, same)
+
+
+def _load(model: ModelEntry, name: str | None, image_size: int) -> Any:
+    """The model named, or the one that a manifest tells of."""
+    from sam2_edge.models.checkpoints import load_model
+    from sam2_edge.models.nano import NANO
+
+    if name is not None:
+        return load_model(name, image_size=image_size)
+    if model.name == NANO:
+        return load_model("nano", image_size=image_size)
+    seed = re.fullmatch(r"random seed (\d+)", model.source)
+    if seed:
+        return load_model(model.name, random_seed=int(seed[1]), image_size=image_size)
+    if Path(model.source).exists():
+        return load_model(model.source, image_size=image_size)
+    return load_model(model.name, image_size=image_size)
