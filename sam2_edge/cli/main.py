@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
+from sam2_edge.cli.bench import bench
 from sam2_edge.cli.doctor import doctor
 from sam2_edge.cli.export import export
 from sam2_edge.cli.inspect import inspect
@@ -40,7 +41,7 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (export, track, run, serve, segment, inspect, verify, synth, doctor):
+for command in (export, track, run, serve, segment, inspect, verify, bench, synth, doctor):
     cli.add_command(command)
 
 

@@ -6,7 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-COLOURS = ("#0b6bcb", "#c4561b", "#2b8a3e", "#8a3ffc", "#b3261e", "#00838f")
+COLOURS = (
+    "#0b6bcb",
+    "#c4561b",
+    "#2b8a3e",
+    "#8a3ffc",
+    "#b3261e",
+    "#00838f",
+    "#8d6e00",
+    "#5f6b7a",
+)
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 34
@@ -42,6 +51,34 @@ def line_chart(
     return _svg(title, parts)
 
 
+def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
+    """An SVG of one bar per name, made of its parts one after the other, with a legend."""
+    names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
+    longest = ceiling([sum(parts.values()) for parts in bars.values()])
+    left, row = 220, 26
+    height = TOP + 16 + row * len(bars) + 18 * len(names) + 10
+    scale = (WIDTH - left - 80) / longest
+    drawn = [f'<text x="8" y="14" font-weight="600">{escape(title)}</text>']
+    for number, (name, parts) in enumerate(bars.items()):
+        y, x = TOP + row * number, float(left)
+        drawn.append(f'<text x="8" y="{y + 14}">{escape(name[-34:])}</text>')
+        for part, value in parts.items():
+            colour = COLOURS[names.index(part) % len(COLOURS)]
+            width = value * scale
+            drawn.append(
+                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{colour}"/>'
+            )
+            x += width
+        total = sum(parts.values())
+        drawn.append(f'<text x="{x + 6:.1f}" y="{y + 14}">{total:.3g} {escape(unit)}</text>')
+    for number, part in enumerate(names):
+        y = TOP + 16 + row * len(bars) + 18 * number
+        colour = COLOURS[number % len(COLOURS)]
+        drawn.append(f'<rect x="{left}" y="{y}" width="10" height="10" fill="{colour}"/>')
+        drawn.append(f'<text x="{left + 16}" y="{y + 10}">{escape(part)}</text>')
+    return _svg(title, drawn, height)
+
+
 def ceiling(values: Sequence[float]) -> float:
     """A round number above all values that are finite; 1 where there are none above 0."""
     most = max((v for v in values if math.isfinite(v)), default=0.0)
@@ -66,9 +103,9 @@ def _frame(title: str, x_label: str, across: tuple[float, float], down: tuple[fl
     return "".join(marks)
 
 
-def _svg(title: str, parts: Sequence[str]) -> str:
+def _svg(title: str, parts: Sequence[str], height: int = HEIGHT) -> str:
     return (
-        f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" xmlns="http://www.w3.org/2000/svg" role="img" '
+        f'<svg viewBox="0 0 {WIDTH} {height}" xmlns="http://www.w3.org/2000/svg" role="img" '
         f'aria-label="{escape(title)}" font-family="system-ui,sans-serif" font-size="12" '
         f'fill="currentColor">{"".join(parts)}</svg>'
     )

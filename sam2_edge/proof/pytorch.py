@@ -8,10 +8,11 @@ from typing import Any, cast
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from transformers import Sam2VideoInferenceSession
 
 from sam2_edge.bundle import Manifest
 from sam2_edge.contract import Graph, MemoryRounding, graph_specs
-from sam2_edge.models.graphs import graph_modules
+from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD, graph_modules
 from sam2_edge.models.reference import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.models.variants import geometry_of
 from sam2_edge.proof.following import Remembered, State
@@ -78,3 +79,31 @@ def _reference_prompt(prompt: ModelPrompt) -> ReferencePrompt:
     if prompt.mask is not None:
         return ReferencePrompt(mask=torch.from_numpy(prompt.mask))
     return ReferencePrompt(torch.from_numpy(prompt.coords), torch.from_numpy(prompt.labels).long())
+
+
+def normalised(image: NDArray[np.uint8]) -> torch.Tensor:
+    """What `model_image` gives, as the [3,S,S] float32 that transformers' model takes."""
+    mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
+    return ((torch.from_numpy(image[0]).float() / 255.0 - mean) / std).permute(2, 0, 1)
+
+
+def add_prompt(
+    session: Sam2VideoInferenceSession,
+    prompt: Prompt,
+    frame_size: tuple[int, int],
+    *,
+    frame: int,
+    image_size: int,
+) -> None:
+    """Give transformers' session a prompt on a frame of (height, width) pixels."""
+    given = model_prompt(prompt, frame_size, image_size)
+    index = session.obj_id_to_idx(prompt.object_id)
+    if given.mask is not None:
+        session.add_mask_inputs(index, frame, torch.from_numpy(given.mask)[None, None])
+    else:
+        points = {
+            "point_coords": torch.from_numpy(given.coords)[None, None],
+            "point_labels": torch.from_numpy(given.labels).long()[None, None],
+        }
+        session.add_point_inputs(index, frame, points)
+    session.obj_with_new_inputs.append(prompt.object_id)

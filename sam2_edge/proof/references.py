@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam2_edge.bundle import MANIFEST_FILE, Bundle, ModelEntry, load_bundle
+from sam2_edge.bundle import MANIFEST_FILE, Bundle, Manifest, load_bundle
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
 from sam2_edge.proof.following import Follower, TrackerLoop
 from sam2_edge.runtime.backends import Backend, open_backend
@@ -72,7 +72,7 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
     if threads is not None:
         torch.set_num_threads(threads)
     manifest = bundle.manifest
-    loaded = _load(manifest.model, name, manifest.image_size)
+    loaded = model_of(manifest, name)
     backend = TorchBackend(loaded.model, manifest.memory.rounding)
     if backend.geometry != manifest.geometry:
         raise BundleError(
@@ -93,18 +93,21 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
     return Reference(f"{loaded.name} in PyTorch {torch.__version__}", backend, loop, same)
 
 
-def _load(model: ModelEntry, name: str | None, image_size: int) -> Any:
-    """The model named, or the one that a manifest tells of."""
+def model_of(manifest: Manifest, name: str | None) -> Any:
+    """The `LoadedModel` of a name, or the one that a manifest tells of, at the manifest's image
+    size.
+
+    Raises CheckpointError where it cannot be loaded, ModuleNotFoundError without PyTorch.
+    """
     from sam2_edge.models.checkpoints import load_model
     from sam2_edge.models.nano import NANO
 
+    size, model = manifest.image_size, manifest.model
     if name is not None:
-        return load_model(name, image_size=image_size)
+        return load_model(name, image_size=size)
     if model.name == NANO:
-        return load_model("nano", image_size=image_size)
+        return load_model("nano", image_size=size)
     seed = re.fullmatch(r"random seed (\d+)", model.source)
     if seed:
-        return load_model(model.name, random_seed=int(seed[1]), image_size=image_size)
-    if Path(model.source).exists():
-        return load_model(model.source, image_size=image_size)
-    return load_model(model.name, image_size=image_size)
+        return load_model(model.name, random_seed=int(seed[1]), image_size=size)
+    return load_model(model.source if Path(model.source).exists() else model.name, image_size=size)

@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from sam2_edge.contract import Graph
 from sam2_edge.proof.differences import CHOSEN, Difference, difference, rows_of_equal_choice
+from sam2_edge.proof.wrapped import Wrapped
 from sam2_edge.runtime.backends import Backend, Tensor
 
 Differences = dict[tuple[Graph, str], Difference]
 """The worst difference of every output of a graph."""
 
 
-class SideBySide:
+class SideBySide(Wrapped):
     """Runs graphs on `own`, those of `swapped` on `reference`; see `Backend`.
 
     While `noting`, every other graph runs on the reference too, on the same inputs, and
@@ -25,10 +26,10 @@ class SideBySide:
     """
 
     def __init__(self, own: Backend, reference: Backend, swapped: Collection[Graph] = ()) -> None:
-        self.name = own.name
+        super().__init__(own)
         self.noting = False
         self.differences: Differences = {}
-        self._own, self._reference, self._swapped = own, reference, frozenset(swapped)
+        self._reference, self._swapped = reference, frozenset(swapped)
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Backend.run`."""
@@ -40,22 +41,6 @@ class SideBySide:
             ours = {name: self._own.download(tensor) for name, tensor in outputs.items()}
             self._note(graph, ours, self._on_reference(graph, inputs))
         return outputs
-
-    def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """See `Backend.empty`."""
-        return self._own.empty(shape)
-
-    def upload(self, array: NDArray[Any]) -> Tensor:
-        """See `Backend.upload`."""
-        return self._own.upload(array)
-
-    def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """See `Backend.download`."""
-        return self._own.download(tensor)
-
-    def copy(self, source: Tensor, target: Tensor) -> None:
-        """See `Backend.copy`."""
-        self._own.copy(source, target)
 
     def _on_reference(
         self, graph: Graph, inputs: Mapping[str, Tensor]

@@ -58,3 +58,7 @@ class Backend(Protocol):
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy between two tensors or views of equal shape."""
         ...
+
+    def synchronise(self) -> None:
+        """Wait until all that was started is done; only for measuring."""
+        ...

@@ -37,6 +37,10 @@ class DeviceBackend:
         """See `Backend.copy`."""
         self._memory.copy(cast("DeviceTensor", source), cast("DeviceTensor", target))
 
+    def synchronise(self) -> None:
+        """See `Backend.synchronise`."""
+        self._memory.synchronise()
+
     def _outputs(
         self, spec: GraphSpec, inputs: Mapping[str, DeviceTensor]
     ) -> dict[str, DeviceTensor]:

@@ -1,0 +1,204 @@
+"""`sam2-edge bench`: how fast a bundle is, stage by stage, and beside others on the same frames."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+from rich import box
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.cli.options import backend_option
+from sam2_edge.contract import Graph
+from sam2_edge.errors import BackendError, Sam2EdgeError
+from sam2_edge.proof.bench import FILLING_FRAMES, Race, race
+from sam2_edge.proof.bench_footage import MOST_OBJECTS, bench_footage
+from sam2_edge.proof.bench_report import Extra, as_json, picture, stage_rows
+from sam2_edge.proof.contenders import BundleContender, Contender, PyTorchContender
+from sam2_edge.proof.flops import graph_flops, peak_flops
+from sam2_edge.proof.peak_memory import peak_of
+from sam2_edge.proof.references import model_of
+from sam2_edge.runtime.backends import BackendName
+from sam2_edge.runtime.sinks import check_new_file, write_text
+
+PYTORCH, COMPILED = "pytorch", "pytorch-compiled"
+STAGE_COLUMNS = ("stage", "median ms", "p95", "p99", "GFLOP", "of peak")
+
+
+def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        counts = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        counts = ()
+    if not counts or not all(1 <= count <= MOST_OBJECTS for count in counts):
+        raise click.BadParameter(f"{text!r} is not a list of 1 to {MOST_OBJECTS}, such as 1,2,4")
+    return counts
+
+
+@click.command()
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--against",
+    multiple=True,
+    metavar="BUNDLE|pytorch|pytorch-compiled",
+    help="Race this on the same frames, in turns; pytorch is the model that BUNDLE was made from, "
+    "in transformers. Repeatable.",
+)
+@click.option(
+    "--source",
+    type=click.Path(path_type=Path),
+    help="Video or folder of images. [a synthetic clip]",
+)
+@click.option(
+    "--frames",
+    default=48,
+    show_default=True,
+    type=click.IntRange(min=FILLING_FRAMES + 2),
+    help=f"The first {FILLING_FRAMES} fill the memory, the others are measured.",
+)
+@click.option(
+    "--objects", default="1", show_default=True, callback=_counts, help="Such as 1,2,4,8,16."
+)
+@click.option("--memory", is_flag=True, help="Measure peak memory too, each in its own process.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture here (.svg).")
+@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@backend_option
+@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+def bench(
+    bundle: Path,
+    *,
+    against: tuple[str, ...],
+    source: Path | None,
+    frames: int,
+    objects: tuple[int, ...],
+    memory: bool,
+    json_file: Path | None,
+    plot: Path | None,
+    overwrite: bool,
+    backend: BackendName,
+    threads: int | None,
+) -> None:
+    """Measure BUNDLE stage by stage, and race it against others."""
+    for path in (json_file, plot):
+        if path is not None:
+            check_new_file(path, overwrite=overwrite)
+    loaded = load_bundle(bundle)
+    contenders = _contenders(loaded, against, backend, threads)
+    console = Console(stderr=True)
+    with ExitStack() as stack:
+        footage = bench_footage(source, loaded.manifest.image_size, frames, max(objects), stack)
+        progress = stack.enter_context(Progress(console=console, transient=True))
+        task = progress.add_task("racing", total=frames * len(objects))
+        races = [
+            race(
+                contenders,
+                footage.pictures,
+                footage.prompts[:count],
+                watch=lambda: progress.advance(task),
+            )
+            for count in objects
+        ]
+        peaks = {}
+        if memory:
+            progress.update(task, description="memory")
+            peaks = {
+                contender.name: peak_of(_in_own_process(name, bundle), str(footage.path))
+                for contender, name in zip(contenders, (str(bundle), *against), strict=True)
+            }
+    flops, peak = _work(console, loaded, threads)
+    extra = Extra(footage.decode, flops, peak, peaks)
+    _show(races, extra)
+    if json_file is not None:
+        about = {"sam2_edge": version("sam2_edge"), "bundle": str(bundle), "threads": threads}
+        found = as_json(races, contenders[0].name, extra)
+        write_text(json_file, json.dumps(about | found, indent=1) + "\n")
+    if plot is not None:
+        write_text(plot, picture(races[0]) + "\n")
+
+
+def _contenders(
+    bundle: Bundle, against: tuple[str, ...], backend: BackendName, threads: int | None
+) -> list[Contender]:
+    """The bundle first, then the others; two of one name cannot be told apart."""
+    if len({str(bundle.path), *against}) != 1 + len(against):
+        raise Sam2EdgeError(f"--against {', '.join(against)}: give each contender once")
+    contenders: list[Contender] = [BundleContender(bundle, backend=backend, threads=threads)]
+    for name in against:
+        if name in (PYTORCH, COMPILED):
+            contenders.append(_pytorch(bundle, threads, compiled=name == COMPILED))
+        else:
+            other = load_bundle(name)
+            contenders.append(BundleContender(other, backend=backend, threads=threads))
+    return contenders
+
+
+def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> Contender:
+    try:
+        import torch
+
+        if threads is not None:
+            torch.set_num_threads(threads)
+        return PyTorchContender(model_of(bundle.manifest, None).model, compiled=compiled)
+    except ModuleNotFoundError as error:
+        raise BackendError(
+            f"racing PyTorch needs the extra export ({error}); install it with: pip install "
+            "'sam2_edge[export]', or race other bundles"
+        ) from error
+
+
+def _in_own_process(name: str, bundle: Path) -> str:
+    if name == COMPILED:
+        raise BackendError("--memory cannot be had with pytorch-compiled; leave one of them out")
+    return f"pytorch:{bundle}" if name == PYTORCH else name
+
+
+def _work(
+    console: Console, bundle: Bundle, threads: int | None
+) -> tuple[dict[str, int], float | None]:
+    """Operations of one object's frame with a full memory by graph, and the machine's peak."""
+    if any(entry.engine for entry in bundle.manifest.graphs.values()):
+        return {}, None  # engines do not tell
+    memory = bundle.manifest.memory
+    sizes = {"M": memory.slots, "P": memory.pointers, "B": 1, "N": 1}
+    try:
+        flops = {g.value: graph_flops(bundle.graph_path(g), sizes) for g in Graph}
+        return flops, peak_flops(threads)
+    except ModuleNotFoundError:
+        console.print("operations are not counted: that needs pip install 'sam2_edge[export]'")
+        return {}, None
+
+
+def _show(races: Sequence[Race], extra: Extra) -> None:
+    console = Console()
+    for found in races:
+        many = "s" if found.objects > 1 else ""
+        for name in found.times:
+            title = f"{name}, {found.objects} object{many}"
+            table = Table(*STAGE_COLUMNS, title=title, box=box.SIMPLE)
+            for row in stage_rows(found, name, extra):
+                table.add_row(*row)
+            console.print(table)
+        console.print(_summary(found, extra))
+
+
+def _summary(found: Race, extra: Extra) -> Table:
+    first = next(iter(found.times))
+    table = Table("", "frames/s", f"times {Path(first).name}", "p95", "peak MB", box=box.SIMPLE)
+    for name in found.times:
+        ratio, peak = found.ratio(first, name), extra.memory.get(name)
+        table.add_row(
+            name,
+            f"{found.frames_per_second(name):.2f}",
+            f"{ratio.median:.3f}",
+            f"{ratio.p95:.3f}",
+            "" if peak is None else f"{peak.host / 2**20:.0f}",
+        )
+    return table

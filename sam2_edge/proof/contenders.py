@@ -1,0 +1,161 @@
+"""What can be raced: a bundle through our tracker, and transformers' model in PyTorch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.bundle import Bundle
+from sam2_edge.contract import Graph
+from sam2_edge.proof.wrapped import Wrapped
+from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
+from sam2_edge.runtime.frames import model_image
+from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.tracker import VideoTracker
+
+PREPROCESS, REST, POSTPROCESS, WHOLE = "preprocess", "rest", "postprocess", "whole frame"
+"""Stages that are no graph's. rest: the memory bank and all else between the graphs."""
+
+Times = dict[str, float]
+"""Milliseconds by stage."""
+
+
+class Contender(Protocol):
+    """Tracks the same frames as the others, each for itself."""
+
+    name: str
+    image_size: int
+
+    def reset(self) -> None:
+        """Forget everything."""
+        ...
+
+    def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
+        """Track one frame; what it took, `WHOLE` at least."""
+        ...
+
+
+class BundleContender:
+    """A bundle through `VideoTracker`, masks at the frame's own size included.
+
+    staged: wait for the device after every graph and tell what each took; without, the time of the
+    whole frame alone, as in use.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        *,
+        backend: BackendName = "auto",
+        threads: int | None = None,
+        staged: bool = True,
+    ) -> None:
+        self.name = str(bundle.path)
+        self.image_size = bundle.manifest.image_size
+        self._clock = _StageClock(open_backend(bundle, backend, threads=threads), staged=staged)
+        self._tracker = VideoTracker(bundle, backend=self._clock)
+        self._staged = staged
+
+    def reset(self) -> None:
+        """See `Contender.reset`."""
+        self._tracker.reset()
+
+    def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
+        """See `Contender.step`."""
+        self._clock.spent.clear()
+        start = time.perf_counter()
+        result = self._tracker.track(frame, prompts)
+        tracked = time.perf_counter()
+        for found in result.objects:
+            _ = found.mask
+        end = time.perf_counter()
+        times = {WHOLE: 1e3 * (end - start)}
+        if self._staged:
+            times |= self._clock.spent
+            times[PREPROCESS] = _milliseconds(lambda: model_image(frame, self.image_size))
+            inside = sum(self._clock.spent.values()) + times[PREPROCESS]
+            times[REST] = max(0.0, 1e3 * (tracked - start) - inside)
+            times[POSTPROCESS] = 1e3 * (end - tracked)
+        return times
+
+
+class _StageClock(Wrapped):
+    """Times every graph."""
+
+    def __init__(self, own: Backend, *, staged: bool) -> None:
+        super().__init__(own)
+        self.spent: Times = {}
+        self._staged = staged
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Backend.run`."""
+        if not self._staged:
+            return self._own.run(graph, inputs)
+        self._own.synchronise()
+        start = time.perf_counter()
+        outputs = self._own.run(graph, inputs)
+        self._own.synchronise()
+        spent = 1e3 * (time.perf_counter() - start)
+        self.spent[graph.value] = self.spent.get(graph.value, 0.0) + spent
+        return outputs
+
+
+class PyTorchContender:
+    """transformers' video model as a stream, all objects in one session, in float32 on the CPU.
+
+    compiled: the encoder, memory attention, memory encoder and mask decoder through `torch.compile`
+    (it compiles while the memory fills, which is not measured).
+    """
+
+    def __init__(self, model: Any, *, compiled: bool = False) -> None:
+        import torch
+
+        self.name = "PyTorch compiled" if compiled else "PyTorch eager"
+        self.image_size = int(model.config.image_size)
+        self._model = model
+        if compiled:
+            for part in ("vision_encoder", "memory_attention", "memory_encoder", "mask_decoder"):
+                module = getattr(model, part)
+                module.forward = torch.compile(module.forward, dynamic=part == "memory_attention")
+        self.reset()
+
+    def reset(self) -> None:
+        """See `Contender.reset`."""
+        from transformers import Sam2VideoInferenceSession
+
+        self._session = Sam2VideoInferenceSession(dtype="float32")
+        self._index = -1
+
+    def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
+        """See `Contender.step`."""
+        import torch
+
+        from sam2_edge.proof.pytorch import add_prompt, normalised
+
+        self._index += 1
+        size = (frame.shape[0], frame.shape[1])
+        start = time.perf_counter()
+        with torch.inference_mode():
+            pixels = normalised(model_image(frame, self.image_size))
+            self._session.add_new_frame(pixels, self._index)
+            for prompt in prompts:
+                add_prompt(
+                    self._session, prompt, size, frame=self._index, image_size=self.image_size
+                )
+            output = self._model(
+                inference_session=self._session, frame_idx=self._index, frame=pixels
+            )
+            masks = torch.nn.functional.interpolate(output.pred_masks, size, mode="bilinear") > 0
+            masks.numpy()
+        del self._session.processed_frames[self._index]
+        return {WHOLE: 1e3 * (time.perf_counter() - start)}
+
+
+def _milliseconds(act: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    act()
+    return 1e3 * (time.perf_counter() - start)

@@ -1,0 +1,94 @@
+"""Floating-point operations of a graph, counted from the ONNX graph itself, and what the machine
+can do at most.
+
+Counted are matrix products and convolutions, two operations per multiply and add: all others
+together are a few percent of a SAM 2 graph. Needs the package `onnx` (extra `export`).
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+PEAK_SIZE, PEAK_RUNS = 2048, 8
+"""Side of the matrices whose product shows what the machine can do, and how often it is taken."""
+
+
+def graph_flops(path: Path, sizes: Mapping[str, int]) -> int:
+    """Operations of one run of an ONNX graph whose dynamic axes have these sizes.
+
+    Raises ModuleNotFoundError without `onnx`, ValueError where a shape stays unknown.
+    """
+    import onnx
+
+    model = onnx.load(path)
+    for value in model.graph.input:
+        for axis in value.type.tensor_type.shape.dim:
+            if axis.dim_param:
+                axis.dim_value = sizes[axis.dim_param]
+    del model.graph.value_info[:]  # they are of the dynamic axes
+    for value in model.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    inferred = onnx.shape_inference.infer_shapes(model, data_prop=True, strict_mode=True)
+    shapes = _shapes(inferred.graph)
+    return sum(_flops(node, shapes) for node in inferred.graph.node)
+
+
+def peak_flops(threads: int | None) -> float:
+    """Operations per second of a large product in float32 by ONNX Runtime, the best of several.
+
+    Raises ModuleNotFoundError without `onnx`.
+    """
+    from onnx import TensorProto, helper
+
+    shape = [PEAK_SIZE, PEAK_SIZE]
+    ends = [helper.make_tensor_value_info(n, TensorProto.FLOAT, shape) for n in ("a", "b", "c")]
+    node = helper.make_node("MatMul", ["a", "b"], ["c"])
+    graph = helper.make_graph([node], "peak", ends[:2], ends[2:])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    options = ort.SessionOptions()
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = ort.InferenceSession(
+        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+    )
+    feeds = {name: np.ones(shape, np.float32) for name in ("a", "b")}
+    best = math.inf
+    for _ in range(PEAK_RUNS):
+        start = time.perf_counter()
+        session.run(None, feeds)
+        best = min(best, time.perf_counter() - start)
+    return 2.0 * PEAK_SIZE**3 / best
+
+
+def _shapes(graph: Any) -> dict[str, list[int]]:
+    found = {t.name: list(t.dims) for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        axes = value.type.tensor_type.shape.dim
+        if all(axis.HasField("dim_value") for axis in axes):
+            found[value.name] = [axis.dim_value for axis in axes]
+    return found
+
+
+def _flops(node: Any, shapes: Mapping[str, list[int]]) -> int:
+    if node.op_type not in ("MatMul", "Gemm", "Conv", "ConvTranspose"):
+        return 0
+    try:
+        first, second = (shapes[name] for name in node.input[:2])
+        result = shapes[node.output[0]]
+    except KeyError as error:
+        raise ValueError(f"the shape of {error} in node {node.name} is not known") from error
+    attributes = {a.name: a.i for a in node.attribute}
+    if node.op_type == "MatMul":
+        return 2 * math.prod(result) * first[-1]
+    if node.op_type == "Gemm":
+        return 2 * math.prod(result) * first[0 if attributes.get("transA") else 1]
+    if node.op_type == "Conv":
+        return 2 * math.prod(result) * math.prod(second[1:])
+    return 2 * math.prod(first) * math.prod(second[1:])
