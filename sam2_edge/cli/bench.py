@@ -23,7 +23,7 @@ from sam2_edge.proof.bench_footage import MOST_OBJECTS, bench_footage
 from sam2_edge.proof.bench_report import Extra, as_json, picture, stage_rows
 from sam2_edge.proof.contenders import BundleContender, Contender, PyTorchContender
 from sam2_edge.proof.flops import graph_flops, peak_flops
-from sam2_edge.proof.peak_memory import peak_of
+from sam2_edge.proof.peak_memory import Peak, peak_of
 from sam2_edge.proof.references import model_of
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.sinks import check_new_file, write_text
@@ -90,6 +90,8 @@ def bench(
     for path in (json_file, plot):
         if path is not None:
             check_new_file(path, overwrite=overwrite)
+    if memory and COMPILED in against:
+        raise click.UsageError(f"--memory cannot be had with {COMPILED}; leave one of them out")
     loaded = load_bundle(bundle)
     contenders = _contenders(loaded, against, backend, threads)
     console = Console(stderr=True)
@@ -106,13 +108,12 @@ def bench(
             )
             for count in objects
         ]
-        peaks = {}
+        peaks: dict[str, Peak] = {}
         if memory:
             progress.update(task, description="memory")
-            peaks = {
-                contender.name: peak_of(_in_own_process(name, bundle), str(footage.path))
-                for contender, name in zip(contenders, (str(bundle), *against), strict=True)
-            }
+            for contender, name in zip(contenders, (str(bundle), *against), strict=True):
+                what = f"pytorch:{bundle}" if name == PYTORCH else name
+                peaks[contender.name] = peak_of(what, footage.path)
     flops, peak = _work(console, loaded, threads)
     extra = Extra(footage.decode, flops, peak, peaks)
     _show(races, extra)
@@ -128,8 +129,6 @@ def _contenders(
     bundle: Bundle, against: tuple[str, ...], backend: BackendName, threads: int | None
 ) -> list[Contender]:
     """The bundle first, then the others; two of one name cannot be told apart."""
-    if len({str(bundle.path), *against}) != 1 + len(against):
-        raise Sam2EdgeError(f"--against {', '.join(against)}: give each contender once")
     contenders: list[Contender] = [BundleContender(bundle, backend=backend, threads=threads)]
     for name in against:
         if name in (PYTORCH, COMPILED):
@@ -137,6 +136,8 @@ def _contenders(
         else:
             other = load_bundle(name)
             contenders.append(BundleContender(other, backend=backend, threads=threads))
+    if len({contender.name for contender in contenders}) < len(contenders):
+        raise Sam2EdgeError(f"--against {', '.join(against)}: give each contender once")
     return contenders
 
 
@@ -152,12 +153,6 @@ def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> Contende
             f"racing PyTorch needs the extra export ({error}); install it with: pip install "
             "'sam2_edge[export]', or race other bundles"
         ) from error
-
-
-def _in_own_process(name: str, bundle: Path) -> str:
-    if name == COMPILED:
-        raise BackendError("--memory cannot be had with pytorch-compiled; leave one of them out")
-    return f"pytorch:{bundle}" if name == PYTORCH else name
 
 
 def _work(

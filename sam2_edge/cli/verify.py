@@ -3,32 +3,30 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import click
+from rich import box
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 from rich.table import Table
 
-from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle import load_bundle
 from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
 from sam2_edge.cli.track import frame_range
 from sam2_edge.contract import Graph
 from sam2_edge.proof.budgets import Budget, budget_for
-from sam2_edge.proof.following import TrackerLoop
 from sam2_edge.proof.footage import Footage, footage
-from sam2_edge.proof.references import Reference, open_reference
-from sam2_edge.proof.side_by_side import SideBySide
-from sam2_edge.proof.verify import Verification, spread
-from sam2_edge.proof.verify import verify as compare
+from sam2_edge.proof.references import open_reference
+from sam2_edge.proof.verify import Verification
+from sam2_edge.proof.verify import verify as compare_with
 from sam2_edge.proof.verify_report import GRAPH_COLUMNS, About, as_json, as_page, graph_rows
-from sam2_edge.runtime.backends import Backend, BackendName, open_backend
+from sam2_edge.runtime.backends import BackendName, open_backend
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.script import PromptScript, check_script, load_script
 from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
-from sam2_edge.runtime.tracker import VideoTracker
 
 DEFAULT_FRAMES = "0:32"
 
@@ -104,11 +102,27 @@ def verify(
     other = open_reference(loaded, reference, threads=threads)
     own = open_backend(loaded, backend, threads=threads)
     console = Console(stderr=True)
+
+    def compare(swapped: Sequence[Graph]) -> Verification:
+        with Progress(console=console, transient=True) as progress:
+            task = progress.add_task("comparing", total=len(followed.numbers))
+            return compare_with(
+                loaded,
+                own,
+                other,
+                followed,
+                prompts=script,
+                swapped=swapped,
+                watch=lambda: progress.advance(task),
+            )
+
     if EACH in swap:
-        _try_each(console, loaded, own, other, followed, script)
+        table = Table("from the reference", "J&F", "memory", "pointer", "the loops part")
+        _try_each(table, compare)
+        Console().print(table)
+        console.print("the guilty graph is that with which the loop comes closest")
         return
-    graphs = tuple(Graph(name) for name in swap)
-    found = _verification(console, loaded, own, other, followed, script, graphs)
+    found = compare([Graph(name) for name in swap])
     about = About(
         bundle=str(bundle),
         reference=other.name,
@@ -149,43 +163,10 @@ def _budgets(given: tuple[str, ...]) -> dict[str, float]:
     return changed
 
 
-def _verification(
-    console: Console,
-    bundle: Bundle,
-    own: Backend,
-    other: Reference,
-    frames: Footage,
-    script: PromptScript,
-    swapped: Sequence[Graph],
-) -> Verification:
-    """The whole comparison, with a bar."""
-    beside = SideBySide(own, other.backend, swapped)
-    count = len(frames.numbers)
-    tracker = VideoTracker(bundle, backend=beside, clip_frames=count)
-    clip = list(zip(frames.numbers, frames.pictures, strict=True))
-    return compare(
-        TrackerLoop(tracker),
-        other.loop(count),
-        track(clip, "comparing", console=console, transient=True),
-        script,
-        graphs=beside,
-        noted=spread(frames.numbers),
-    )
-
-
-def _try_each(
-    console: Console,
-    bundle: Bundle,
-    own: Backend,
-    other: Reference,
-    frames: Footage,
-    script: PromptScript,
-) -> None:
-    """One row per graph that the reference runs in place of the bundle."""
-    table = Table("from the reference", "J&F", "memory", "pointer", "loops part")
+def _try_each(table: Table, compare: Callable[[Sequence[Graph]], Verification]) -> None:
+    """A row per graph that the reference runs in place of the bundle."""
     for graph in (None, *Graph):
-        swapped = [] if graph is None else [graph]
-        found = _verification(console, bundle, own, other, frames, script, swapped)
+        found = compare([] if graph is None else [graph])
         parting = found.first_parting
         table.add_row(
             "nothing" if graph is None else graph.value,
@@ -193,8 +174,6 @@ def _try_each(
             *(_figure(found.drift(name)) for name in ("memory", "pointer")),
             "never" if parting is None else f"frame {parting.frame}",
         )
-    Console().print(table)
-    console.print("the guilty graph is the one with which the loop comes closest to the reference")
 
 
 def _figure(value: float | None) -> str:
@@ -203,7 +182,7 @@ def _figure(value: float | None) -> str:
 
 def _conclude(console: Console, found: Verification, about: About, budget: Budget) -> int:
     """Print what was found; the exit code."""
-    table = Table(*GRAPH_COLUMNS, title=f"{about.bundle} against {about.reference}")
+    table = Table(*GRAPH_COLUMNS, title=f"{about.bundle} against {about.reference}", box=box.SIMPLE)
     for row in graph_rows(found):
         table.add_row(*row)
     out = Console()

@@ -125,9 +125,10 @@ class PyTorchContender:
 
     def reset(self) -> None:
         """See `Contender.reset`."""
+        import torch
         from transformers import Sam2VideoInferenceSession
 
-        self._session = Sam2VideoInferenceSession(dtype="float32")
+        self._session = Sam2VideoInferenceSession(dtype=torch.float32)
         self._index = -1
 
     def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:

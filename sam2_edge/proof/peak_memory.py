@@ -8,10 +8,11 @@ prints the peak resident size in bytes after a full memory, and on a GPU what wa
 from __future__ import annotations
 
 import json
-import resource
+import re
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 from sam2_edge.bundle import load_bundle
 from sam2_edge.errors import BackendError, without_traceback
@@ -32,7 +33,7 @@ class Peak:
     device: int | None
 
 
-def peak_of(contender: str, video: str) -> Peak:
+def peak_of(contender: str, video: Path) -> Peak:
     """Peak memory of a contender in a process of its own, tracking a click in a video's middle.
 
     contender: a bundle, or "pytorch:" and a bundle for the model that it was made from.
@@ -40,7 +41,7 @@ def peak_of(contender: str, video: str) -> Peak:
     Raises BackendError when that process fails.
     """
     done = subprocess.run(  # noqa: S603 # this module itself
-        [sys.executable, "-m", "sam2_edge.proof.peak_memory", contender, video],
+        [sys.executable, "-m", "sam2_edge.proof.peak_memory", contender, str(video)],
         capture_output=True,
         text=True,
         check=False,
@@ -56,6 +57,13 @@ def _contender(name: str) -> Contender:
     if not name.startswith(PYTORCH):
         return BundleContender(bundle, staged=False)
     return PyTorchContender(model_of(bundle.manifest, None).model)
+
+
+def _host_bytes() -> int:
+    """The peak of this program alone: `ru_maxrss` counts the parent's memory at the fork too."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
+    return 1024 * int(kilobytes)
 
 
 def _device_bytes() -> int | None:
@@ -77,8 +85,7 @@ def main() -> None:
         height, width = frame.picture.shape[:2]
         click = Prompt(1, points=[(width // 2, height // 2)])
         contender.step(frame.picture, [click] if frame.index == 0 else ())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    sys.stdout.write(json.dumps({"host": peak, "device": _device_bytes()}) + "\n")
+    sys.stdout.write(json.dumps({"host": _host_bytes(), "device": _device_bytes()}) + "\n")
 
 
 if __name__ == "__main__":

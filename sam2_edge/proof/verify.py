@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import heapq
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.contract import NO_OBJECT_LOGIT
+from sam2_edge.bundle import Bundle
+from sam2_edge.contract import NO_OBJECT_LOGIT, Graph
 from sam2_edge.proof.budgets import Budget
 from sam2_edge.proof.differences import difference
-from sam2_edge.proof.following import Follower, Remembered, State
+from sam2_edge.proof.following import Follower, Remembered, State, TrackerLoop
+from sam2_edge.proof.footage import Footage
 from sam2_edge.proof.metrics import Mask, boundary_accuracy, region_similarity
+from sam2_edge.proof.references import Reference
 from sam2_edge.proof.side_by_side import Differences, SideBySide
+from sam2_edge.runtime.backends import Backend
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import MASK_LOGIT, full_size
+from sam2_edge.runtime.script import PromptScript
+from sam2_edge.runtime.tracker import VideoTracker
 
 PARTED_BELOW = 0.9
 """Two loops have parted where J of one's mask against the other's is below this."""
@@ -122,32 +127,50 @@ class Verification:
 
 
 def verify(
-    candidate: Follower,
-    reference: Follower,
-    clip: Iterable[tuple[int, Picture]],
-    prompts: Mapping[int, Sequence[Prompt]],
+    bundle: Bundle,
+    own: Backend,
+    reference: Reference,
+    footage: Footage,
     *,
-    graphs: SideBySide,
-    noted: Collection[int],
+    prompts: PromptScript | None = None,
+    swapped: Collection[Graph] = (),
+    watch: Callable[[], None] = lambda: None,
 ) -> Verification:
-    """Follow a clip on both sides.
+    """Follow a clip through a bundle and through its reference.
 
-    clip: frame numbers and pictures, at least one. prompts: by frame number. graphs: the backend
-    of `candidate`. noted: frames on which every graph is compared.
+    own: a backend that is open for the bundle. prompts: by frame number; None for those of the
+    footage. swapped: graphs of the bundle that the reference runs in its place. watch: called after
+    every frame.
+
+    Raises PromptError, BackendError.
     """
-    found = Verification(graphs.differences)
-    for frame, picture in clip:
-        graphs.noting = frame in noted
-        ours = candidate.follow(picture, prompts.get(frame, ()))
-        theirs = reference.follow(picture, prompts.get(frame, ()))
-        for object_id, state in ours.items():
-            kept = (candidate.remembered(object_id), reference.remembered(object_id))
-            shown = _compare(frame, object_id, picture, (state, theirs[object_id]), kept)
+    script = {footage.numbers[0]: footage.prompts} if prompts is None else prompts
+    beside = SideBySide(own, reference.backend, swapped)
+    count = len(footage.numbers)
+    ours = TrackerLoop(VideoTracker(bundle, backend=beside, clip_frames=count))
+    theirs = reference.loop(count)
+    noted = spread(footage.numbers)
+    found = Verification(beside.differences)
+    for frame, picture in zip(footage.numbers, footage.pictures, strict=True):
+        beside.noting = frame in noted
+        given = script.get(frame, ())
+        for shown in _step(ours, theirs, frame, picture, given):
             found.compared.append(shown.compared)
-            found.worst = heapq.nsmallest(
-                WORST_KEPT, [*found.worst, shown], key=lambda s: s.compared.j
-            )
+            worst = sorted([*found.worst, shown], key=lambda s: s.compared.j)
+            found.worst = worst[:WORST_KEPT]
+        watch()
     return found
+
+
+def _step(
+    ours: Follower, theirs: Follower, frame: int, picture: Picture, prompts: Sequence[Prompt]
+) -> Iterator[Shown]:
+    """Follow one frame on both sides and compare every object on it."""
+    states, reference_states = (side.follow(picture, prompts) for side in (ours, theirs))
+    for object_id, state in states.items():
+        kept = (ours.remembered(object_id), theirs.remembered(object_id))
+        both = (state, reference_states[object_id])
+        yield _compare(frame, object_id, picture, both, kept)
 
 
 def spread(frames: Sequence[int], count: int = NOTED_FRAMES) -> frozenset[int]:

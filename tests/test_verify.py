@@ -1,0 +1,242 @@
+"""`sam2-edge verify`: what it finds, and that it finds what is wrong."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from transformers import Sam2VideoModel
+
+from sam2_edge import Bundle, BundleError, Sam2EdgeError, SourceError
+from sam2_edge.bundle import BUNDLED
+from sam2_edge.contract import Graph
+from sam2_edge.export.trial import trial_bundle
+from sam2_edge.proof.budgets import BUDGETS, budget_for
+from sam2_edge.proof.charts import ceiling, line_chart
+from sam2_edge.proof.differences import difference, rows_of_equal_choice
+from sam2_edge.proof.footage import Footage, footage
+from sam2_edge.proof.references import Reference, open_reference
+from sam2_edge.proof.verify import Verification, spread, verify
+from sam2_edge.runtime.backends import open_backend
+from sam2_edge.runtime.sources import FrameRange
+from tests.test_cli import run
+
+FRAMES = 3
+
+
+@pytest.fixture(scope="module")
+def model_folder(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small model as a folder that can be named."""
+    folder = tmp_path_factory.mktemp("model")
+    small_model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def filmed(small_bundle: Bundle) -> Footage:
+    return footage(None, FrameRange(0, FRAMES), small_bundle.manifest.image_size)
+
+
+@pytest.fixture(scope="module")
+def pytorch(full_bundle: Bundle, model_folder: Path) -> Reference:
+    return open_reference(full_bundle, str(model_folder), threads=1)
+
+
+def spoilt(source: Bundle, graph: Graph, folder: Path) -> Bundle:
+    """The bundle with the weights of one graph a little too large."""
+    model = onnx.load(source.graph_path(graph))
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.ndim >= 2:
+            larger = numpy_helper.from_array((values * np.float32(1.02)), tensor.name)
+            tensor.CopyFrom(larger)
+    return trial_bundle(source, folder, {graph: model})
+
+
+def compare(bundle: Bundle, reference: Reference, filmed: Footage, *swapped: Graph) -> Verification:
+    own = open_backend(bundle, "cpu", threads=1)
+    return verify(bundle, own, reference, filmed, swapped=swapped)
+
+
+def test_differences_by_hand() -> None:
+    found = difference(np.array([1.0, 2.0]), np.array([1.0, 4.0]))
+    assert found is not None
+    assert (found.largest, found.mean) == (2.0, 1.0)
+    assert found.cosine == pytest.approx(9 / math.sqrt(5 * 17))
+    assert found.relative == pytest.approx(2 / math.sqrt(17))
+    same = difference(np.zeros(3), np.zeros(3))
+    assert same is not None
+    assert (same.cosine, same.relative) == (1.0, 0.0)
+    assert difference(np.zeros((0, 2)), np.zeros((0, 2))) is None
+    with pytest.raises(ValueError, match="both must be the same"):
+        difference(np.zeros(2), np.zeros(3))
+
+
+def test_decoders_that_choose_alike_are_found_by_object() -> None:
+    ours = {"best_index": np.array([1, 2, 0]), "object_score": np.array([3.0, 1.0, -1.0])}
+    theirs = {"best_index": np.array([1, 1, 0]), "object_score": np.array([2.0, 1.0, 0.5])}
+    assert list(rows_of_equal_choice(ours, theirs)) == [True, False, False]
+    assert rows_of_equal_choice({}, {}) == slice(None)
+
+
+def test_a_bundle_agrees_with_pytorch(
+    full_bundle: Bundle, pytorch: Reference, filmed: Footage
+) -> None:
+    found = compare(full_bundle, pytorch, filmed)
+
+    assert {graph for graph, _ in found.graphs} == set(Graph)
+    assert max(worst.relative for worst in found.graphs.values()) < 1e-4
+    assert found.j_and_f > 0.999
+    assert found.presence == 1.0
+    assert found.first_parting is None
+    for name in ("memory", "pointer"):
+        drift = found.drift(name)
+        assert drift is not None
+        assert 0 < drift < 1e-3
+    assert len(found.compared) == 2 * FRAMES
+    assert found.problems(BUDGETS["fp32"]) == []
+
+
+@pytest.mark.parametrize("graph", list(Graph))
+def test_a_spoilt_graph_is_found_and_swapping_it_mends_the_loop(
+    full_bundle: Bundle, filmed: Footage, tmp_path: Path, graph: Graph
+) -> None:
+    bad = spoilt(full_bundle, graph, tmp_path)
+    reference = open_reference(bad, str(full_bundle.path), threads=1)
+
+    found = compare(bad, reference, filmed)
+    mended = compare(bad, reference, filmed, graph)
+
+    guilty = {g for (g, _), worst in found.graphs.items() if worst.relative > 1e-6}
+    assert guilty == {graph}
+    assert any(graph.value in problem for problem in found.problems(BUDGETS["fp32"]))
+    assert all(c.j == 1.0 and c.logits == 0.0 for c in mended.compared)
+    assert graph not in {g for g, _ in mended.graphs}
+
+
+def test_the_budget_is_that_of_the_least_exact_graph_with_changes(full_bundle: Bundle) -> None:
+    manifest = full_bundle.manifest
+    assert budget_for(manifest, {}) == BUDGETS["fp32"]
+    assert budget_for(manifest, {"j_and_f": 0.5}).j_and_f == 0.5
+    graphs = dict(manifest.graphs)
+    graphs[Graph.IMAGE_ENCODER] = graphs[Graph.IMAGE_ENCODER].model_copy(
+        update={"precision": "int8"}
+    )
+    graphs[Graph.MASK_DECODER] = graphs[Graph.MASK_DECODER].model_copy(update={"precision": "fp16"})
+    assert budget_for(manifest.model_copy(update={"graphs": graphs}), {}) == BUDGETS["int8"]
+    for changed, message in (({"iou": 1.0}, "no budget 'iou'"), ({"graph": -1.0}, "-1.0; give 0")):
+        with pytest.raises(Sam2EdgeError, match=message):
+            budget_for(manifest, changed)
+
+
+def test_values_that_are_not_finite_break_every_budget(
+    full_bundle: Bundle, pytorch: Reference, filmed: Footage
+) -> None:
+    found = compare(full_bundle, pytorch, filmed)
+    key = next(iter(found.graphs))
+    bad = difference(np.array([np.nan, 1.0]), np.array([1.0, 1.0]))
+    assert bad is not None
+    found.graphs[key] = bad
+    assert len(found.problems(BUDGETS["int8"])) == 1
+
+
+def test_compared_frames_are_spread_over_the_clip() -> None:
+    assert spread(range(4)) == {0, 1, 2, 3}
+    chosen = sorted(spread(range(10, 42)))
+    assert (chosen[:2], chosen[-1], len(chosen)) == ([10, 11], 41, 6)
+
+
+def test_the_command_writes_a_page_that_needs_nothing_else(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    full_bundle: Bundle,
+    model_folder: Path,
+    clip_folder: Path,
+    tmp_path: Path,
+) -> None:
+    page, data = tmp_path / "report.html", tmp_path / "report.json"
+    options = ["--reference", model_folder, "--source", clip_folder, "--threads", 1]
+    outputs = ["--report", page, "--json", data]
+
+    code = run(monkeypatch, "verify", full_bundle.path, *options, *outputs)
+
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    assert "every budget holds" in said.err
+    text = page.read_text()
+    assert text.count("<svg") == 4
+    assert text.count("<figure") == 4
+    assert not re.search(r'(src|href)="(?!data:)', text)
+    found = json.loads(data.read_text())
+    assert found["problems"] == []
+    assert len(found["frames"]) == 2 * 6
+    assert found["j_and_f"] > 0.99
+
+
+def test_a_broken_budget_is_named_and_ends_with_exit_code_1(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    full_bundle: Bundle,
+    tmp_path: Path,
+) -> None:
+    bad = spoilt(full_bundle, Graph.MEMORY_ENCODER, tmp_path)
+    options = ["--reference", full_bundle.path, "--frames", "0:3", "--threads", 1]
+
+    assert run(monkeypatch, "verify", bad.path, *options) == 1
+    assert "memory_encoder, output memory" in capsys.readouterr().err
+
+    assert run(monkeypatch, "verify", bad.path, *options, "--swap", "each") == 0
+    rows = capsys.readouterr().out.splitlines()
+    exact = [row for row in rows if "0.00e+00" in row]
+    assert len(exact) == 1
+    assert "memory_encoder" in exact[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--budget", "j_and_f"], "NAME=VALUE"),
+        (["--budget", "speed=1"], "no budget 'speed'"),
+        (["--swap", "each", "--json", "x.json"], "stands alone"),
+        (["--frames", "3:"], "no end of its own"),
+        (["--frames", "0:1"], "1 frame"),
+        (["--reference", "nowhere"], "nowhere"),
+        (["--point", "5,5", "--prompts", "p.json"], "not both"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    full_bundle: Bundle,
+    tmp_path: Path,
+    options: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "verify", full_bundle.path, *options) in (1, 2)
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said
+
+
+def test_a_reference_of_another_geometry_is_refused(full_bundle: Bundle) -> None:
+    with pytest.raises(BundleError, match="another geometry"):
+        open_reference(full_bundle, str(BUNDLED["nano"]))
+
+
+def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError):
+        footage(tmp_path / "none.mp4", FrameRange(0, 4), 64)
+
+
+def test_charts_leave_out_what_is_not_finite_and_round_upwards() -> None:
+    drawn = line_chart("a & b", {"x": [(0, 1.0), (1, math.inf)]}, x_label="n", low=0, high=2)
+    assert "a &amp; b" in drawn
+    assert re.search(r'points="[\d.]+,[\d.]+"', drawn)
+    assert [ceiling(v) for v in ([0.3], [1.0], [math.inf], [], [7.0])] == [0.5, 1.0, 1.0, 1.0, 10.0]
