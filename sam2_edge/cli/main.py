@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from sam2_edge.cli.doctor import doctor
+from sam2_edge.cli.eval import evaluate_command
 from sam2_edge.cli.export import export
 from sam2_edge.cli.inspect import inspect
 from sam2_edge.cli.run import run
@@ -39,7 +40,7 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (export, track, run, serve, segment, inspect, synth, doctor):
+for command in (export, track, run, serve, segment, inspect, synth, evaluate_command, doctor):
     cli.add_command(command)
 
 
