@@ -135,6 +135,7 @@ def test_lvos_by_hand() -> None:
     # last frame that truly shows the object, which frame 36 does not.
     frames = [_absent(1), _absent(6), _frame(11, 3), _frame(16, 1), _frame(21, 2), _absent(26)]
     frames += [_frame(31, 3), _absent(36)]
+    frames.insert(4, _frame(17, 3))  # its number is not a multiple of 5 after the first
     found = score(frames, "lvos", (11, 31))
     assert found.frames == 3
     assert found.j.mean == pytest.approx((J[1] + J[2] + 1) / 3)
@@ -536,6 +537,7 @@ def test_a_folder_of_something_else_is_left_alone(
         (out / name).write_text("mine")
     assert evaluate("davis", out) == 1
     assert message in capsys.readouterr().err
+    assert evaluate("davis", out, "--overwrite") == 1
     assert _tree(out) == dict.fromkeys(files, b"mine")
 
 

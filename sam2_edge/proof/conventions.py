@@ -42,6 +42,10 @@ class Score:
     f: Statistics
 
 
+LVOS_STEP = 5
+"""In LVOS frames count whose number is the object's first one plus a multiple of this; others have
+no masks there."""
+
 Rows = Sequence[FrameScore]
 Range = tuple[int, int]
 
@@ -78,7 +82,8 @@ def _lvos(rows: Rows, scored_range: Range | None) -> Rows:
         numbers = [row.number for row in rows if row.truth]
         scored_range = (numbers[0], numbers[-1]) if numbers else (0, -1)
     first, last = scored_range
-    return _without_ends([row for row in rows if first <= row.number <= last])
+    within = [row for row in rows if first <= row.number <= last]
+    return _without_ends([row for row in within if (row.number - first) % LVOS_STEP == 0])
 
 
 def _youtube(rows: Rows, _range: Range | None) -> Rows:

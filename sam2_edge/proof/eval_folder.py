@@ -109,10 +109,10 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
     """
     settings_path = path / SETTINGS
     if settings_path.is_file():
-        found = _read_settings(settings_path, overwrite=overwrite)
+        found = _read_settings(settings_path)
         if overwrite:
             _clear(path)
-        elif found is not None:
+        else:
             _check_same(path, found, settings)
     elif path.is_dir() and any(path.iterdir()):
         raise SinkError(f"{path} is not empty and holds no evaluation; choose another folder")
@@ -128,15 +128,13 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
     return EvalFolder(path)
 
 
-def _read_settings(path: Path, *, overwrite: bool) -> EvalSettings | None:
+def _read_settings(path: Path) -> EvalSettings:
     try:
         return EvalSettings.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        if overwrite:
-            return None
+        # Not even --overwrite may empty a folder that is perhaps not ours.
         raise SinkError(
-            f"{path} is not of an evaluation of this sam2_edge; choose another folder or pass "
-            "--overwrite"
+            f"{path} is not of an evaluation of this sam2_edge; choose another folder"
         ) from error
 
 
