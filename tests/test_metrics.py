@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,11 +12,13 @@ from hypothesis.extra.numpy import arrays
 
 from sam2_edge.proof.metrics import (
     Accuracy,
+    Statistics,
     boundary,
     boundary_accuracy,
     mean_accuracy,
     object_accuracy,
     region_similarity,
+    statistics,
 )
 
 
@@ -113,6 +117,33 @@ def test_the_first_and_the_last_frame_do_not_count() -> None:
 def test_the_mean_is_over_objects() -> None:
     mean = mean_accuracy([Accuracy(0.2, 0.4), Accuracy(0.6, 1.0)])
     assert (mean.j, mean.f, mean.j_and_f) == pytest.approx((0.4, 0.7, 0.55))
+
+
+def test_recall_and_decay_by_hand() -> None:
+    # Of frames 0 to 7 the quarters end at 7/4 and begin at 21/4: 0 to 2 against 5 to 7. Exactly
+    # 0.5 is not recalled.
+    found = statistics([1.0, 0.8, 0.9, 0.7, 0.5, 0.4, 0.3, 0.2])
+    assert found.mean == pytest.approx(0.6)
+    assert found.recall == 4 / 8
+    assert found.decay == pytest.approx(0.9 - 0.3)
+
+
+def test_recall_and_decay_of_few_frames() -> None:
+    assert statistics([0.7]) == Statistics(0.7, 1.0, 0.0)
+    assert statistics([0.9, 0.1]).decay == pytest.approx(0.8)
+    with pytest.raises(ValueError, match="no values"):
+        statistics([])
+
+
+@given(st.lists(st.integers(0, 1000), min_size=1, max_size=256))
+def test_decay_is_the_literal_definition(thousandths: list[int]) -> None:
+    # Quarters of davis2017-evaluation: positions 1 to n in four steps, rounded half up, both ends
+    # among them.
+    values = [value / 1000 for value in thousandths]
+    ends = (np.round(np.linspace(1, len(values), 5) + 1e-10) - 1).astype(int)
+    quarters = [values[a : b + 1] for a, b in pairwise(ends)]
+    want = np.mean(quarters[0]) - np.mean(quarters[3])
+    assert statistics(values).decay == pytest.approx(want, abs=1e-12)
 
 
 def test_masks_that_do_not_pair_are_refused() -> None:

@@ -18,6 +18,7 @@ from rich.markup import escape
 
 from sam2_edge.cli.bench import bench
 from sam2_edge.cli.doctor import doctor
+from sam2_edge.cli.eval import evaluate_command
 from sam2_edge.cli.export import export
 from sam2_edge.cli.inspect import inspect
 from sam2_edge.cli.run import run
@@ -41,7 +42,19 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (export, track, run, serve, segment, inspect, verify, bench, synth, doctor):
+for command in (
+    export,
+    track,
+    run,
+    serve,
+    segment,
+    inspect,
+    verify,
+    bench,
+    evaluate_command,
+    synth,
+    doctor,
+):
     cli.add_command(command)
 
 

@@ -57,7 +57,7 @@ def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
         raise SourceError(
             f"{masks} and {truth} hold different file names; give the masks of the same clip"
         )
-    ours, theirs = ([_read_mask(f / name) for name in names] for f in (masks, truth))
+    ours, theirs = ([read_indexed_png(f / name) for name in names] for f in (masks, truth))
     if len(names) < 3 or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
         raise SourceError(
             f"{masks} and {truth} must hold three masks or more, of equal sizes; the first and the "
@@ -68,6 +68,23 @@ def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
         for i in np.unique(theirs[0])
         if i
     }
+
+
+def read_indexed_png(path: Path) -> NDArray[np.uint8]:
+    """Pixel values of an indexed or grey PNG of at most 8 bits, [H,W] uint8, 0..255.
+
+    Raises SourceError when it cannot be read, is in colour or has more bits.
+    """
+    try:
+        with Image.open(path) as image:
+            indexed = np.asarray(image)
+    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: a chunk is damaged
+        raise SourceError(f"{path} cannot be read ({error}); write it again") from error
+    if indexed.ndim != 2:
+        raise SourceError(f"{path} is a picture in colour; give an indexed mask")
+    if indexed.dtype not in (np.uint8, np.bool_):
+        raise SourceError(f"{path} has {indexed.dtype} pixels; give an indexed mask of 8 bits")
+    return indexed.astype(np.uint8)
 
 
 def _write_clip(folder: Path, name: str, drawn: SynthClip) -> None:
@@ -90,18 +107,6 @@ def _write_clip(folder: Path, name: str, drawn: SynthClip) -> None:
 
 def _png_names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("*.png"))
-
-
-def _read_mask(path: Path) -> NDArray[np.uint8]:
-    """Pixel values of an indexed PNG, [H,W] uint8."""
-    try:
-        with Image.open(path) as image:
-            indexed = np.asarray(image)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be read ({error}); write it again") from error
-    if indexed.ndim != 2:
-        raise SourceError(f"{path} is a picture in colour; give an indexed mask")
-    return indexed
 
 
 def main() -> None:

@@ -7,18 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.proof.metrics import Accuracy, mean_accuracy, object_accuracy
+from sam2_edge.proof.prompting import PromptKind, prompt_from_mask
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
-from sam2_edge.synth import SynthClip, centre_click, clip
-
-PromptKind = Literal["click", "box", "mask"]
+from sam2_edge.synth import SynthClip, clip
 
 CLIPS, FRAMES, SIZE, OBJECTS = 100, 32, 256, 2
 """The held-out measure: so many clips of so many frames and pixels, with so many objects each."""
@@ -64,7 +61,7 @@ def heldout_clips(count: int = CLIPS, *, frames: int = FRAMES) -> Iterator[Synth
 def first_prompts(drawn: SynthClip, kind: PromptKind) -> list[Prompt]:
     """A prompt of a kind for each object on the first frame, made from its true mask."""
     ids = range(1, drawn.present.shape[1] + 1)
-    return [_prompt(object_id, drawn.mask(0, object_id), kind) for object_id in ids]
+    return [prompt_from_mask(object_id, drawn.mask(0, object_id), kind) for object_id in ids]
 
 
 def scores(clips: Iterator[SynthClip], kind: PromptKind, track: Track) -> Iterator[ObjectScore]:
@@ -102,15 +99,6 @@ def summary(found: Sequence[ObjectScore]) -> dict[str, float]:
         figures["occluded_objects"] = float(len(hidden))
         figures["occluded_j_and_f"] = mean_accuracy(hidden).j_and_f
     return figures
-
-
-def _prompt(object_id: int, mask: NDArray[np.bool_], kind: PromptKind) -> Prompt:
-    if kind == "mask":
-        return Prompt(object_id, mask=mask)
-    if kind == "click":
-        return Prompt(object_id, points=[centre_click(mask)])
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    return Prompt(object_id, box=(x, y, x + width, y + height))
 
 
 def _score(drawn: SynthClip, index: int, seen: Sequence[Seen]) -> ObjectScore:

@@ -23,6 +23,10 @@ BOUNDARY_TOLERANCE = 0.008
 """Distance within which boundaries match, as a share of the picture's diagonal."""
 
 
+RECALL_THRESHOLD = 0.5
+"""A frame counts as recalled where the measure is above this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Accuracy:
     """Means over frames: region similarity `j` and boundary accuracy `f`, both 0..1."""
@@ -34,6 +38,19 @@ class Accuracy:
     def j_and_f(self) -> float:
         """The mean of J and F."""
         return (self.j + self.f) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """One measure of one object over frames, as the DAVIS evaluation sums it up.
+
+    mean: 0..1. recall: share of frames above `RECALL_THRESHOLD`, 0..1. decay: what is lost from the
+    first quarter of the frames to the last, -1..1.
+    """
+
+    mean: float
+    recall: float
+    decay: float
 
 
 def region_similarity(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -84,6 +101,28 @@ def mean_accuracy(objects: Sequence[Accuracy]) -> Accuracy:
     """The mean over objects, which is the figure of a data set."""
     return Accuracy(
         j=float(np.mean([a.j for a in objects])), f=float(np.mean([a.f for a in objects]))
+    )
+
+
+def statistics(values: Sequence[float]) -> Statistics:
+    """Mean, recall and decay of one object's J or F, 0..1 each, in the order of the frames.
+
+    The quarters that decay compares share their border frames, as in `db_statistics` of
+    davisvideochallenge/davis2017-evaluation (`davis2017/utils.py`): of frames 0 to n - 1 the first
+    quarter ends with the one nearest to (n - 1) / 4, and the last begins with the one nearest to
+    3 (n - 1) / 4. Clips of more than 256 frames, where the positions of that program overflow their
+    8 bits, follow the same rule here.
+
+    Raises ValueError for no values.
+    """
+    count = len(values)
+    if count == 0:
+        raise ValueError("no values; at least one frame is needed")
+    first, last = values[: (count + 1) // 4 + 1], values[(3 * count - 1) // 4 :]
+    return Statistics(
+        mean=float(np.mean(values)),
+        recall=float(np.mean(np.asarray(values) > RECALL_THRESHOLD)),
+        decay=float(np.mean(first) - np.mean(last)),
     )
 
 

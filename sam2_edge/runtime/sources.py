@@ -144,22 +144,7 @@ class ImageFolder:
     """Images of a folder, in the order of their names; numbers in names count as numbers."""
 
     def __init__(self, folder: Path, frames: FrameRange) -> None:
-        files = [
-            p
-            for p in folder.iterdir()
-            if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")
-        ]
-        if not files:
-            raise SourceError(
-                f"{folder} holds no images; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
-            )
-        files.sort(key=_natural_key)
-        names: dict[str, Path] = {}
-        for path in files:
-            if names.setdefault(path.stem, path) is not path:
-                raise SourceError(
-                    f"{names[path.stem]} and {path} have one name; results go by it: rename one"
-                )
+        files = image_files(folder)
         cut = frames.within(len(files), str(folder))
         self._files = files[cut.start : cut.stop]
         self.frames: int | None = len(self._files)
@@ -173,6 +158,30 @@ class ImageFolder:
         """
         for index, path in enumerate(self._files, self.start):
             yield SourceFrame(index, path.stem, read_image(path))
+
+
+def image_files(folder: Path) -> list[Path]:
+    """Images of a folder in the order of their names, numbers in them as numbers.
+
+    Raises SourceError when there is none, or two have one name but for the suffix.
+    """
+    files = [
+        p
+        for p in folder.iterdir()
+        if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")
+    ]
+    if not files:
+        raise SourceError(
+            f"{folder} holds no images; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    files.sort(key=_natural_key)
+    names: dict[str, Path] = {}
+    for path in files:
+        if names.setdefault(path.stem, path) is not path:
+            raise SourceError(
+                f"{names[path.stem]} and {path} have one name; results go by it: rename one"
+            )
+    return files
 
 
 def read_image(path: Path) -> Frame:

@@ -1,0 +1,130 @@
+"""`sam2-edge eval`: video object segmentation on a data set, scored as its own evaluation does."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from sam2_edge.bundle import load_bundle
+from sam2_edge.cli.options import backend_option
+from sam2_edge.proof.eval_folder import RESULTS, EvalFolder, open_folder
+from sam2_edge.proof.eval_records import VideoRecord
+from sam2_edge.proof.eval_run import Job, eval_settings, evaluate, threads_each
+from sam2_edge.proof.layouts import DataSet, LayoutName, open_dataset
+from sam2_edge.proof.prompting import PromptKind
+from sam2_edge.runtime.backends import BackendName
+
+_FIGURES = {
+    "J&F": "j_and_f",
+    "J": "j",
+    "F": "f",
+    "J recall": "j_recall",
+    "J decay": "j_decay",
+    "F recall": "f_recall",
+    "F decay": "f_decay",
+}
+
+
+@click.command("eval")
+@click.argument("dataset", type=click.Path(path_type=Path))
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option(
+    "--output",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="Folder of the results; an evaluation in it that was interrupted goes on.",
+)
+@click.option(
+    "--layout",
+    type=click.Choice(get_args(LayoutName)),
+    help="How the data set is laid out (default: seen from its folders).",
+)
+@click.option(
+    "--prompt",
+    type=click.Choice(get_args(PromptKind)),
+    default="mask",
+    show_default=True,
+    help="What an object is prompted with, made from its first mask.",
+)
+@click.option("--videos", multiple=True, metavar="NAME", help="Only this video. Repeatable.")
+@click.option(
+    "--processes", default=1, show_default=True, type=click.IntRange(min=1), help="Videos at once."
+)
+@click.option("--overwrite", is_flag=True, help="Throw away an evaluation in the folder first.")
+@backend_option
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    help="CPU threads of each process (default: the cores are shared).",
+)
+def evaluate_command(
+    dataset: Path,
+    bundle: Path,
+    *,
+    output: Path,
+    layout: LayoutName | None,
+    prompt: PromptKind,
+    videos: tuple[str, ...],
+    processes: int,
+    overwrite: bool,
+    backend: BackendName,
+    threads: int | None,
+) -> None:
+    """Track the objects of DATASET with BUNDLE from their first masks, and score the result.
+
+    DATASET is laid out as DAVIS 2017, SA-V, MOSE, LVOS or YouTube-VOS are. Results: masks for the
+    data set's server or evaluator, results.csv with J and F per object, summary.json.
+    """
+    loaded = load_bundle(bundle)
+    opened = open_dataset(dataset, layout=layout, videos=videos)
+    settings = eval_settings(opened, loaded, prompt=prompt, backend=backend)
+    folder = open_folder(output, settings, overwrite=overwrite)
+    job = Job(loaded, settings, folder, threads or threads_each(processes))
+    records = _run(opened, job, processes)
+    _show(folder, folder.finish(settings, records))
+
+
+def _run(dataset: DataSet, job: Job, processes: int) -> list[VideoRecord]:
+    console = Console(stderr=True)
+    found = {video.name: job.folder.record(video.name) for video in dataset.videos}
+    done = sum(record is not None for record in found.values())
+    if done:
+        console.print(f"{done} of {len(found)} videos are done already")
+    columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=len(found), completed=done)
+        with closing(evaluate(dataset, job, processes=processes)) as records:
+            for record in records:
+                found[record.video] = record
+                progress.advance(task)
+    return [record for record in found.values() if record is not None]
+
+
+def _show(folder: EvalFolder, figures: dict[str, Any]) -> None:
+    console, notes = Console(), Console(stderr=True, soft_wrap=True)
+    clicked, objects, scored = (
+        figures[key] for key in ("clicked_instead", "objects", "scored_objects")
+    )
+    if clicked:
+        notes.print(
+            f"{len(clicked)} objects were prompted by a click, as their masks vanish at the "
+            f"model's size: {escape(', '.join(clicked))}"
+        )
+    if scored:
+        table = Table(*_FIGURES, title=f"{scored} objects of {figures['videos']} videos")
+        table.add_row(*(f"{figures[key]:.3f}" for key in _FIGURES.values()))
+        console.print(table)
+        console.print(f"per object: {escape(str(folder.path / RESULTS))}", soft_wrap=True)
+    if scored < objects:
+        notes.print(
+            f"{objects - scored} of {objects} objects have no score: there is no true mask of them "
+            "beside the first, or no frame of them counts"
+        )
+    notes.print(f"masks, as the data set's own evaluation takes them: {escape(str(folder.masks))}")
