@@ -22,6 +22,7 @@ from sam2_edge.contract import (
     Geometry,
     Graph,
     GraphSpec,
+    MemoryPooling,
     MemoryRounding,
     Precision,
     TensorSpec,
@@ -117,13 +118,16 @@ class ModelEntry(_Entry):
 
 
 class MemoryEntry(_Entry):
-    """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored."""
+    """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored, `pooling`
+    how memory attention averages it.
+    """
 
     slots: int = Field(ge=2, le=64)
     pointers: int = Field(ge=2, le=256)
     channels: int = Field(ge=1, le=4096)
     hidden: int = Field(ge=1, le=4096)
     rounding: MemoryRounding
+    pooling: MemoryPooling = 1
 
 
 class NormalisationEntry(_Entry):

@@ -91,6 +91,11 @@ def _capabilities(
     type=click.Choice(["bfloat16", "none"]),
     help="How memory is stored: bfloat16 as in the published predictor, or in full. [bfloat16]",
 )
+@click.option(
+    "--memory-pooling",
+    type=click.Choice(["1", "2"]),
+    help="2: attend to averages of 2 x 2 memory tokens, which is faster and not exact. [1]",
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
 @click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")
 @click.option(
@@ -114,6 +119,7 @@ def export(
     calibration_frames: int | None,
     int8_budget: float | None,
     memory_rounding: MemoryRounding | None,
+    memory_pooling: Literal["1", "2"] | None,
     checkpoint: Path | None,
     random_init: int | None,
     compute_capabilities: tuple[tuple[int, int], ...],
@@ -136,6 +142,7 @@ def export(
         calibration_frames,
         int8_budget,
         memory_rounding,
+        memory_pooling,
         checkpoint,
         random_init,
     )
@@ -163,6 +170,7 @@ class _Choices:
     calibration_frames: int | None
     int8_budget: float | None
     memory_rounding: MemoryRounding | None
+    memory_pooling: Literal["1", "2"] | None
     checkpoint: Path | None
     random_init: int | None
 
@@ -308,6 +316,7 @@ def _export(
         engine=engine,
         calibration=calibration,
         memory_rounding=choices.memory_rounding or "bfloat16",
+        memory_pooling=2 if choices.memory_pooling == "2" else 1,
         overwrite=overwrite,
         progress=display.show,
     )

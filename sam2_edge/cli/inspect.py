@@ -39,7 +39,8 @@ def _show(bundle: Bundle) -> None:
         "weights sha256": manifest.model.sha256 or "random weights",
         "image size": f"{manifest.image_size} x {manifest.image_size} pixels",
         "memory": f"{memory.slots} memories of {memory.channels} channels, {memory.pointers} "
-        f"object pointers of {memory.hidden}, rounding: {memory.rounding}",
+        f"object pointers of {memory.hidden}, rounding: {memory.rounding}"
+        + (f", averaged over squares of {memory.pooling}" if memory.pooling > 1 else ""),
         "made by": f"sam2_edge {manifest.sam2_edge_version}, format {manifest.format_version}",
     }
     engine = manifest.graphs[Graph.MASK_DECODER].engine

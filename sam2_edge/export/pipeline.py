@@ -31,7 +31,15 @@ from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.calibration.int8 import Engine
 from sam2_edge.calibration.ranges import Method
 from sam2_edge.calibration.recording import Recording, record_inputs
-from sam2_edge.contract import Feeds, Geometry, Graph, MemoryRounding, Precision, graph_specs
+from sam2_edge.contract import (
+    Feeds,
+    Geometry,
+    Graph,
+    MemoryPooling,
+    MemoryRounding,
+    Precision,
+    graph_specs,
+)
 from sam2_edge.errors import ExportError
 from sam2_edge.export.check import check_numbers, check_structure, example_feeds
 from sam2_edge.export.int8_search import search_int8
@@ -54,6 +62,7 @@ def export_bundle(
     engine: Engine = "cpu",
     calibration: Calibration | None = None,
     memory_rounding: MemoryRounding = "bfloat16",
+    memory_pooling: MemoryPooling = 1,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
@@ -63,6 +72,8 @@ def export_bundle(
     needed for "int8"; shows "mixed" and "fp16" which values are too large for float16, where
     otherwise seeded inputs do.
     memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
+    memory_pooling: 2 lets memory attention attend to averages of 2 x 2 memory tokens, which is
+    faster and not exact; see `MemoryAttention`.
 
     Raises ExportError, SourceError or BundleError; nothing is left at `target` then.
     """
@@ -70,7 +81,9 @@ def export_bundle(
     check_new_bundle(target, overwrite=overwrite)
     report = progress or _no_progress
     geometry = geometry_of(loaded.model.config)
-    modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
+    modules = graph_modules(
+        loaded.model, memory_rounding=memory_rounding, memory_pooling=memory_pooling
+    )
     with new_bundle_folder(target, overwrite=overwrite) as folder, TemporaryDirectory() as kept:
         seen = None
         if calibration is not None:
@@ -78,6 +91,7 @@ def export_bundle(
                 loaded,
                 Path(kept) / "full",
                 memory_rounding=memory_rounding,
+                memory_pooling=memory_pooling,
                 progress=lambda graph, step: None if step == "done" else report(graph, step),
             )
             seen = _observe(full, calibration, engine, Path(kept), report)
@@ -94,7 +108,9 @@ def export_bundle(
             graph: exporter.export(graph, module, precisions[graph])
             for graph, module in modules.items()
         }
-        save_manifest(folder, _manifest(loaded, geometry, memory_rounding, graphs))
+        save_manifest(
+            folder, _manifest(loaded, geometry, (memory_rounding, memory_pooling), graphs)
+        )
     return load_bundle(target)
 
 
@@ -243,9 +259,10 @@ def _copy_graph(bundle: Bundle, graph: Graph, folder: Path) -> None:
 def _manifest(
     loaded: LoadedModel,
     geometry: Geometry,
-    rounding: MemoryRounding,
+    memory: tuple[MemoryRounding, MemoryPooling],
     graphs: dict[Graph, GraphEntry],
 ) -> Manifest:
+    rounding, pooling = memory
     return Manifest(
         format_version=FORMAT_VERSION,
         sam2_edge_version=version("sam2_edge"),
@@ -260,6 +277,7 @@ def _manifest(
             channels=geometry.memory_channels,
             hidden=geometry.hidden,
             rounding=rounding,
+            pooling=pooling,
         ),
         graphs=graphs,
     )

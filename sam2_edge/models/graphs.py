@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2VideoModel
 
-from sam2_edge.contract import MASK_STRIDE, Graph, MemoryRounding
+from sam2_edge.contract import MASK_STRIDE, Graph, MemoryPooling, MemoryRounding
 from sam2_edge.models.mask_decoder import MaskDecoder
 from sam2_edge.models.memory_attention import MemoryAttention
 
@@ -26,12 +26,15 @@ MASK_PROMPT_SCALE, MASK_PROMPT_BIAS = 20.0, -10.0
 
 
 def graph_modules(
-    model: Sam2VideoModel, *, memory_rounding: MemoryRounding = "bfloat16"
+    model: Sam2VideoModel,
+    *,
+    memory_rounding: MemoryRounding = "bfloat16",
+    memory_pooling: MemoryPooling = 1,
 ) -> dict[Graph, nn.Module]:
     """One module per graph of the contract, in evaluation mode if the model is."""
     modules: dict[Graph, nn.Module] = {
         Graph.IMAGE_ENCODER: ImageEncoder(model),
-        Graph.MEMORY_ATTENTION: MemoryAttention(model),
+        Graph.MEMORY_ATTENTION: MemoryAttention(model, pooling=memory_pooling),
         Graph.MASK_PROMPT: MaskPrompt(model),
         Graph.MASK_DECODER: MaskDecoder(model),
         Graph.MEMORY_ENCODER: MemoryEncoder(model, rounding=memory_rounding),

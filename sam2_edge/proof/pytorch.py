@@ -10,8 +10,8 @@ import torch
 from numpy.typing import NDArray
 from transformers import Sam2VideoInferenceSession
 
-from sam2_edge.bundle import Manifest
-from sam2_edge.contract import Graph, MemoryRounding, graph_specs
+from sam2_edge.bundle import Manifest, MemoryEntry
+from sam2_edge.contract import Graph, graph_specs
 from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD, graph_modules
 from sam2_edge.models.reference import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.models.variants import geometry_of
@@ -23,11 +23,15 @@ from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt
 
 
 class TorchBackend(HostTensors):
-    """The graph modules of a `Sam2VideoModel` on the CPU; see `Backend`."""
+    """The graph modules of a `Sam2VideoModel` on the CPU, with a bundle's choices on memory; see
+    `Backend`.
+    """
 
-    def __init__(self, model: Any, rounding: MemoryRounding) -> None:
+    def __init__(self, model: Any, memory: MemoryEntry) -> None:
         self.name = "pytorch"
-        self._modules = graph_modules(model, memory_rounding=rounding)
+        self._modules = graph_modules(
+            model, memory_rounding=memory.rounding, memory_pooling=memory.pooling
+        )
         self.geometry = geometry_of(model.config)
         self._specs = graph_specs(self.geometry)
 

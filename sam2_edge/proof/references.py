@@ -73,7 +73,7 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
         torch.set_num_threads(threads)
     manifest = bundle.manifest
     loaded = model_of(manifest, name)
-    backend = TorchBackend(loaded.model, manifest.memory.rounding)
+    backend = TorchBackend(loaded.model, manifest.memory)
     if backend.geometry != manifest.geometry:
         raise BundleError(
             f"{loaded.name} has another geometry ({backend.geometry}) than {bundle.path} "
