@@ -178,3 +178,14 @@ def test_objects_are_read_in_batches_that_are_not_too_large(backend: Backend) ->
             pointers = backend.download(batch.pointers)
             assert (pointers == np.array(batch.object_ids)[:, None]).all()
             store(bank, frame, list(batch.object_ids), list(batch.object_ids), prompted=False)
+
+
+def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Backend) -> None:
+    bank = MemoryBank(backend, GEOMETRY, recent=2)
+    for frame in range(9):
+        store(bank, frame, [1], [float(frame)], prompted=frame == 0)
+    (batch,) = bank.read(9, [1], span=SPAN)
+    assert sorted(batch.memory_age[:, 0].tolist()) == [0, 1, 2]
+    kept = backend.download(batch.memory)[:, 0, 0, 0, 0]
+    assert sorted(kept.tolist()) == [0.0, 7.0, 8.0]
+    assert len(batch.pointers) == 9

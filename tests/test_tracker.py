@@ -427,3 +427,22 @@ def test_refinements_of_one_frame_do_not_pile_up(tracker: VideoTracker, clip: Cl
     for x in range(20, 60):
         tracker.prompt(1, points=[(x, 40)])
     assert len(tracker._decoded) == 2
+
+
+def test_fewer_recent_memories_change_masks_only_once_there_are_more(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    few, all_of_them = (
+        VideoTracker(small_bundle, threads=1, recent_memories=count) for count in (2, 6)
+    )
+    differences = []
+    for index, frame in enumerate(clip.frames[:6]):
+        prompts = [Prompt(1, points=[(34, 38)])] if index == 0 else []
+        ours, theirs = few.track(frame, prompts)[1], all_of_them.track(frame, prompts)[1]
+        differences.append(float(np.abs(ours.logits - theirs.logits).max()))
+    assert differences[:4] == [0.0] * 4  # the prompted frame and two more
+    assert differences[4] > 0
+    with pytest.raises(Sam2EdgeError, match="trained with 6"):
+        VideoTracker(small_bundle, recent_memories=7)
+    with pytest.raises(Sam2EdgeError, match="recent_memories is 0"):
+        VideoTracker(small_bundle, recent_memories=0)

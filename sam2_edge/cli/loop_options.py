@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from sam2_edge.cli.options import backend_option, prompt_options
+from sam2_edge.cli.options import backend_option, prompt_options, recent_memories_option
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.camera import is_live
@@ -51,6 +51,7 @@ class LoopOptions:
     keep_gb: float
     report_s: float
     log_json: bool
+    recent_memories: int | None
     backend: BackendName
     threads: int | None
 
@@ -108,6 +109,7 @@ def loop_options(function: _Function) -> _Function:
             "--report-s", type=float, default=10, show_default=True, help="Seconds between logs."
         ),
         click.option("--log-json", is_flag=True, help="Log as JSON lines."),
+        recent_memories_option,
         backend_option,
         click.option(
             "--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores)."
@@ -123,7 +125,11 @@ def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLo
     _set_up_logging(as_json=options.log_json)
     sinks = _sinks(source, options)
     tracker = VideoTracker(
-        options.bundle, backend=options.backend, threads=options.threads, remember_absent=False
+        options.bundle,
+        backend=options.backend,
+        threads=options.threads,
+        recent_memories=options.recent_memories,
+        remember_absent=False,
     )
     return CameraLoop(
         source,

@@ -25,6 +25,13 @@ backend_option = click.option(
 )
 
 
+recent_memories_option = click.option(
+    "--recent-memories",
+    type=click.IntRange(min=1),
+    help="Last frames whose memory is used; fewer are faster and not exact. [6]",
+)
+
+
 class PromptCommand(click.Command):
     """A command whose prompt options belong to the `--object` typed before them.
 

@@ -10,7 +10,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
+from sam2_edge.cli.options import (
+    PromptCommand,
+    backend_option,
+    prompt_options,
+    recent_memories_option,
+    typed_prompts,
+)
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.loop import track_source
 from sam2_edge.runtime.script import PromptScript, check_mask_ids, check_script, load_script
@@ -35,6 +41,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 @click.option("--masks", type=click.Path(path_type=Path), help="Write indexed PNG masks here.")
 @click.option("--jsonl", type=click.Path(path_type=Path), help="Write JSON lines here.")
 @click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@recent_memories_option
 @backend_option
 @click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
 @click.pass_context
@@ -50,6 +57,7 @@ def track(
     masks: Path | None,
     jsonl: Path | None,
     overwrite: bool,
+    recent_memories: int | None,
     backend: BackendName,
     threads: int | None,
     **_: object,
@@ -65,7 +73,13 @@ def track(
     check_script(script, opened.start, opened.frames)
     if masks is not None:
         check_mask_ids(script)
-    tracker = VideoTracker(bundle, backend=backend, threads=threads, clip_frames=opened.frames)
+    tracker = VideoTracker(
+        bundle,
+        backend=backend,
+        threads=threads,
+        recent_memories=recent_memories,
+        clip_frames=opened.frames,
+    )
     sinks: list[Sink] = []
     if video is not None:
         sinks.append(OverlayVideo(video, fps=opened.fps, overwrite=overwrite))

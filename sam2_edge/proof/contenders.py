@@ -52,12 +52,13 @@ class BundleContender:
         *,
         backend: BackendName = "auto",
         threads: int | None = None,
+        recent_memories: int | None = None,
         staged: bool = True,
     ) -> None:
         self.name = str(bundle.path)
         self.image_size = bundle.manifest.image_size
         self._clock = _StageClock(open_backend(bundle, backend, threads=threads), staged=staged)
-        self._tracker = VideoTracker(bundle, backend=self._clock)
+        self._tracker = VideoTracker(bundle, backend=self._clock, recent_memories=recent_memories)
         self._staged = staged
 
     def reset(self) -> None:

@@ -77,8 +77,9 @@ class MemoryBank:
     """Memories and pointers of every object, bounded whatever the length of the stream.
 
     Frames are numbered upwards by the caller; each is written at most once per object, and read
-    before it is written. max_prompted: prompted frames kept per object, at least 1. max_batch: most
-    objects in a batch, None for any number.
+    before it is written. max_prompted: prompted frames kept per object, at least 1. recent: last
+    frames without a prompt whose memory counts, None for all that the model was trained with.
+    max_batch: most objects in a batch, None for any number.
     """
 
     def __init__(
@@ -87,6 +88,7 @@ class MemoryBank:
         geometry: Geometry,
         *,
         max_prompted: int = DEFAULT_MAX_PROMPTED,
+        recent: int | None = None,
         max_batch: int | None = None,
     ) -> None:
         if max_prompted < 1:
@@ -94,6 +96,7 @@ class MemoryBank:
         self._backend = backend
         self._geometry = geometry
         self._max_prompted = max_prompted
+        self._recent = geometry.recent_memories if recent is None else recent
         self._max_batch = max_batch
         self._objects: dict[int, _Object] = {}
 
@@ -153,7 +156,7 @@ class MemoryBank:
             if entry is None:
                 entry = self._objects[object_id] = _Object(self._new_group((object_id,)), 0)
             now = frame - entry.held
-            slot = self._claim(entry.memory, _Slot(now, prompted), geometry.recent_memories)
+            slot = self._claim(entry.memory, _Slot(now, prompted), self._recent)
             self._backend.copy(memory[row], entry.group.memory[slot][entry.column])
             slot = self._claim(entry.pointers, _Slot(now, prompted), geometry.recent_pointers)
             self._backend.copy(pointers[row], entry.group.pointers[slot][entry.column])
@@ -209,7 +212,7 @@ class MemoryBank:
     def _settle(self, entry: _Object, frame: int) -> None:
         """Drop what no longer counts and close the gaps, so that valid slots are a prefix."""
         for slots, buffer, recent in (
-            (entry.memory, entry.group.memory, self._geometry.recent_memories),
+            (entry.memory, entry.group.memory, self._recent),
             (entry.pointers, entry.group.pointers, self._geometry.recent_pointers),
         ):
             kept = _needed(slots, frame, recent, self._max_prompted)
@@ -246,9 +249,7 @@ class MemoryBank:
         memory_shape = (geometry.memory_channels, size, size)
         return _Group(
             object_ids=ids,
-            memory=self._backend.empty(
-                (prompted + geometry.recent_memories, objects, *memory_shape)
-            ),
+            memory=self._backend.empty((prompted + self._recent, objects, *memory_shape)),
             pointers=self._backend.empty(
                 (prompted + geometry.recent_pointers, objects, geometry.hidden)
             ),

@@ -29,11 +29,12 @@ class VideoTracker:
 
     bundle: a bundle folder or a loaded bundle. backend: what runs it, see `BackendName`, or a
     backend that is open for this bundle. threads: CPU threads; None uses all cores.
-    max_prompted_frames: prompted frames remembered per object, the closest in time. clip_frames:
-    number of frames of the clip where it is known: the published predictor scales the ages of
-    pointers by it in clips shorter than 16 frames. remember_absent: whether frames on which an
-    object is judged absent are remembered, as in the published predictor; otherwise its memory
-    waits, no older, until it is seen again.
+    max_prompted_frames: prompted frames remembered per object, the closest in time.
+    recent_memories: last frames whose memory is used, None for as many as the model was trained
+    with (6); fewer are faster and not exact. clip_frames: number of frames of the clip where it is
+    known: the published predictor scales the ages of pointers by it in clips shorter than 16
+    frames. remember_absent: whether frames on which an object is judged absent are remembered, as
+    in the published predictor; otherwise its memory waits, no older, until it is seen again.
 
     Raises BundleError or BackendError when the bundle cannot be used.
     """
@@ -45,11 +46,13 @@ class VideoTracker:
         backend: BackendName | Backend = "auto",
         threads: int | None = None,
         max_prompted_frames: int = DEFAULT_MAX_PROMPTED,
+        recent_memories: int | None = None,
         clip_frames: int | None = None,
         remember_absent: bool = True,
     ) -> None:
         for name, value in (
             ("max_prompted_frames", max_prompted_frames),
+            ("recent_memories", recent_memories),
             ("clip_frames", clip_frames),
         ):
             if value is not None and value < 1:
@@ -57,6 +60,12 @@ class VideoTracker:
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._geometry = loaded.manifest.geometry
         _check_engines_hold(loaded, max_prompted_frames)
+        trained = self._geometry.recent_memories
+        if recent_memories is not None and recent_memories > trained:
+            raise Sam2EdgeError(
+                f"recent_memories is {recent_memories}; the model was trained with {trained}, give "
+                "that or less"
+            )
         self._backend: Backend = (
             open_backend(loaded, backend, threads=threads) if isinstance(backend, str) else backend
         )
@@ -65,6 +74,7 @@ class VideoTracker:
             self._backend,
             self._geometry,
             max_prompted=max_prompted_frames,
+            recent=recent_memories,
             max_batch=loaded.most("B"),
         )
         pointers = self._geometry.pointers

@@ -1,0 +1,135 @@
+"""What is faster and not exact: what each option costs and brings.
+
+    python benchmarks/nearly.py [nano] [--clips 20] [--frames 48] [--threads N] [--json FILE]
+
+J&F on held-out clips from one click per object, mean IoU of the masks with those of the exact
+bundle on the same clips, and the speed of the whole frame with a full memory, raced against the
+exact bundle in turns on the same frames.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sam2_edge import Bundle, VideoTracker
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import Calibration
+from sam2_edge.models.checkpoints import load_model
+from sam2_edge.proof.bench import race
+from sam2_edge.proof.bench_footage import bench_footage
+from sam2_edge.proof.contenders import BundleContender
+from sam2_edge.proof.dataset import write_dataset
+from sam2_edge.proof.heldout import first_prompts, heldout_clips, track_with
+from sam2_edge.proof.metrics import mean_accuracy, object_accuracy, region_similarity
+from sam2_edge.runtime.backends import open_backend
+from sam2_edge.synth import SynthClip, clip
+
+Masks = list[list[np.ndarray]]
+"""By clip and object: one mask per frame."""
+
+
+def variants(model: str, folder: Path) -> Iterator[tuple[str, Bundle, int | None]]:
+    """Name, bundle and recent memories of everything that is compared; the exact one first."""
+    loaded = load_model(model)
+    exact = export_bundle(loaded, folder / "exact")
+    yield "exact", exact, None
+    for recent in (4, 3, 2, 1):
+        yield f"recent memories {recent}", exact, recent
+    pooled = export_bundle(loaded, folder / "pooled", memory_pooling=2)
+    yield "memory pooling 2", pooled, None
+    yield "memory pooling 2, recent memories 3", pooled, 3
+    write_dataset(folder / "seen", [clip(7, frames=64)])
+    calibration = Calibration(str(folder / "seen" / "JPEGImages" / "00000"))
+    yield (
+        "int8",
+        export_bundle(loaded, folder / "int8", precision="int8", calibration=calibration),
+        None,
+    )
+    for size in (224, 192):
+        smaller = load_model(model, image_size=size)
+        yield f"image size {size}", export_bundle(smaller, folder / str(size)), None
+
+
+def tracked(bundle: Bundle, recent: int | None, clips: list[SynthClip], threads: int) -> Masks:
+    """The masks of every object of the clips."""
+    backend = open_backend(bundle, "cpu", threads=threads)
+    found: Masks = []
+    for drawn in clips:
+        tracker = VideoTracker(bundle, backend=backend, recent_memories=recent)
+        frames = list(track_with(tracker)(drawn, first_prompts(drawn, "click")))
+        found += [[frame[i].mask for frame in frames] for i in frames[0]]
+    return found
+
+
+def truth(clips: list[SynthClip]) -> Masks:
+    """The true masks, in the order of `tracked`."""
+    return [
+        [drawn.mask(t, i + 1) for t in range(len(drawn.frames))]
+        for drawn in clips
+        for i in range(drawn.present.shape[1])
+    ]
+
+
+def speed(
+    exact: Bundle, bundle: Bundle, recent: int | None, frames: int, threads: int
+) -> tuple[float, float]:
+    """How many times as long the exact one takes, and the other's milliseconds; medians."""
+    with ExitStack() as stack:
+        footage = bench_footage(None, exact.manifest.image_size, frames, 1, stack)
+    first = BundleContender(exact, backend="cpu", threads=threads, staged=False)
+    other = BundleContender(
+        bundle, backend="cpu", threads=threads, staged=False, recent_memories=recent
+    )
+    first.name, other.name = "exact", "other"
+    found = race([first, other], footage.pictures, footage.prompts)
+    return found.ratio("other", "exact").median, float(np.median(found.whole("other")))
+
+
+def main() -> None:
+    """Print a row per variant."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", nargs="?", default="nano")
+    parser.add_argument("--clips", type=int, default=20)
+    parser.add_argument("--frames", type=int, default=48)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    clips = list(heldout_clips(arguments.clips))
+    true = truth(clips)
+    rows: list[dict[str, Any]] = []
+    with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
+        exact, exact_masks = None, None
+        for name, bundle, recent in variants(arguments.model, Path(folder)):
+            masks = tracked(bundle, recent, clips, arguments.threads)
+            if exact is None:
+                exact, exact_masks = bundle, masks
+            scores = [object_accuracy(m, t) for m, t in zip(masks, true, strict=True)]
+            alike = [
+                region_similarity(a, b)
+                for ours, theirs in zip(masks, exact_masks or masks, strict=True)
+                for a, b in zip(ours, theirs, strict=True)
+            ]
+            ratio, milliseconds = speed(exact, bundle, recent, arguments.frames, arguments.threads)
+            row = {
+                "variant": name,
+                "j_and_f": round(mean_accuracy(scores).j_and_f, 4),
+                "iou_with_exact": round(float(np.mean(alike)), 4),
+                "times_as_fast": round(ratio, 3),
+                "milliseconds": round(milliseconds, 2),
+            }
+            rows.append(row)
+            print(json.dumps(row), flush=True)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(rows, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
