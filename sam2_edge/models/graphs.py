@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from transformers import Sam2VideoModel
 
 from sam2_edge.contract import MASK_STRIDE, Graph, MemoryPooling, MemoryRounding
+from sam2_edge.models.hiera import block_output
 from sam2_edge.models.mask_decoder import MaskDecoder
 from sam2_edge.models.memory_attention import MemoryAttention
 
@@ -81,7 +82,7 @@ class ImageEncoder(nn.Module):
         hidden = self.backbone.patch_embed(pixels) + position
         stages = []
         for index, block in enumerate(self.backbone.blocks):
-            hidden = block(hidden)
+            hidden = block_output(block, hidden)
             if index in self.backbone.stage_ends:
                 stages.append(hidden)
         features, _ = self.neck(tuple(stages))

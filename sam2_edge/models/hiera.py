@@ -1,0 +1,91 @@
+"""The image encoder's blocks over transformers' weights, with as few passes over memory as can be.
+
+transformers cuts the picture into windows, projects queries, keys and values together, and takes
+them apart again, head by head, each time with a copy. Here each is projected from the whole picture
+by itself and brought into windows and heads by one transposition, as is what comes out. What is
+computed is the same.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+QUERY_TILE = 512
+"""Queries that attention over the whole picture takes at a time, so that its scores, 268 MB in SAM
+2.1 tiny at 1024 pixels, never stand whole."""
+
+
+def block_output(block: Any, hidden: Tensor) -> Tensor:
+    """A block of Hiera [B,H,W,C] -> [B,H,W,C'], half as high and wide where a stage begins."""
+    normed = block.layer_norm1(hidden)
+    stride = block.query_stride
+    if block.dim != block.dim_out:
+        hidden = _pooled(block.proj(normed), stride)
+    hidden = hidden + _attention(block.attn, normed, block.window_size, stride)
+    return hidden + block.mlp(block.layer_norm2(hidden))
+
+
+def _attention(attn: Any, x: Tensor, window: int, stride: tuple[int, int] | None) -> Tensor:
+    """Attention within windows of the picture, 0 for all of it; queries are pooled by `stride`."""
+    heads = attn.num_attention_heads
+    weights, biases = attn.qkv.weight.chunk(3), attn.qkv.bias.chunk(3)
+    query = _pooled(F.linear(x, weights[0], biases[0]), stride)
+    height, width = query.shape[1:3]
+    query_window = window // stride[0] if stride else window
+    key, value = (
+        _windows(_padded(x, w, b, window), window, heads)
+        for w, b in zip(weights[1:], biases[1:], strict=True)
+    )
+    query = _windows(_filled(query, query_window), query_window, heads)
+    attended = _attend(query * attn.scale, key.transpose(-2, -1), value)
+    return attn.proj(_picture(attended, query_window, (height, width)))
+
+
+def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
+    """The largest of each square of `stride` of [B,H,W,C]."""
+    if stride is None:
+        return x
+    return F.max_pool2d(x.permute(0, 3, 1, 2), stride, stride).permute(0, 2, 3, 1)
+
+
+def _padded(x: Tensor, weight: Tensor, bias: Tensor, window: int) -> Tensor:
+    """A projection of [B,H,W,C] on a picture that is filled up with zeros to whole windows."""
+    if not window or not (x.shape[1] % window or x.shape[2] % window):
+        return F.linear(x, weight, bias)
+    return _filled(F.linear(x, weight), window) + bias
+
+
+def _filled(x: Tensor, window: int) -> Tensor:
+    """[B,H,W,C] with zeros to the right and below, up to whole windows."""
+    if not window:
+        return x
+    return F.pad(x, (0, 0, 0, -x.shape[2] % window, 0, -x.shape[1] % window))
+
+
+def _windows(x: Tensor, window: int, heads: int) -> Tensor:
+    """[B,H,W,C] -> [B*windows,heads,cells,C/heads]."""
+    batch, height, width, channels = x.shape
+    high, wide = window or height, window or width
+    x = x.reshape(batch, height // high, high, width // wide, wide, heads, channels // heads)
+    return x.permute(0, 1, 3, 5, 2, 4, 6).reshape(-1, heads, high * wide, channels // heads)
+
+
+def _picture(x: Tensor, window: int, size: tuple[int, int]) -> Tensor:
+    """What `_windows` made, as [B,H,W,C] again, without what the picture was filled up with."""
+    height, width = size
+    high, wide = window or height, window or width
+    rows, columns = -(-height // high), -(-width // wide)
+    heads, channels = x.shape[1], x.shape[3]
+    x = x.reshape(-1, rows, columns, heads, high, wide, channels).permute(0, 1, 4, 2, 5, 3, 6)
+    x = x.reshape(-1, rows * high, columns * wide, heads * channels)
+    return x[:, :height, :width]
+
+
+def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """[N,h,Q,d], [N,h,d,K], [N,h,K,d] -> [N,h,Q,d], tile by tile of many queries."""
+    tiles = torch.split(query, QUERY_TILE, dim=2)
+    return torch.cat([(tile @ key).softmax(dim=-1) @ value for tile in tiles], dim=2)
