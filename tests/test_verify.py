@@ -205,6 +205,7 @@ def test_a_broken_budget_is_named_and_ends_with_exit_code_1(
         (["--budget", "speed=1"], "no budget 'speed'"),
         (["--swap", "each", "--json", "x.json"], "stands alone"),
         (["--frames", "3:"], "no end of its own"),
+        (["--layers", "memory_encoder"], "needs --reference with another bundle"),
         (["--frames", "0:1"], "1 frame"),
         (["--reference", "nowhere"], "nowhere"),
         (["--point", "5,5", "--prompts", "p.json"], "not both"),
@@ -223,6 +224,29 @@ def test_bad_input_is_one_clear_error(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+def test_the_guilty_layer_is_found(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    full_bundle: Bundle,
+    tmp_path: Path,
+) -> None:
+    model = onnx.load(full_bundle.graph_path(Graph.MEMORY_ENCODER))
+    guilty = [node for node in model.graph.node if node.op_type == "Conv"][2]
+    weight = next(t for t in model.graph.initializer if t.name == guilty.input[1])
+    larger = numpy_helper.to_array(weight) * np.float32(1.1)
+    weight.CopyFrom(numpy_helper.from_array(larger, weight.name))
+    bad = trial_bundle(full_bundle, tmp_path, {Graph.MEMORY_ENCODER: model})
+    options = ["--reference", full_bundle.path, "--frames", "0:3", "--threads", 1]
+    monkeypatch.setenv("COLUMNS", "200")
+
+    assert run(monkeypatch, "verify", bad.path, *options, "--layers", "memory_encoder") == 1
+
+    rows = capsys.readouterr().out.splitlines()
+    start = next(i for i, row in enumerate(rows) if "operator" in row)
+    first = rows[start + 2].split()
+    assert (first[0], first[1]) == (guilty.output[0], "Conv")
 
 
 def test_a_reference_of_another_geometry_is_refused(full_bundle: Bundle) -> None:

@@ -13,12 +13,14 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from sam2_edge.bundle import load_bundle
+from sam2_edge.bundle import MANIFEST_FILE, load_bundle
 from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
 from sam2_edge.cli.track import frame_range
 from sam2_edge.contract import Graph
+from sam2_edge.errors import PromptError
 from sam2_edge.proof.budgets import Budget, budget_for
 from sam2_edge.proof.footage import Footage, footage
+from sam2_edge.proof.layers import LayerDifference, layer_differences
 from sam2_edge.proof.references import open_reference
 from sam2_edge.proof.verify import Verification
 from sam2_edge.proof.verify import verify as compare_with
@@ -31,6 +33,8 @@ from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
 DEFAULT_FRAMES = "0:32"
 
 EACH = "each"
+
+LAYERS_SHOWN = 20
 
 
 @click.command(cls=PromptCommand)
@@ -56,6 +60,11 @@ EACH = "each"
     help="Run this graph of the loop on the reference; repeatable. each: try every graph in turn.",
 )
 @click.option(
+    "--layers",
+    type=click.Choice([graph.value for graph in Graph]),
+    help="Compare the layers of this graph too; needs another bundle as reference, and Polygraphy.",
+)
+@click.option(
     "--budget",
     multiple=True,
     metavar="NAME=VALUE",
@@ -77,6 +86,7 @@ def verify(
     prompts: Path | None,
     frames: str,
     swap: tuple[str, ...],
+    layers: str | None,
     budget: tuple[str, ...],
     report: Path | None,
     json_file: Path | None,
@@ -94,6 +104,10 @@ def verify(
         check_new_file(path, overwrite=overwrite)
     if EACH in swap and (len(swap) > 1 or outputs):
         raise click.UsageError("--swap each stands alone, and writes no report")
+    if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):
+        raise click.UsageError(
+            "--layers needs --reference with another bundle"
+        )
     loaded = load_bundle(bundle)
     limits = budget_for(loaded.manifest, _budgets(budget))
     followed = footage(source, frame_range(frames), loaded.manifest.image_size)
@@ -139,6 +153,13 @@ def verify(
         write_text(report, as_page(found, about, limits))
     if json_file is not None:
         write_text(json_file, json.dumps(as_json(found, about, limits), indent=1) + "\n")
+    if layers is not None:
+        assert reference is not None
+        graph = Graph(layers)
+        feeds = found.inputs.get(graph)
+        if feeds is None:
+            raise PromptError(f"{layers} did not run with these prompts; give others or none")
+        _show_layers(layer_differences(loaded, load_bundle(reference), graph, feeds))
     ctx.exit(_conclude(console, found, about, limits))
 
 
@@ -174,6 +195,22 @@ def _try_each(table: Table, compare: Callable[[Sequence[Graph]], Verification]) 
             *(_figure(found.drift(name)) for name in ("memory", "pointer")),
             "never" if parting is None else f"frame {parting.frame}",
         )
+
+
+def _show_layers(found: Sequence[LayerDifference]) -> None:
+    """The tensors that are furthest from the reference, in the order of computation."""
+    worst = sorted(found, key=lambda layer: -layer.difference.relative)[:LAYERS_SHOWN]
+    table = Table("tensor", "operator", "relative L2", "largest", "cosine", box=box.SIMPLE)
+    for layer in (layer for layer in found if layer in worst):
+        apart = layer.difference
+        table.add_row(
+            layer.tensor,
+            layer.operator,
+            f"{apart.relative:.2e}",
+            f"{apart.largest:.2e}",
+            f"{apart.cosine:.7f}",
+        )
+    Console().print(table)
 
 
 def _figure(value: float | None) -> str:

@@ -18,7 +18,7 @@ COLOURS = (
 )
 
 WIDTH, HEIGHT = 720, 240
-LEFT, RIGHT, TOP, BOTTOM = 64, 16, 30, 34
+LEFT, RIGHT, TOP, BOTTOM = 64, 16, 44, 34
 
 Points = Sequence[tuple[float, float]]
 
@@ -45,7 +45,7 @@ def line_chart(
         shown = " ".join(place(x, y) for x, y in points if math.isfinite(y))
         parts.append(
             f'<polyline points="{shown}" fill="none" stroke="{colour}" stroke-width="2"/>'
-            f'<text x="{LEFT + 8 + 150 * number}" y="{TOP - 4}" fill="{colour}">'
+            f'<text x="{LEFT + 8 + 150 * number}" y="{TOP - 10}" fill="{colour}">'
             f"{escape(name)}</text>"
         )
     return _svg(title, parts)

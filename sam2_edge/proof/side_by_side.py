@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.contract import Graph
+from sam2_edge.contract import Feeds, Graph
 from sam2_edge.proof.differences import CHOSEN, Difference, difference, rows_of_equal_choice
 from sam2_edge.proof.wrapped import Wrapped
 from sam2_edge.runtime.backends import Backend, Tensor
@@ -22,13 +22,15 @@ class SideBySide(Wrapped):
 
     While `noting`, every other graph runs on the reference too, on the same inputs, and
     `differences` keeps how far the outputs are apart. Outputs of the mask decoder that follow from
-    its choice are compared where both choose the same mask.
+    its choice are compared where both choose the same mask. `inputs` keeps what each graph was
+    given last while noting.
     """
 
     def __init__(self, own: Backend, reference: Backend, swapped: Collection[Graph] = ()) -> None:
         super().__init__(own)
         self.noting = False
         self.differences: Differences = {}
+        self.inputs: dict[Graph, Feeds] = {}
         self._reference, self._swapped = reference, frozenset(swapped)
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -39,6 +41,7 @@ class SideBySide(Wrapped):
         outputs = self._own.run(graph, inputs)
         if self.noting:
             ours = {name: self._own.download(tensor) for name, tensor in outputs.items()}
+            self.inputs[graph] = {n: self._own.download(tensor) for n, tensor in inputs.items()}
             self._note(graph, ours, self._on_reference(graph, inputs))
         return outputs
 

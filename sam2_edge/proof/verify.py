@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
-from sam2_edge.contract import NO_OBJECT_LOGIT, Graph
+from sam2_edge.contract import NO_OBJECT_LOGIT, Feeds, Graph
 from sam2_edge.proof.budgets import Budget
 from sam2_edge.proof.differences import difference
 from sam2_edge.proof.following import Follower, Remembered, State, TrackerLoop
@@ -72,9 +72,10 @@ class Shown:
 
 @dataclass(slots=True)
 class Verification:
-    """What was found. graphs: see `SideBySide.differences`."""
+    """What was found. graphs, inputs: see `SideBySide`."""
 
     graphs: Differences
+    inputs: dict[Graph, Feeds]
     compared: list[Compared] = field(default_factory=list)
     worst: list[Shown] = field(default_factory=list)
 
@@ -150,7 +151,7 @@ def verify(
     ours = TrackerLoop(VideoTracker(bundle, backend=beside, clip_frames=count))
     theirs = reference.loop(count)
     noted = spread(footage.numbers)
-    found = Verification(beside.differences)
+    found = Verification(beside.differences, beside.inputs)
     for frame, picture in zip(footage.numbers, footage.pictures, strict=True):
         beside.noting = frame in noted
         given = script.get(frame, ())

@@ -27,7 +27,7 @@ _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1040px;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;margin:.5rem 0 1.5rem}
 td,th{padding:.2rem .7rem;text-align:right;border-bottom:1px solid #8884}
-td:first-child,th:first-child,td.text{text-align:left}
+td:first-child,th:first-child,th:nth-child(2),td.text{text-align:left}
 figure{margin:1rem 0}figure img{max-width:49%}svg{max-width:100%}
 .good{color:#2b8a3e}.bad{color:#b3261e}
 """
