@@ -60,15 +60,12 @@ def _watch_stages(tracker: VideoTracker) -> dict[Graph, list[float]]:
     """Time every graph of a tracker, waiting for the GPU after each."""
     spent: dict[Graph, list[float]] = defaultdict(list)
     backend = tracker._backend
-    memory = getattr(backend, "_memory", None)
     run = backend.run
 
     def timed(graph: Graph, inputs: Any) -> Any:
-        start = time.perf_counter()
+        before = backend.mark()
         outputs = run(graph, inputs)
-        if memory is not None:
-            memory.synchronise()
-        spent[graph].append(1e3 * (time.perf_counter() - start))
+        spent[graph].append(backend.milliseconds(before, backend.mark()))
         return outputs
 
     backend.run = timed  # type: ignore[method-assign]

@@ -105,9 +105,7 @@ def verify(
     if EACH in swap and (len(swap) > 1 or outputs):
         raise click.UsageError("--swap each stands alone, and writes no report")
     if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):
-        raise click.UsageError(
-            "--layers needs --reference with another bundle"
-        )
+        raise click.UsageError("--layers needs --reference with another bundle")
     loaded = load_bundle(bundle)
     limits = budget_for(loaded.manifest, _budgets(budget))
     followed = footage(source, frame_range(frames), loaded.manifest.image_size)

@@ -42,8 +42,8 @@ class Contender(Protocol):
 class BundleContender:
     """A bundle through `VideoTracker`, masks at the frame's own size included.
 
-    staged: wait for the device after every graph and tell what each took; without, the time of the
-    whole frame alone, as in use.
+    staged: tell what every graph took, on a GPU by the device's own clock; without, the time of the
+    whole frame alone.
     """
 
     def __init__(
@@ -67,7 +67,6 @@ class BundleContender:
 
     def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
         """See `Contender.step`."""
-        self._clock.spent.clear()
         start = time.perf_counter()
         result = self._tracker.track(frame, prompts)
         tracked = time.perf_counter()
@@ -76,33 +75,40 @@ class BundleContender:
         end = time.perf_counter()
         times = {WHOLE: 1e3 * (end - start)}
         if self._staged:
-            times |= self._clock.spent
+            spent = self._clock.spent()
+            times |= spent
             times[PREPROCESS] = _milliseconds(lambda: model_image(frame, self.image_size))
-            inside = sum(self._clock.spent.values()) + times[PREPROCESS]
+            inside = sum(spent.values()) + times[PREPROCESS]
             times[REST] = max(0.0, 1e3 * (tracked - start) - inside)
             times[POSTPROCESS] = 1e3 * (end - tracked)
         return times
 
 
 class _StageClock(Wrapped):
-    """Times every graph."""
+    """Puts marks before and after every graph; nothing waits for them while a frame is tracked."""
 
     def __init__(self, own: Backend, *, staged: bool) -> None:
         super().__init__(own)
-        self.spent: Times = {}
         self._staged = staged
+        self._marks: list[tuple[Graph, Any, Any]] = []
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Backend.run`."""
         if not self._staged:
             return self._own.run(graph, inputs)
-        self._own.synchronise()
-        start = time.perf_counter()
+        before = self._own.mark()
         outputs = self._own.run(graph, inputs)
-        self._own.synchronise()
-        spent = 1e3 * (time.perf_counter() - start)
-        self.spent[graph.value] = self.spent.get(graph.value, 0.0) + spent
+        self._marks.append((graph, before, self._own.mark()))
         return outputs
+
+    def spent(self) -> Times:
+        """Milliseconds of every graph since this was asked last."""
+        found: Times = {}
+        for graph, before, after in self._marks:
+            spent = self._own.milliseconds(before, after)
+            found[graph.value] = found.get(graph.value, 0.0) + spent
+        self._marks.clear()
+        return found
 
 
 class PyTorchContender:

@@ -39,6 +39,10 @@ class Wrapped:
         """See `Backend.copy`."""
         self._own.copy(source, target)
 
-    def synchronise(self) -> None:
-        """See `Backend.synchronise`."""
-        self._own.synchronise()
+    def mark(self) -> Any:
+        """See `Backend.mark`."""
+        return self._own.mark()
+
+    def milliseconds(self, first: Any, last: Any) -> float:
+        """See `Backend.milliseconds`."""
+        return self._own.milliseconds(first, last)

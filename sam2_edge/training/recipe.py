@@ -44,5 +44,5 @@ RECIPE = (
     ),
     Phase("long clips", 900, 256, 2, 18, 2, rate=5e-4, fall=0.05, corrected=0.2, span=32, lost=0.5),
     Phase("more clips", 1800, 256, 3, 12, 2, rate=6e-4, fall=0.6, corrected=0.2, span=32, lost=0.4),
-    Phase("last clips", 600, 256, 2, 20, 2, rate=4e-4, fall=0.03, corrected=0.2, span=32, lost=0.4),
+    Phase("last clips", 350, 256, 2, 20, 2, rate=4e-4, fall=0.03, corrected=0.2, span=32, lost=0.4),
 )

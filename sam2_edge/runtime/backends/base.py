@@ -59,6 +59,12 @@ class Backend(Protocol):
         """Copy between two tensors or views of equal shape."""
         ...
 
-    def synchronise(self) -> None:
-        """Wait until all that was started is done; only for measuring."""
+    def mark(self) -> Any:
+        """A moment in the backend's work, to measure with: it is reached when all that was started
+        before is done.
+        """
+        ...
+
+    def milliseconds(self, first: Any, last: Any) -> float:
+        """Time between two marks; waits for the last."""
         ...

@@ -37,9 +37,13 @@ class DeviceBackend:
         """See `Backend.copy`."""
         self._memory.copy(cast("DeviceTensor", source), cast("DeviceTensor", target))
 
-    def synchronise(self) -> None:
-        """See `Backend.synchronise`."""
-        self._memory.synchronise()
+    def mark(self) -> Any:
+        """See `Backend.mark`."""
+        return self._memory.mark()
+
+    def milliseconds(self, first: Any, last: Any) -> float:
+        """See `Backend.milliseconds`."""
+        return self._memory.milliseconds(first, last)
 
     def _outputs(
         self, spec: GraphSpec, inputs: Mapping[str, DeviceTensor]
