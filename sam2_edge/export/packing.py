@@ -44,7 +44,11 @@ def pack_bundle(folder: Path, manifest: Manifest, weights: str) -> Manifest:
 
     Raises ExportError when that file is damaged.
     """
-    stored = {data.tobytes(): place for data, place in stored_tensors(folder / weights)}
+    stored = {
+        part.tobytes(): place
+        for tensor in stored_tensors(folder / weights)
+        for part, place in _with_thirds(*tensor)
+    }
     shared: FileEntry = file_entry(folder, weights)
     graphs = {}
     for graph, entry in manifest.graphs.items():
@@ -77,6 +81,17 @@ def stored_tensors(path: Path) -> Iterator[tuple[Half, Stored]]:
         start, end = (8 + length + at for at in entry["data_offsets"])
         data = np.frombuffer(content[start:end], np.float16).reshape(entry["shape"])
         yield data, Stored(tuple(entry["shape"]), start, end - start)
+
+
+def _with_thirds(data: Half, place: Stored) -> Iterator[tuple[Half, Stored]]:
+    """A tensor, and the thirds of its rows: the encoder's graph takes the weights of queries, keys
+    and values apart (`models.hiera`).
+    """
+    yield data, place
+    if data.ndim and len(data) and len(data) % 3 == 0:
+        length = place.length // 3
+        for index, part in enumerate(np.split(data, 3)):
+            yield part, Stored(part.shape, place.offset + index * length, length)
 
 
 def _pack(model: ModelProto, stored: dict[bytes, Stored], weights: str) -> None:

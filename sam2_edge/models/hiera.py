@@ -32,7 +32,7 @@ def block_output(block: Any, hidden: Tensor) -> Tensor:
 def _attention(attn: Any, x: Tensor, window: int, stride: tuple[int, int] | None) -> Tensor:
     """Attention within windows of the picture, 0 for all of it; queries are pooled by `stride`."""
     heads = attn.num_attention_heads
-    weights, biases = attn.qkv.weight.chunk(3), attn.qkv.bias.chunk(3)
+    weights, biases = _thirds(attn.qkv.weight), _thirds(attn.qkv.bias)
     query = _pooled(F.linear(x, weights[0], biases[0]), stride)
     height, width = query.shape[1:3]
     query_window = window // stride[0] if stride else window
@@ -43,6 +43,12 @@ def _attention(attn: Any, x: Tensor, window: int, stride: tuple[int, int] | None
     query = _windows(_filled(query, query_window), query_window, heads)
     attended = _attend(query * attn.scale, key.transpose(-2, -1), value)
     return attn.proj(_picture(attended, query_window, (height, width)))
+
+
+def _thirds(rows: Tensor) -> list[Tensor]:
+    """Slices, which the exporter folds into constants; a Split it does not."""
+    third = len(rows) // 3
+    return [rows[i * third : (i + 1) * third] for i in range(3)]
 
 
 def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
