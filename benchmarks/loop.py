@@ -1,0 +1,109 @@
+"""The camera loop with nano: age of results under a slow model, and what viewers cost.
+
+    python benchmarks/loop.py [--frames 600] [--seconds 15]
+
+First a camera of 30 frames per second whose model is held to 10: the age of results from capture,
+in the first and the last tenth of the run. Then the loop as fast as it can be, watched by no
+viewer, one, six, and none again, on the same machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from contextlib import ExitStack, suppress
+
+import numpy as np
+from websockets.exceptions import WebSocketException
+from websockets.sync.client import connect
+
+from sam2_edge import CameraLoop, VideoTracker
+from sam2_edge.runtime.camera import SyntheticCamera
+from sam2_edge.runtime.meter import Meter
+from sam2_edge.serve.app import make_app
+from sam2_edge.serve.hub import Hub
+from sam2_edge.serve.metrics import LoopMetrics
+from sam2_edge.serve.security import Access
+from sam2_edge.serve.server import Server
+from sam2_edge.synth import centre_click
+
+SEED, SIZE, OBJECTS = 16, 256, 3
+SLOW_S = 0.1
+VIEWERS = (0, 1, 6, 0)
+
+
+def started(*, paced: bool) -> CameraLoop:
+    """A loop that is told to follow every object of its first frame."""
+    camera = SyntheticCamera(SEED, size=SIZE, objects=OBJECTS, paced=paced)
+    loop = CameraLoop(lambda: camera, VideoTracker("nano", remember_absent=False))
+    for object_id in range(1, OBJECTS + 1):
+        loop.prompt(object_id, points=[centre_click(camera.clip.mask(0, object_id))])
+    return loop
+
+
+def ages(frames: int) -> None:
+    """Print how old results are when the model is too slow for the camera."""
+    loop, found = started(paced=True), []
+    for tracked in loop:
+        found.append(tracked.age_s)
+        time.sleep(max(0.0, SLOW_S - (tracked.age_s - tracked.waited_s)))
+        if len(found) == frames:
+            loop.close()
+    tenth = frames // 10
+    counts = loop.counts
+    print(f"{frames} results, {counts.captured} frames captured, {counts.dropped} dropped")
+    for name, part in (("first", found[1:tenth]), ("last", found[-tenth:])):
+        print(f"age in the {name} tenth: median {1e3 * np.median(part):.0f} ms")
+
+
+def watch(port: int, stop: threading.Event) -> None:
+    """A viewer that takes every frame it can."""
+    with (
+        suppress(WebSocketException, OSError, TimeoutError),
+        connect(f"ws://127.0.0.1:{port}/ws", max_size=None, compression=None) as socket,
+    ):
+        while not stop.is_set():
+            socket.recv(timeout=1)
+
+
+def viewers(seconds: float) -> None:
+    """Print frames per second of the loop by number of viewers."""
+    loop = started(paced=False)
+    meter = Meter(loop)
+    hub, metrics = Hub(loop, meter), LoopMetrics(meter)
+    with ExitStack() as stack:
+        server = stack.enter_context(Server(make_app(hub, Access(None), metrics), "127.0.0.1", 0))
+        results = iter(loop)
+        for count in VIEWERS:
+            stop = threading.Event()
+            looking = [
+                threading.Thread(target=watch, args=(server.bound_port, stop)) for _ in range(count)
+            ]
+            for viewer in looking:
+                viewer.start()
+            start, frames = time.monotonic(), 0
+            while time.monotonic() - start < seconds:
+                tracked = next(results)
+                meter.see(tracked)
+                hub.publish(tracked)
+                frames += 1
+            print(f"{count} viewers: {frames / (time.monotonic() - start):.1f} frames/s")
+            stop.set()
+            for viewer in looking:
+                viewer.join()
+        results.close()  # type: ignore[attr-defined]
+
+
+def main() -> None:
+    """Print both."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--frames", type=int, default=600)
+    parser.add_argument("--seconds", type=float, default=15)
+    arguments = parser.parse_args()
+    ages(arguments.frames)
+    viewers(arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()
