@@ -60,11 +60,12 @@ def ages(frames: int) -> None:
 def watch(port: int, stop: threading.Event) -> None:
     """A viewer that takes every frame it can."""
     with (
-        suppress(WebSocketException, OSError, TimeoutError),
+        suppress(WebSocketException, OSError),
         connect(f"ws://127.0.0.1:{port}/ws", max_size=None, compression=None) as socket,
     ):
         while not stop.is_set():
-            socket.recv(timeout=1)
+            with suppress(TimeoutError):
+                socket.recv(timeout=1)
 
 
 def viewers(seconds: float) -> None:
@@ -98,7 +99,7 @@ def viewers(seconds: float) -> None:
 def main() -> None:
     """Print both."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--frames", type=int, default=600)
+    parser.add_argument("--frames", type=int, default=600, help="at least 40")
     parser.add_argument("--seconds", type=float, default=15)
     arguments = parser.parse_args()
     ages(arguments.frames)

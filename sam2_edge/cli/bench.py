@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
@@ -11,6 +12,7 @@ from pathlib import Path
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
@@ -18,7 +20,7 @@ from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.cli.options import backend_option
 from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError, Sam2EdgeError
-from sam2_edge.proof.bench import FILLING_FRAMES, Race, race
+from sam2_edge.proof.bench import LEAST_COUNTED, UNCOUNTED_FRAMES, Race, race
 from sam2_edge.proof.bench_footage import MOST_OBJECTS, bench_footage
 from sam2_edge.proof.bench_report import Extra, as_json, picture, stage_rows
 from sam2_edge.proof.contenders import BundleContender, Contender, PyTorchContender
@@ -26,7 +28,8 @@ from sam2_edge.proof.flops import graph_flops, peak_flops
 from sam2_edge.proof.peak_memory import Peak, peak_of
 from sam2_edge.proof.references import model_of
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.sinks import check_new_file, write_text
+from sam2_edge.runtime.backends.onnxruntime import RUN_ERRORS
+from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
 
 PYTORCH, COMPILED = "pytorch", "pytorch-compiled"
 STAGE_COLUMNS = ("stage", "median ms", "p95", "p99", "GFLOP", "of peak")
@@ -58,13 +61,18 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
 )
 @click.option(
     "--frames",
-    default=48,
+    default=64,
     show_default=True,
-    type=click.IntRange(min=FILLING_FRAMES + 2),
-    help=f"The first {FILLING_FRAMES} fill the memory, the others are measured.",
+    type=click.IntRange(min=UNCOUNTED_FRAMES + LEAST_COUNTED),
+    help=f"Frames of each race; those after the first {UNCOUNTED_FRAMES} are measured.",
 )
 @click.option(
-    "--objects", default="1", show_default=True, callback=_counts, help="Such as 1,2,4,8,16."
+    "--objects",
+    default="1",
+    show_default=True,
+    callback=_counts,
+    metavar="N[,N]",
+    help="Numbers of objects, a race each.",
 )
 @click.option("--memory", is_flag=True, help="Measure peak memory too, each in its own process.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
@@ -87,17 +95,20 @@ def bench(
     threads: int | None,
 ) -> None:
     """Measure BUNDLE stage by stage, and race it against others."""
-    for path in (json_file, plot):
-        if path is not None:
-            check_new_file(path, overwrite=overwrite)
+    outputs = [path for path in (json_file, plot) if path is not None]
+    check_outputs(source or bundle, outputs)
+    for path in outputs:
+        check_new_file(path, overwrite=overwrite)
     if memory and COMPILED in against:
         raise click.UsageError(f"--memory cannot be had with {COMPILED}; leave one of them out")
     loaded = load_bundle(bundle)
-    contenders = _contenders(loaded, against, backend, threads)
     console = Console(stderr=True)
     with ExitStack() as stack:
         footage = bench_footage(source, loaded.manifest.image_size, frames, max(objects), stack)
         progress = stack.enter_context(Progress(console=console, transient=True))
+        peaks = _peaks(bundle, against, backend, threads, footage.path) if memory else []
+        contenders = _contenders(loaded, against, backend, threads)
+        flops, peak = _work(console, loaded, contenders[0], threads)
         task = progress.add_task("racing", total=frames * len(objects))
         races = [
             race(
@@ -108,21 +119,34 @@ def bench(
             )
             for count in objects
         ]
-        peaks: dict[str, Peak] = {}
-        if memory:
-            progress.update(task, description="memory")
-            for contender, name in zip(contenders, (str(bundle), *against), strict=True):
-                what = f"pytorch:{bundle}" if name == PYTORCH else name
-                peaks[contender.name] = peak_of(what, footage.path)
-    flops, peak = _work(console, loaded, threads)
-    extra = Extra(footage.decode, flops, peak, peaks)
+    names = [contender.name for contender in contenders]
+    extra = Extra(footage.decode, flops, peak, dict(zip(names, peaks, strict=False)))
     _show(races, extra)
     if json_file is not None:
-        about = {"sam2_edge": version("sam2_edge"), "bundle": str(bundle), "threads": threads}
-        found = as_json(races, contenders[0].name, extra)
-        write_text(json_file, json.dumps(about | found, indent=1) + "\n")
+        about = {
+            "sam2_edge": version("sam2_edge"),
+            "bundle": str(bundle),
+            "source": None if source is None else source.name,
+            "frames_counted": frames - UNCOUNTED_FRAMES,
+            "threads": threads,
+            "processor": platform.processor() or platform.machine(),
+        }
+        found = as_json(races, names[0], extra)
+        write_text(json_file, json.dumps(about | found, indent=1, allow_nan=False) + "\n")
     if plot is not None:
         write_text(plot, picture(races[0]) + "\n")
+
+
+def _peaks(
+    bundle: Path,
+    against: tuple[str, ...],
+    backend: BackendName,
+    threads: int | None,
+    video: Path,
+) -> list[Peak]:
+    """Peak memory of the bundle and the others, in that order, before this process holds any."""
+    names = [f"pytorch:{bundle}" if name == PYTORCH else name for name in against]
+    return [peak_of(name, video, backend, threads) for name in (str(bundle), *names)]
 
 
 def _contenders(
@@ -143,12 +167,9 @@ def _contenders(
 
 def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> Contender:
     try:
-        import torch
-
-        if threads is not None:
-            torch.set_num_threads(threads)
-        return PyTorchContender(model_of(bundle.manifest, None).model, compiled=compiled)
-    except ModuleNotFoundError as error:
+        model = model_of(bundle.manifest, None).model
+        return PyTorchContender(model, compiled=compiled, threads=threads)
+    except ImportError as error:
         raise BackendError(
             f"racing PyTorch needs the extra export ({error}); install it with: pip install "
             "'sam2_edge[export]', or race other bundles"
@@ -156,19 +177,23 @@ def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> Contende
 
 
 def _work(
-    console: Console, bundle: Bundle, threads: int | None
+    console: Console, bundle: Bundle, contender: Contender, threads: int | None
 ) -> tuple[dict[str, int], float | None]:
-    """Operations of one object's frame with a full memory by graph, and the machine's peak."""
+    """Operations of one object's frame with a full memory by graph, and on a CPU the machine's
+    peak; nothing where they cannot be counted, which is no reason not to race.
+    """
     if any(entry.engine for entry in bundle.manifest.graphs.values()):
         return {}, None  # engines do not tell
     memory = bundle.manifest.memory
     sizes = {"M": memory.slots, "P": memory.pointers, "B": 1, "N": 1}
     try:
         flops = {g.value: graph_flops(bundle.graph_path(g), sizes) for g in Graph}
-        return flops, peak_flops(threads)
+        return flops, peak_flops(threads) if contender.device == "cpu" else None
     except ModuleNotFoundError:
         console.print("operations are not counted: that needs pip install 'sam2_edge[export]'")
-        return {}, None
+    except RUN_ERRORS as error:
+        console.print(f"operations are not counted: {escape(str(error))}")
+    return {}, None
 
 
 def _show(races: Sequence[Race], extra: Extra) -> None:
@@ -176,7 +201,7 @@ def _show(races: Sequence[Race], extra: Extra) -> None:
     for found in races:
         many = "s" if found.objects > 1 else ""
         for name in found.times:
-            title = f"{name}, {found.objects} object{many}"
+            title = escape(f"{name}, {found.objects} object{many}")
             table = Table(*STAGE_COLUMNS, title=title, box=box.SIMPLE)
             for row in stage_rows(found, name, extra):
                 table.add_row(*row)
@@ -190,10 +215,15 @@ def _summary(found: Race, extra: Extra) -> Table:
     for name in found.times:
         ratio, peak = found.ratio(first, name), extra.memory.get(name)
         table.add_row(
-            name,
+            escape(name),
             f"{found.frames_per_second(name):.2f}",
             f"{ratio.median:.3f}",
             f"{ratio.p95:.3f}",
-            "" if peak is None else f"{peak.host / 2**20:.0f}",
+            _megabytes(peak.host if peak else None),
+            _megabytes(peak.device if peak else None),
         )
     return table
+
+
+def _megabytes(count: int | None) -> str:
+    return "" if count is None else f"{count / 2**20:.0f}"

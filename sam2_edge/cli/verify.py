@@ -10,17 +10,18 @@ from pathlib import Path
 import click
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from sam2_edge.bundle import MANIFEST_FILE, load_bundle
+from sam2_edge.bundle import MANIFEST_FILE, Bundle, load_bundle
 from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
 from sam2_edge.cli.track import frame_range
 from sam2_edge.contract import Graph
 from sam2_edge.errors import PromptError
 from sam2_edge.proof.budgets import Budget, budget_for
 from sam2_edge.proof.footage import Footage, footage
-from sam2_edge.proof.layers import LayerDifference, layer_differences
+from sam2_edge.proof.layers import LayerDifference, check_layers, layer_differences
 from sam2_edge.proof.references import open_reference
 from sam2_edge.proof.verify import Verification
 from sam2_edge.proof.verify import verify as compare_with
@@ -52,7 +53,13 @@ LAYERS_SHOWN = 20
 )
 @prompt_options
 @click.option("--prompts", type=click.Path(path_type=Path), help="JSON list of prompts.")
-@click.option("--frames", metavar="A:B", default=DEFAULT_FRAMES, show_default=True)
+@click.option(
+    "--frames",
+    metavar="A:B",
+    default=DEFAULT_FRAMES,
+    show_default=True,
+    help="Frames A up to but without B.",
+)
 @click.option(
     "--swap",
     type=click.Choice([*(graph.value for graph in Graph), EACH]),
@@ -99,19 +106,22 @@ def verify(
     of the whole loop over a clip. Exit code 1 where it is further away than its budget allows.
     """
     outputs = [path for path in (report, json_file) if path is not None]
-    check_outputs(source or bundle, outputs)
+    for origin in (bundle, source, prompts):
+        if origin is not None:
+            check_outputs(origin, outputs)
     for path in outputs:
         check_new_file(path, overwrite=overwrite)
-    if EACH in swap and (len(swap) > 1 or outputs):
-        raise click.UsageError("--swap each stands alone, and writes no report")
+    if EACH in swap and (len(swap) > 1 or outputs or layers):
+        raise click.UsageError("--swap each stands alone: no report, no --layers")
     if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):
         raise click.UsageError("--layers needs --reference with another bundle")
     loaded = load_bundle(bundle)
-    limits = budget_for(loaded.manifest, _budgets(budget))
     followed = footage(source, frame_range(frames), loaded.manifest.image_size)
     script = _script(followed, prompts, typed_prompts(ctx))
     check_script(script, followed.numbers[0], len(followed.numbers))
     other = open_reference(loaded, reference, threads=threads)
+    limits = budget_for(loaded.manifest, _budgets(budget), other.manifest)
+    inside = _layers_of(loaded, reference, layers)
     own = open_backend(loaded, backend, threads=threads)
     console = Console(stderr=True)
 
@@ -130,10 +140,10 @@ def verify(
 
     if EACH in swap:
         table = Table("from the reference", "J&F", "memory", "pointer", "the loops part")
-        _try_each(table, compare)
+        problems = _try_each(table, compare, limits)
         Console().print(table)
         console.print("the guilty graph is that with which the loop comes closest")
-        return
+        ctx.exit(1 if problems else 0)
     found = compare([Graph(name) for name in swap])
     about = About(
         bundle=str(bundle),
@@ -151,14 +161,10 @@ def verify(
         write_text(report, as_page(found, about, limits))
     if json_file is not None:
         write_text(json_file, json.dumps(as_json(found, about, limits), indent=1) + "\n")
-    if layers is not None:
-        assert reference is not None
-        graph = Graph(layers)
-        feeds = found.inputs.get(graph)
-        if feeds is None:
-            raise PromptError(f"{layers} did not run with these prompts; give others or none")
-        _show_layers(layer_differences(loaded, load_bundle(reference), graph, feeds))
-    ctx.exit(_conclude(console, found, about, limits))
+    code = _conclude(console, found, about, limits)
+    if inside is not None:
+        _show_layers(inside(found))
+    ctx.exit(code)
 
 
 def _script(frames: Footage, path: Path | None, typed: list[Prompt]) -> PromptScript:
@@ -182,10 +188,17 @@ def _budgets(given: tuple[str, ...]) -> dict[str, float]:
     return changed
 
 
-def _try_each(table: Table, compare: Callable[[Sequence[Graph]], Verification]) -> None:
-    """A row per graph that the reference runs in place of the bundle."""
+def _try_each(
+    table: Table, compare: Callable[[Sequence[Graph]], Verification], budget: Budget
+) -> list[str]:
+    """A row per graph that the reference runs in place of the bundle; what is over budget without
+    that.
+    """
+    problems = []
     for graph in (None, *Graph):
         found = compare([] if graph is None else [graph])
+        if graph is None:
+            problems = found.problems(budget)
         parting = found.first_parting
         table.add_row(
             "nothing" if graph is None else graph.value,
@@ -193,6 +206,26 @@ def _try_each(table: Table, compare: Callable[[Sequence[Graph]], Verification]) 
             *(_figure(found.drift(name)) for name in ("memory", "pointer")),
             "never" if parting is None else f"frame {parting.frame}",
         )
+    return problems
+
+
+def _layers_of(
+    bundle: Bundle, reference: str | None, layers: str | None
+) -> Callable[[Verification], list[LayerDifference]] | None:
+    """How layers are to be compared, checked before any long work."""
+    if layers is None:
+        return None
+    assert reference is not None  # checked with the options
+    graph, other = Graph(layers), load_bundle(reference)
+    check_layers(bundle, other, graph)
+
+    def compare(found: Verification) -> list[LayerDifference]:
+        feeds = found.inputs.get(graph)
+        if feeds is None:
+            raise PromptError(f"{layers} did not run with these prompts; give others or none")
+        return layer_differences(bundle, other, graph, feeds)
+
+    return compare
 
 
 def _show_layers(found: Sequence[LayerDifference]) -> None:
@@ -202,7 +235,7 @@ def _show_layers(found: Sequence[LayerDifference]) -> None:
     for layer in (layer for layer in found if layer in worst):
         apart = layer.difference
         table.add_row(
-            layer.tensor,
+            escape(layer.tensor),
             layer.operator,
             f"{apart.relative:.2e}",
             f"{apart.largest:.2e}",
@@ -217,7 +250,9 @@ def _figure(value: float | None) -> str:
 
 def _conclude(console: Console, found: Verification, about: About, budget: Budget) -> int:
     """Print what was found; the exit code."""
-    table = Table(*GRAPH_COLUMNS, title=f"{about.bundle} against {about.reference}", box=box.SIMPLE)
+    table = Table(
+        *GRAPH_COLUMNS, title=escape(f"{about.bundle} against {about.reference}"), box=box.SIMPLE
+    )
     for row in graph_rows(found):
         table.add_row(*row)
     out = Console()
@@ -234,6 +269,8 @@ def _conclude(console: Console, found: Verification, about: About, budget: Budge
         soft_wrap=True,
         highlight=False,
     )
+    if about.facts["same weights"] == "no":
+        console.print("[bold yellow]the reference has other weights[/] than the bundle")
     problems = found.problems(budget)
     for problem in problems:
         console.print(f"[bold red]over budget:[/] {problem}", soft_wrap=True, highlight=False)

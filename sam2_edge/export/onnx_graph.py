@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import Counter
 from pathlib import Path
 
 import onnx
@@ -91,9 +92,10 @@ def _order_gelu(graph: onnx.GraphProto) -> None:
     Runtime recognises it (`GeluFusion`) and runs one operator instead of five.
     """
     makers = {name: node for node in graph.node for name in node.output}
+    readers = Counter(name for node in graph.node for name in node.input)
     for last in graph.node:
         halved = makers.get(last.input[1]) if last.op_type == "Mul" else None
-        if halved is None or halved.op_type != "Mul":
+        if halved is None or halved.op_type != "Mul" or readers[halved.output[0]] != 1:
             continue
         shifted = makers.get(halved.input[1])
         erf = makers.get(shifted.input[0]) if shifted and shifted.op_type == "Add" else None

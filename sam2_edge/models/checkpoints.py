@@ -85,7 +85,15 @@ def load_model(
         return load_folder(path, image_size=image_size)
     if name in BUNDLED:
         return load_folder(BUNDLED[name], image_size=image_size, name=NANO, source="sam2_edge")
-    known = _required(variant, name)
+    return load_published(name, image_size=image_size)
+
+
+def load_published(name: str, *, image_size: int | None = None) -> LoadedModel:
+    """Load a variant from the Hugging Face Hub, whatever lies in the present folder.
+
+    Raises CheckpointError for a name that is none, and where the Hub cannot be reached.
+    """
+    known = _required(find_variant(name), name)
     folder = _download(known)
     return load_folder(folder, image_size=image_size, name=known.name, source=known.hub_id)
 

@@ -20,26 +20,29 @@ from sam2_edge.runtime.prompts import Prompt
 FILLING_FRAMES = 16
 """Frames until the memory of SAM 2 is full: one prompted frame and 15 more with a pointer."""
 
+UNCOUNTED_FRAMES = FILLING_FRAMES + 8
+"""On the first frames with a full memory backends still compile, capture and make room."""
+
+LEAST_COUNTED = 10
+"""Frames that are measured."""
+
 
 @dataclass(slots=True)
 class Race:
-    """Times of every contender, frame by frame. filling: frames at the start on which the memory is
-    not full.
-    """
+    """Times of every contender, frame by frame."""
 
     objects: int
-    filling: int
     times: dict[str, list[Times]] = field(default_factory=dict)
 
     def stages(self, name: str) -> dict[str, Spread]:
         """Milliseconds of every stage of a contender with a full memory."""
-        full = self.times[name][self.filling :]
+        full = self.times[name][UNCOUNTED_FRAMES:]
         stages = {stage: None for times in full for stage in times}
         return {s: Spread.of([times.get(s, 0.0) for times in full]) for s in stages}
 
     def whole(self, name: str) -> list[float]:
         """Milliseconds of the whole frame, with a full memory."""
-        return [times[WHOLE] for times in self.times[name][self.filling :]]
+        return [times[WHOLE] for times in self.times[name][UNCOUNTED_FRAMES:]]
 
     def frames_per_second(self, name: str) -> float:
         """With a full memory."""
@@ -52,7 +55,7 @@ class Race:
 
     def by_fill(self, name: str) -> list[tuple[int, float]]:
         """Frames behind (memories are those, up to 7) and milliseconds, while the memory fills."""
-        return [(n, times[WHOLE]) for n, times in enumerate(self.times[name][: self.filling])]
+        return [(n, times[WHOLE]) for n, times in enumerate(self.times[name][:FILLING_FRAMES])]
 
 
 def race(
@@ -66,11 +69,12 @@ def race(
 
     watch: called after every frame.
 
-    Raises ValueError for fewer frames than fill the memory and leave one to measure.
+    Raises ValueError for fewer frames than are needed to measure `LEAST_COUNTED`.
     """
-    if len(frames) <= FILLING_FRAMES:
-        raise ValueError(f"{len(frames)} frames; more than {FILLING_FRAMES} are needed")
-    found = Race(len(prompts), FILLING_FRAMES, {c.name: [] for c in contenders})
+    if len(frames) < UNCOUNTED_FRAMES + LEAST_COUNTED:
+        least = UNCOUNTED_FRAMES + LEAST_COUNTED
+        raise ValueError(f"{len(frames)} frames; give {least} or more")
+    found = Race(len(prompts), {c.name: [] for c in contenders})
     for contender in contenders:
         contender.reset()
     for index, frame in enumerate(frames):

@@ -69,7 +69,9 @@ def _pictures(source: Source) -> Iterator[Frame]:
 
 def _write_clip(path: Path, size: int, frames: int, objects: int) -> tuple[Prompt, ...]:
     """Write a synthetic clip; the clicks on its objects."""
-    drawn = clip(SYNTH_SEED, frames=frames, size=size, objects=objects, split="heldout")
+    drawn = clip(
+        SYNTH_SEED, frames=frames, size=size, objects=objects, split="heldout", photographs=False
+    )
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (size, size))
     for frame in drawn.frames:
         writer.write(frame)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 
 from sam2_edge.bundle import Manifest
-from sam2_edge.contract import Precision
+from sam2_edge.contract import Graph, Precision
 from sam2_edge.errors import Sam2EdgeError
 
 _EXACTEST_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "int8")
@@ -20,35 +21,57 @@ class Budget:
     what is remembered, in the median over frames.
     """
 
-    graph: float
+    graph: Mapping[Graph, float]
     j_and_f: float
     presence: float
     memory: float
     pointer: float
 
 
-BUDGETS: dict[Precision, Budget] = {
-    "fp32": Budget(graph=1e-3, j_and_f=0.995, presence=0.99, memory=1e-2, pointer=1e-2),
-    "fp16": Budget(graph=3e-2, j_and_f=0.98, presence=0.97, memory=5e-2, pointer=5e-2),
-    "int8": Budget(graph=0.3, j_and_f=0.9, presence=0.95, memory=0.3, pointer=0.3),
+GRAPH_LIMITS: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2, "int8": 0.3}
+"""By the precision of the graph."""
+
+LOOP_LIMITS: dict[Precision, dict[str, float]] = {
+    "fp32": {"j_and_f": 0.995, "presence": 0.99, "memory": 1e-2, "pointer": 1e-2},
+    "fp16": {"j_and_f": 0.98, "presence": 0.97, "memory": 5e-2, "pointer": 5e-2},
+    "int8": {"j_and_f": 0.9, "presence": 0.95, "memory": 0.3, "pointer": 0.3},
 }
-"""Seen with nano: docs/verify.md. Memory that is rounded to bfloat16 may differ by one step, 2**-7
-of a value."""
+"""By the precision of the least exact graph on either side. Memory that is rounded to bfloat16 may
+differ by one step, 2**-7 of a value."""
 
 
-def budget_for(manifest: Manifest, changed: Mapping[str, float]) -> Budget:
-    """The budget of a bundle's least exact graph, with the values of `changed` in place.
+def budget_for(
+    manifest: Manifest, changed: Mapping[str, float], reference: Manifest | None = None
+) -> Budget:
+    """The budget of a bundle, with the values of `changed` in place; graph then holds for all.
 
-    Raises Sam2EdgeError for a name that is none of `Budget`'s.
+    reference: of the bundle that it is compared with, None for PyTorch.
+
+    Raises Sam2EdgeError for a name that is none of `Budget`'s, and for a value out of range.
     """
-    precisions = {entry.precision for entry in manifest.graphs.values()}
-    least = max(precisions, key=_EXACTEST_FIRST.index)
+    _check(changed)
+    sides = [manifest] if reference is None else [manifest, reference]
+    precisions = {
+        graph: _least_exact(side.graphs[graph].precision for side in sides) for graph in Graph
+    }
+    limits = LOOP_LIMITS[_least_exact(precisions.values())] | dict(changed)
+    graph = limits.pop("graph", None)
+    by_graph = {g: GRAPH_LIMITS[p] if graph is None else graph for g, p in precisions.items()}
+    return Budget(graph=by_graph, **limits)
+
+
+def _least_exact(precisions: Iterable[Precision]) -> Precision:
+    return max(precisions, key=_EXACTEST_FIRST.index)
+
+
+def _check(changed: Mapping[str, float]) -> None:
     known = {field.name for field in fields(Budget)}
     for name, value in changed.items():
         if name not in known:
             raise Sam2EdgeError(
                 f"there is no budget {name!r}; choose one of {', '.join(sorted(known))}"
             )
-        if not value >= 0:
-            raise Sam2EdgeError(f"budget {name} is {value}; give 0 or more")
-    return replace(BUDGETS[least], **changed)
+        most = 1.0 if name in ("j_and_f", "presence") else math.inf
+        if not (0 <= value <= most and math.isfinite(value)):
+            limit = "0 to 1" if most == 1.0 else "0 or more"
+            raise Sam2EdgeError(f"budget {name} is {value}; give {limit}")

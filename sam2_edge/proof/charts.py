@@ -45,7 +45,7 @@ def line_chart(
         shown = " ".join(place(x, y) for x, y in points if math.isfinite(y))
         parts.append(
             f'<polyline points="{shown}" fill="none" stroke="{colour}" stroke-width="2"/>'
-            f'<text x="{LEFT + 8 + 150 * number}" y="{TOP - 10}" fill="{colour}">'
+            f'<text x="{LEFT + 8 + 80 * (number % 8)}" y="{TOP - 10}" fill="{colour}">'
             f"{escape(name)}</text>"
         )
     return _svg(title, parts)

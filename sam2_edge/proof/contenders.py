@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,7 @@ from sam2_edge.bundle import Bundle
 from sam2_edge.contract import Graph
 from sam2_edge.proof.wrapped import Wrapped
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
+from sam2_edge.runtime.backends.host import HostTensors
 from sam2_edge.runtime.frames import model_image
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
@@ -29,6 +30,7 @@ class Contender(Protocol):
 
     name: str
     image_size: int
+    device: Literal["cpu", "gpu"]
 
     def reset(self) -> None:
         """Forget everything."""
@@ -57,7 +59,9 @@ class BundleContender:
     ) -> None:
         self.name = str(bundle.path)
         self.image_size = bundle.manifest.image_size
-        self._clock = _StageClock(open_backend(bundle, backend, threads=threads), staged=staged)
+        opened = open_backend(bundle, backend, threads=threads)
+        self.device: Literal["cpu", "gpu"] = "cpu" if isinstance(opened, HostTensors) else "gpu"
+        self._clock = _StageClock(opened, staged=staged)
         self._tracker = VideoTracker(bundle, backend=self._clock, recent_memories=recent_memories)
         self._staged = staged
 
@@ -118,10 +122,14 @@ class PyTorchContender:
     (it compiles while the memory fills, which is not measured).
     """
 
-    def __init__(self, model: Any, *, compiled: bool = False) -> None:
+    device: Literal["cpu", "gpu"] = "cpu"
+
+    def __init__(self, model: Any, *, compiled: bool = False, threads: int | None = None) -> None:
         import torch
 
-        self.name = "PyTorch compiled" if compiled else "PyTorch eager"
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self.name = f"PyTorch on the CPU, {'compiled' if compiled else 'eager'}"
         self.image_size = int(model.config.image_size)
         self._model = model
         if compiled:

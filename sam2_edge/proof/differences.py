@@ -25,12 +25,12 @@ class Difference:
     relative: float
 
     def worse(self, other: Difference) -> Difference:
-        """The worse of two in each figure."""
+        """The worse of two in each figure; what is not a number stays that."""
         return Difference(
-            max(self.largest, other.largest),
-            max(self.mean, other.mean),
-            min(self.cosine, other.cosine),
-            max(self.relative, other.relative),
+            float(np.maximum(self.largest, other.largest)),
+            float(np.maximum(self.mean, other.mean)),
+            float(np.minimum(self.cosine, other.cosine)),
+            float(np.maximum(self.relative, other.relative)),
         )
 
 

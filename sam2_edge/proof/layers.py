@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -40,16 +41,12 @@ def layer_differences(
 
     Raises BackendError for engines, and without polygraphy and onnx.
     """
-    paths = [_onnx_path(each, graph) for each in (bundle, reference)]
-    try:
-        import onnx
-        from polygraphy.backend.onnx import modify_outputs
-        from polygraphy.backend.onnxrt import OnnxrtRunner, session_from_onnx
-    except ModuleNotFoundError as error:
-        raise BackendError(
-            f"layers are compared through Polygraphy ({error}); install it with: pip install "
-            "polygraphy onnx"
-        ) from error
+    check_layers(bundle, reference, graph)
+    import onnx
+    from polygraphy.backend.onnx import modify_outputs
+    from polygraphy.backend.onnxrt import OnnxrtRunner, session_from_onnx
+
+    paths = [each.graph_path(graph) for each in (bundle, reference)]
 
     def values(path: Path, names: Sequence[str]) -> dict[str, Any]:
         marked = modify_outputs(onnx.load(path), outputs=list(names))
@@ -58,7 +55,7 @@ def layer_differences(
 
     operators = _operators(onnx.load(paths[0], load_external_data=False))
     theirs = _operators(onnx.load(paths[1], load_external_data=False))
-    shared = [name for name in operators if name in theirs]
+    shared = [name for name, operator in operators.items() if theirs.get(name) == operator]
     found = []
     for names in _parts(shared):
         ours, reference_values = (values(path, names) for path in paths)
@@ -69,13 +66,20 @@ def layer_differences(
     return found
 
 
-def _onnx_path(bundle: Bundle, graph: Graph) -> Path:
-    if bundle.manifest.graphs[graph].engine is not None:
+def check_layers(bundle: Bundle, reference: Bundle, graph: Graph) -> None:
+    """Raise BackendError unless the layers of a graph can be compared."""
+    for each in (bundle, reference):
+        if each.manifest.graphs[graph].engine is not None:
+            raise BackendError(
+                f"{each.path} holds engines, whose layers cannot be looked into; compare the "
+                "bundle of ONNX graphs that they were built from"
+            )
+    lacking = [name for name in ("onnx", "polygraphy") if find_spec(name) is None]
+    if lacking:
         raise BackendError(
-            f"{bundle.path} holds engines, whose layers cannot be looked into; compare the bundle "
-            "of ONNX graphs that they were built from"
+            f"layers are compared through Polygraphy, and {', '.join(lacking)} cannot be imported; "
+            "install it with: pip install polygraphy onnx"
         )
-    return bundle.graph_path(graph)
 
 
 def _operators(model: Any) -> dict[str, str]:

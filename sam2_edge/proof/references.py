@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sam2_edge.bundle import MANIFEST_FILE, Bundle, Manifest, load_bundle
+from sam2_edge.bundle import BUNDLED, MANIFEST_FILE, Bundle, Manifest, load_bundle
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
 from sam2_edge.proof.following import Follower, TrackerLoop
 from sam2_edge.runtime.backends import Backend, open_backend
@@ -22,11 +22,12 @@ NEEDS_EXTRA = (
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """backend: runs its graphs. loop: follows a clip of so many frames. same_weights: whether they
+    """manifest: of a bundle, None for PyTorch. backend: runs its graphs. loop: follows a clip of so many frames. same_weights: whether they
     are those that the bundle was made from, None where nothing tells.
     """
 
     name: str
+    manifest: Manifest | None
     backend: Backend
     loop: Callable[[int | None], Follower]
     same_weights: bool | None
@@ -45,7 +46,7 @@ def open_reference(bundle: Bundle, name: str | None, *, threads: int | None = No
         return _bundle_reference(bundle, load_bundle(name), threads)
     try:
         return _pytorch_reference(bundle, name, threads)
-    except ModuleNotFoundError as error:
+    except ImportError as error:
         raise BackendError(NEEDS_EXTRA.format(error)) from error
 
 
@@ -61,7 +62,8 @@ def _bundle_reference(bundle: Bundle, other: Bundle, threads: int | None) -> Ref
         return TrackerLoop(VideoTracker(other, backend=backend, clip_frames=clip_frames))
 
     ours, theirs = (b.manifest.model.sha256 for b in (bundle, other))
-    return Reference(str(other.path), backend, loop, ours == theirs if ours and theirs else None)
+    same = ours == theirs if ours and theirs else None
+    return Reference(str(other.path), other.manifest, backend, loop, same)
 
 
 def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) -> Reference:
@@ -81,6 +83,8 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
         )
 
     def loop(clip_frames: int | None) -> Follower:
+        if manifest.memory.pooling > 1:  # transformers has no such loop
+            return TrackerLoop(VideoTracker(bundle, backend=backend, clip_frames=clip_frames))
         return PyTorchLoop(loaded.model, manifest, clip_frames)
 
     ours = manifest.model.sha256
@@ -90,7 +94,8 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
             f"{loaded.source} no longer holds the weights that {bundle.path} was made from; name "
             "them with --reference"
         )
-    return Reference(f"{loaded.name} in PyTorch {torch.__version__}", backend, loop, same)
+    name = f"{loaded.name} in PyTorch {torch.__version__}"
+    return Reference(name, None, backend, loop, same)
 
 
 def model_of(manifest: Manifest, name: str | None) -> Any:
@@ -99,15 +104,16 @@ def model_of(manifest: Manifest, name: str | None) -> Any:
 
     Raises CheckpointError where it cannot be loaded, ModuleNotFoundError without PyTorch.
     """
-    from sam2_edge.models.checkpoints import load_model
-    from sam2_edge.models.nano import NANO
+    from sam2_edge.models.checkpoints import load_folder, load_model, load_published
 
     size, model = manifest.image_size, manifest.model
     if name is not None:
         return load_model(name, image_size=size)
-    if model.name == NANO:
-        return load_model("nano", image_size=size)
+    if model.source == "sam2_edge":
+        return load_folder(BUNDLED["nano"], image_size=size, name=model.name, source=model.source)
     seed = re.fullmatch(r"random seed (\d+)", model.source)
     if seed:
         return load_model(model.name, random_seed=int(seed[1]), image_size=size)
-    return load_model(model.source if Path(model.source).exists() else model.name, image_size=size)
+    if Path(model.source).exists():
+        return load_model(model.source, image_size=size)
+    return load_published(model.name, image_size=size)

@@ -35,13 +35,14 @@ class SideBySide(Wrapped):
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """See `Backend.run`."""
+        if self.noting:
+            self.inputs[graph] = {n: self._own.download(tensor) for n, tensor in inputs.items()}
         if graph in self._swapped:
             theirs = self._on_reference(graph, inputs)
             return {name: self._own.upload(array) for name, array in theirs.items()}
         outputs = self._own.run(graph, inputs)
         if self.noting:
             ours = {name: self._own.download(tensor) for name, tensor in outputs.items()}
-            self.inputs[graph] = {n: self._own.download(tensor) for n, tensor in inputs.items()}
             self._note(graph, ours, self._on_reference(graph, inputs))
         return outputs
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.contract import NO_OBJECT_LOGIT, Feeds, Graph
+from sam2_edge.errors import PromptError
 from sam2_edge.proof.budgets import Budget
 from sam2_edge.proof.differences import difference
 from sam2_edge.proof.following import Follower, Remembered, State, TrackerLoop
@@ -40,8 +41,8 @@ class Compared:
     """One object on one frame, against the reference.
 
     j, f: of the masks, 0..1. logits: largest difference of a mask logit, inf where one side alone
-    says that the object is absent. memory, pointer: relative L2 difference of what is remembered
-    of the frame before; None where nothing is.
+    says that the object is absent. memory, pointer: relative L2 difference of what the frame before
+    has left to be remembered; None where nothing is.
     """
 
     frame: int
@@ -110,9 +111,9 @@ class Verification:
         """Every budget that is broken, in words."""
         found = [
             f"{graph.value}, output {name}: relative difference {worst.relative:.3g}, "
-            f"{budget.graph:g} is allowed"
+            f"{budget.graph[graph]:g} is allowed"
             for (graph, name), worst in self.graphs.items()
-            if not worst.relative <= budget.graph
+            if not worst.relative <= budget.graph[graph]
         ]
         for name, value, least in (
             ("J&F against the reference", self.j_and_f, budget.j_and_f),
@@ -145,6 +146,8 @@ def verify(
 
     Raises PromptError, BackendError.
     """
+    if prompts is not None and not any(prompts.values()):
+        raise PromptError("no prompt is given, so there is nothing to follow; give one")
     script = {footage.numbers[0]: footage.prompts} if prompts is None else prompts
     beside = SideBySide(own, reference.backend, swapped)
     count = len(footage.numbers)
@@ -153,8 +156,8 @@ def verify(
     noted = spread(footage.numbers)
     found = Verification(beside.differences, beside.inputs)
     for frame, picture in zip(footage.numbers, footage.pictures, strict=True):
-        beside.noting = frame in noted
         given = script.get(frame, ())
+        beside.noting = frame in noted or bool(given)
         for shown in _step(ours, theirs, frame, picture, given):
             found.compared.append(shown.compared)
             worst = sorted([*found.worst, shown], key=lambda s: s.compared.j)

@@ -52,13 +52,13 @@ def as_json(found: Verification, about: About, budget: Budget) -> dict[str, Any]
         "reference": about.reference,
         "source": about.source,
         "swapped": list(about.swapped),
-        **about.facts,
-        "budget": asdict(budget),
+        "facts": dict(about.facts),
+        "budget": {**asdict(budget), "graph": {g.value: v for g, v in budget.graph.items()}},
         "problems": found.problems(budget),
-        "j_and_f": round(found.j_and_f, 6),
-        "presence": round(found.presence, 6),
-        "memory_drift": found.drift("memory"),
-        "pointer_drift": found.drift("pointer"),
+        "j_and_f": finite(found.j_and_f, 6),
+        "presence": finite(found.presence, 6),
+        "memory_drift": _number(found.drift("memory")),
+        "pointer_drift": _number(found.drift("pointer")),
         "first_parting": None
         if parting is None
         else {"frame": parting.frame, "object": parting.object_id},
@@ -188,6 +188,10 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: int) 
         for row in rows
     )
     return f"<table><tr>{head}</tr>{body}</table>"
+
+
+def _number(value: float | None) -> float | None:
+    return None if value is None else finite(value, 9)
 
 
 def _finite(record: dict[str, Any]) -> dict[str, Any]:

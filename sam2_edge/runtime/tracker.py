@@ -59,13 +59,13 @@ class VideoTracker:
                 raise Sam2EdgeError(f"{name} is {value}; give 1 or more")
         loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
         self._geometry = loaded.manifest.geometry
-        _check_engines_hold(loaded, max_prompted_frames)
         trained = self._geometry.recent_memories
         if recent_memories is not None and recent_memories > trained:
             raise Sam2EdgeError(
                 f"recent_memories is {recent_memories}; the model was trained with {trained}, give "
                 "that or less"
             )
+        _check_engines_hold(loaded, max_prompted_frames)
         self._backend: Backend = (
             open_backend(loaded, backend, threads=threads) if isinstance(backend, str) else backend
         )
