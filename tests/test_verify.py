@@ -14,17 +14,18 @@ from onnx import numpy_helper
 from transformers import Sam2VideoModel
 
 from sam2_edge import Bundle, BundleError, Sam2EdgeError, SourceError
-from sam2_edge.bundle import BUNDLED
+from sam2_edge.bundle import BUNDLED, load_bundle
 from sam2_edge.contract import Graph
 from sam2_edge.export.trial import trial_bundle
-from sam2_edge.proof.budgets import BUDGETS, budget_for
+from sam2_edge.proof.budgets import GRAPH_LIMITS, LOOP_LIMITS, budget_for
 from sam2_edge.proof.charts import ceiling, line_chart
 from sam2_edge.proof.differences import difference, rows_of_equal_choice
-from sam2_edge.proof.footage import Footage, footage
+from sam2_edge.proof.footage import SYNTH_SEED, Footage, footage
 from sam2_edge.proof.references import Reference, open_reference
 from sam2_edge.proof.verify import Verification, spread, verify
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.sources import FrameRange
+from sam2_edge.synth import clip
 from tests.test_cli import run
 
 FRAMES = 3
@@ -100,7 +101,7 @@ def test_a_bundle_agrees_with_pytorch(
         assert drift is not None
         assert 0 < drift < 1e-3
     assert len(found.compared) == 2 * FRAMES
-    assert found.problems(BUDGETS["fp32"]) == []
+    assert found.problems(budget_for(full_bundle.manifest, {})) == []
 
 
 @pytest.mark.parametrize("graph", list(Graph))
@@ -115,22 +116,36 @@ def test_a_spoilt_graph_is_found_and_swapping_it_mends_the_loop(
 
     guilty = {g for (g, _), worst in found.graphs.items() if worst.relative > 1e-6}
     assert guilty == {graph}
-    assert any(graph.value in problem for problem in found.problems(BUDGETS["fp32"]))
+    assert any(graph.value in problem for problem in found.problems(budget_for(bad.manifest, {})))
     assert all(c.j == 1.0 and c.logits == 0.0 for c in mended.compared)
     assert graph not in {g for g, _ in mended.graphs}
 
 
-def test_the_budget_is_that_of_the_least_exact_graph_with_changes(full_bundle: Bundle) -> None:
+def test_every_graph_has_its_own_budget_and_the_loop_that_of_the_least_exact(
+    full_bundle: Bundle,
+) -> None:
     manifest = full_bundle.manifest
-    assert budget_for(manifest, {}) == BUDGETS["fp32"]
+    exact = budget_for(manifest, {})
+    assert exact.j_and_f == LOOP_LIMITS["fp32"]["j_and_f"]
+    assert set(exact.graph.values()) == {GRAPH_LIMITS["fp32"]}
     assert budget_for(manifest, {"j_and_f": 0.5}).j_and_f == 0.5
+    assert set(budget_for(manifest, {"graph": 0.7}).graph.values()) == {0.7}
     graphs = dict(manifest.graphs)
-    graphs[Graph.IMAGE_ENCODER] = graphs[Graph.IMAGE_ENCODER].model_copy(
-        update={"precision": "int8"}
-    )
-    graphs[Graph.MASK_DECODER] = graphs[Graph.MASK_DECODER].model_copy(update={"precision": "fp16"})
-    assert budget_for(manifest.model_copy(update={"graphs": graphs}), {}) == BUDGETS["int8"]
-    for changed, message in (({"iou": 1.0}, "no budget 'iou'"), ({"graph": -1.0}, "-1.0; give 0")):
+    encoder, decoder = Graph.IMAGE_ENCODER, Graph.MASK_DECODER
+    graphs[encoder] = graphs[encoder].model_copy(update={"precision": "int8"})
+    graphs[decoder] = graphs[decoder].model_copy(update={"precision": "fp16"})
+    coarse = manifest.model_copy(update={"graphs": graphs})
+    for found in (budget_for(coarse, {}), budget_for(manifest, {}, coarse)):
+        assert found.j_and_f == LOOP_LIMITS["int8"]["j_and_f"]
+        assert found.graph[encoder] == GRAPH_LIMITS["int8"]
+        assert found.graph[decoder] == GRAPH_LIMITS["fp16"]
+        assert found.graph[Graph.MEMORY_ENCODER] == GRAPH_LIMITS["fp32"]
+    for changed, message in (
+        ({"iou": 1.0}, "no budget 'iou'"),
+        ({"graph": -1.0}, "-1.0; give 0 or more"),
+        ({"graph": math.inf}, "inf; give 0 or more"),
+        ({"presence": 1.5}, "1.5; give 0 to 1"),
+    ):
         with pytest.raises(Sam2EdgeError, match=message):
             budget_for(manifest, changed)
 
@@ -142,8 +157,28 @@ def test_values_that_are_not_finite_break_every_budget(
     key = next(iter(found.graphs))
     bad = difference(np.array([np.nan, 1.0]), np.array([1.0, 1.0]))
     assert bad is not None
-    found.graphs[key] = bad
-    assert len(found.problems(BUDGETS["int8"])) == 1
+    for worst in (found.graphs[key].worse(bad), bad.worse(found.graphs[key])):
+        found.graphs[key] = worst
+        budget = budget_for(full_bundle.manifest, {"graph": 100.0})
+        assert len(found.problems(budget)) == 1
+
+
+def test_the_clip_without_a_source_loses_an_object_and_finds_it_again() -> None:
+    drawn = clip(SYNTH_SEED, frames=32, size=128, split="heldout", photographs=False)
+    assert drawn.present[0].all()
+    assert drawn.present[-1].all()
+    assert 4 <= (~drawn.present).sum() <= 16
+    with pytest.raises(SourceError, match="out of sight"):
+        footage(None, FrameRange(int((~drawn.present).any(axis=1).argmax()), 32), 128)
+
+
+def test_a_bundle_of_the_package_is_found_whatever_lies_in_the_present_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "nano").mkdir()
+    monkeypatch.chdir(tmp_path)
+    reference = open_reference(load_bundle(BUNDLED["nano"]), None, threads=1)
+    assert reference.same_weights is True
 
 
 def test_compared_frames_are_spread_over_the_clip() -> None:

@@ -105,16 +105,10 @@ def verify(
     """Compare BUNDLE with PyTorch or with another bundle: every graph on real inputs, and the masks
     of the whole loop over a clip. Exit code 1 where it is further away than its budget allows.
     """
-    outputs = [path for path in (report, json_file) if path is not None]
-    for origin in (bundle, source, prompts):
-        if origin is not None:
-            check_outputs(origin, outputs)
-    for path in outputs:
-        check_new_file(path, overwrite=overwrite)
-    if EACH in swap and (len(swap) > 1 or outputs or layers):
-        raise click.UsageError("--swap each stands alone: no report, no --layers")
-    if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):
-        raise click.UsageError("--layers needs --reference with another bundle")
+    _check_usage((bundle, source, prompts), (report, json_file), swap, layers, reference)
+    for path in (report, json_file):
+        if path is not None:
+            check_new_file(path, overwrite=overwrite)
     loaded = load_bundle(bundle)
     followed = footage(source, frame_range(frames), loaded.manifest.image_size)
     script = _script(followed, prompts, typed_prompts(ctx))
@@ -165,6 +159,25 @@ def verify(
     if inside is not None:
         _show_layers(inside(found))
     ctx.exit(code)
+
+
+def _check_usage(
+    origins: Sequence[Path | None],
+    outputs: Sequence[Path | None],
+    swap: tuple[str, ...],
+    layers: str | None,
+    reference: str | None,
+) -> None:
+    """Raise SinkError where an output would replace what is read, click.UsageError where options do
+    not go together.
+    """
+    for origin in origins:
+        if origin is not None:
+            check_outputs(origin, outputs)
+    if EACH in swap and (len(swap) > 1 or layers or any(outputs)):
+        raise click.UsageError("--swap each stands alone: no report, no --layers")
+    if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):
+        raise click.UsageError("--layers needs --reference with another bundle")
 
 
 def _script(frames: Footage, path: Path | None, typed: list[Prompt]) -> PromptScript:

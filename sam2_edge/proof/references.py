@@ -22,8 +22,9 @@ NEEDS_EXTRA = (
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """manifest: of a bundle, None for PyTorch. backend: runs its graphs. loop: follows a clip of so many frames. same_weights: whether they
-    are those that the bundle was made from, None where nothing tells.
+    """manifest: of a bundle, None for PyTorch. backend: runs its graphs. loop: follows a clip of so
+    many frames. same_weights: whether they are those that the bundle was made from, None where
+    nothing tells.
     """
 
     name: str
