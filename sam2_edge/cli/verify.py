@@ -19,7 +19,7 @@ from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options,
 from sam2_edge.cli.track import frame_range
 from sam2_edge.contract import Graph
 from sam2_edge.errors import PromptError
-from sam2_edge.proof.budgets import Budget, budget_for
+from sam2_edge.proof.budgets import Budget, budget_for, check_limits
 from sam2_edge.proof.footage import Footage, footage
 from sam2_edge.proof.layers import LayerDifference, check_layers, layer_differences
 from sam2_edge.proof.references import open_reference
@@ -109,12 +109,14 @@ def verify(
     for path in (report, json_file):
         if path is not None:
             check_new_file(path, overwrite=overwrite)
+    changed = _budgets(budget)
+    check_limits(changed)
     loaded = load_bundle(bundle)
     followed = footage(source, frame_range(frames), loaded.manifest.image_size)
     script = _script(followed, prompts, typed_prompts(ctx))
     check_script(script, followed.numbers[0], len(followed.numbers))
     other = open_reference(loaded, reference, threads=threads)
-    limits = budget_for(loaded.manifest, _budgets(budget), other.manifest)
+    limits = budget_for(loaded.manifest, changed, other.manifest)
     inside = _layers_of(loaded, reference, layers)
     own = open_backend(loaded, backend, threads=threads)
     console = Console(stderr=True)

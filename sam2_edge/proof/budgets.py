@@ -49,7 +49,7 @@ def budget_for(
 
     Raises Sam2EdgeError for a name that is none of `Budget`'s, and for a value out of range.
     """
-    _check(changed)
+    check_limits(changed)
     sides = [manifest] if reference is None else [manifest, reference]
     precisions = {
         graph: _least_exact(side.graphs[graph].precision for side in sides) for graph in Graph
@@ -64,7 +64,8 @@ def _least_exact(precisions: Iterable[Precision]) -> Precision:
     return max(precisions, key=_EXACTEST_FIRST.index)
 
 
-def _check(changed: Mapping[str, float]) -> None:
+def check_limits(changed: Mapping[str, float]) -> None:
+    """Raise Sam2EdgeError for a name that is none of `Budget`'s, and for a value out of range."""
     known = {field.name for field in fields(Budget)}
     for name, value in changed.items():
         if name not in known:
