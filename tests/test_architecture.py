@@ -16,6 +16,7 @@ NEED_THEM = (
     "sam2_edge.calibration",
     "sam2_edge.export",
     "sam2_edge.models",
+    "sam2_edge.proof.pytorch",
     "sam2_edge.training",
 )
 
