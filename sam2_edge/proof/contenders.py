@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.contract import Graph
+from sam2_edge.errors import BackendError
 from sam2_edge.proof.wrapped import Wrapped
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.backends.host import HostTensors
@@ -133,6 +134,7 @@ class PyTorchContender:
         self.image_size = int(model.config.image_size)
         self._model = model
         if compiled:
+            _check_compiler()
             for part in ("vision_encoder", "memory_attention", "memory_encoder", "mask_decoder"):
                 module = getattr(model, part)
                 module.forward = torch.compile(module.forward, dynamic=part == "memory_attention")
@@ -169,6 +171,20 @@ class PyTorchContender:
             masks.numpy()
         del self._session.processed_frames[self._index]
         return {WHOLE: 1e3 * (time.perf_counter() - start)}
+
+
+def _check_compiler() -> None:
+    """Raise BackendError where PyTorch cannot compile."""
+    import torch
+
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2))
+    except Exception as error:  # noqa: BLE001 # whatever the compiler's backend raises
+        first = str(error).strip().partition("\n")[0]
+        raise BackendError(
+            f"torch.compile fails here ({first}); install a C++ compiler such as g++, or race "
+            "pytorch instead"
+        ) from error
 
 
 def _milliseconds(act: Callable[[], Any]) -> float:
