@@ -179,7 +179,7 @@ def _check_compiler() -> None:
 
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2))
-    except Exception as error:  # noqa: BLE001 # whatever the compiler's backend raises
+    except Exception as error:  # whatever the compiler's backend raises
         first = str(error).strip().partition("\n")[0]
         raise BackendError(
             f"torch.compile fails here ({first}); install a C++ compiler such as g++, or race "
