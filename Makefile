@@ -34,7 +34,7 @@ test: install
 	$(BIN)/python -m pytest
 
 soak: install
-	$(BIN)/python benchmarks/soak.py
+	MALLOC_ARENA_MAX=1 $(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv demo build *.egg-info
