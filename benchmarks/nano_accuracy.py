@@ -10,58 +10,29 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sam2_edge import Prompt, VideoTracker
+from sam2_edge import VideoTracker, load_bundle
 from sam2_edge.proof.heldout import (
-    Seen,
     Track,
     first_prompts,
+    follow_with,
     heldout_clips,
     scores,
     summary,
     track_with,
 )
-from sam2_edge.runtime.results import MASK_LOGIT, full_size
-from sam2_edge.synth import SynthClip
 
 
 def track_with_pytorch(name: str) -> Track:
-    """Tracking through transformers' model, memory in full as in the bundled graphs."""
-    import torch
-
+    """Tracking through transformers' model, memory as in the bundle."""
     from sam2_edge.models.checkpoints import load_model
-    from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
+    from sam2_edge.proof.pytorch import PyTorchLoop
 
-    model = load_model(name).model
-
-    def prompt(given: Prompt) -> ReferencePrompt:
-        if given.mask is not None:
-            return ReferencePrompt(mask=torch.from_numpy(given.mask).float())
-        if given.box is not None:
-            return ReferencePrompt(
-                torch.tensor(given.box).float().reshape(2, 2), torch.tensor([2, 3])
-            )
-        return ReferencePrompt(torch.tensor(given.points).float(), torch.tensor([1]))
-
-    def track(drawn: SynthClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
-        tracker = ReferenceTracker(model, memory_rounding="none")
-        wanted = {p.object_id: prompt(p) for p in prompts}
-        for index, frame in enumerate(drawn.frames):
-            image = torch.from_numpy(frame[..., ::-1].copy())
-            with torch.no_grad():
-                results = tracker.track(image, wanted if index == 0 else {})
-            yield {
-                object_id: Seen(
-                    full_size(r.logits.numpy(), frame.shape[:2]) > MASK_LOGIT, r.object_score > 0
-                )
-                for object_id, r in results.items()
-            }
-
-    return track
+    model, manifest = load_model(name).model, load_bundle(name).manifest
+    return follow_with(lambda: PyTorchLoop(model, manifest, None))
 
 
 def show(title: str, figures: dict[str, float], seconds: float) -> dict[str, Any]:

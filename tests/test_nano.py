@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from transformers import Sam2VideoModel
 
 from sam2_edge import Prompt, VideoTracker
@@ -21,9 +19,8 @@ from sam2_edge.export.packing import pack_bundle, stored_tensors
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.models.graphs import graph_modules
-from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
-from sam2_edge.proof.heldout import Seen, heldout_clips, scores, summary, track_with
-from sam2_edge.runtime.results import full_size
+from sam2_edge.proof.heldout import follow_with, heldout_clips, scores, summary, track_with
+from sam2_edge.proof.pytorch import PyTorchLoop
 from sam2_edge.synth import SynthClip
 from tests.conftest import loaded
 
@@ -99,7 +96,9 @@ def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
     nano: Sam2VideoModel, clips: list[SynthClip]
 ) -> None:
     ours = list(scores(iter(clips), "click", track_with(VideoTracker("nano", threads=1))))
-    theirs = list(scores(iter(clips), "click", _track_with_pytorch(nano)))
+    manifest = load_bundle("nano").manifest
+    pytorch = follow_with(lambda: PyTorchLoop(nano, manifest, None))
+    theirs = list(scores(iter(clips), "click", pytorch))
     difference = summary(ours)["j_and_f"] - summary(theirs)["j_and_f"]
     assert abs(difference) <= 0.001
     assert summary(ours)["j_and_f"] > LEAST_J_AND_F
@@ -107,26 +106,6 @@ def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
 
 
 LEAST_J_AND_F, LEAST_PRESENCE = 0.65, 0.88
-
-
-def _track_with_pytorch(model: Sam2VideoModel):
-    def track(drawn: SynthClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
-        tracker = ReferenceTracker(model, memory_rounding="none")
-        clicks = {
-            p.object_id: ReferencePrompt(torch.tensor(p.points).float(), torch.tensor([1]))
-            for p in prompts
-        }
-        for index, frame in enumerate(drawn.frames):
-            with torch.no_grad():
-                results = tracker.track(
-                    torch.from_numpy(frame[..., ::-1].copy()), clicks if index == 0 else {}
-                )
-            yield {
-                i: Seen(full_size(r.logits.numpy(), frame.shape[:2]) > 0, r.object_score > 0)
-                for i, r in results.items()
-            }
-
-    return track
 
 
 def test_packing_changes_no_number_and_refuses_damaged_weights(

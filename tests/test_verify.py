@@ -22,7 +22,7 @@ from sam2_edge.proof.charts import ceiling, line_chart
 from sam2_edge.proof.differences import difference, rows_of_equal_choice
 from sam2_edge.proof.footage import SYNTH_SEED, Footage, footage
 from sam2_edge.proof.references import Reference, open_reference
-from sam2_edge.proof.verify import Verification, spread, verify
+from sam2_edge.proof.verify import Verification, frames_to_note, verify
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.synth import clip
@@ -182,8 +182,8 @@ def test_a_bundle_of_the_package_is_found_whatever_lies_in_the_present_folder(
 
 
 def test_compared_frames_are_spread_over_the_clip() -> None:
-    assert spread(range(4)) == {0, 1, 2, 3}
-    chosen = sorted(spread(range(10, 42)))
+    assert frames_to_note(range(4)) == {0, 1, 2, 3}
+    chosen = sorted(frames_to_note(range(10, 42)))
     assert (chosen[:2], chosen[-1], len(chosen)) == ([10, 11], 41, 6)
 
 

@@ -17,7 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.cli.options import backend_option
+from sam2_edge.cli.options import backend_option, overwrite_option, threads_option
 from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError, Sam2EdgeError
 from sam2_edge.proof.bench import LEAST_COUNTED, UNCOUNTED_FRAMES, Race, race
@@ -77,9 +77,9 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
 @click.option("--memory", is_flag=True, help="Measure peak memory too, each in its own process.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a picture here (.svg).")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@overwrite_option
 @backend_option
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@threads_option
 def bench(
     bundle: Path,
     *,
@@ -95,10 +95,12 @@ def bench(
     threads: int | None,
 ) -> None:
     """Measure BUNDLE stage by stage, and race it against others."""
-    outputs = [path for path in (json_file, plot) if path is not None]
-    check_outputs(source or bundle, outputs)
-    for path in outputs:
-        check_new_file(path, overwrite=overwrite)
+    for origin in (bundle, source):
+        if origin is not None:
+            check_outputs(origin, (json_file, plot))
+    for path, suffix in ((json_file, ".json"), (plot, ".svg")):
+        if path is not None:
+            check_new_file(path, overwrite=overwrite, suffix=suffix)
     if memory and COMPILED in against:
         raise click.UsageError(f"--memory cannot be had with {COMPILED}; leave one of them out")
     loaded = load_bundle(bundle)
@@ -211,7 +213,10 @@ def _show(races: Sequence[Race], extra: Extra) -> None:
 
 def _summary(found: Race, extra: Extra) -> Table:
     first = next(iter(found.times))
-    table = Table("", "frames/s", f"times {Path(first).name}", "p95", "peak MB", box=box.SIMPLE)
+    columns = ["", "frames/s", f"times {Path(first).name}", "p95"]
+    if extra.memory:
+        columns += ["peak MB, 1 object", "of the GPU"]
+    table = Table(*(escape(column) for column in columns), box=box.SIMPLE)
     for name in found.times:
         ratio, peak = found.ratio(first, name), extra.memory.get(name)
         table.add_row(
@@ -219,8 +224,7 @@ def _summary(found: Race, extra: Extra) -> Table:
             f"{found.frames_per_second(name):.2f}",
             f"{ratio.median:.3f}",
             f"{ratio.p95:.3f}",
-            _megabytes(peak.host if peak else None),
-            _megabytes(peak.device if peak else None),
+            *(_megabytes(count) for count in ((peak.host, peak.device) if peak else ())),
         )
     return table
 

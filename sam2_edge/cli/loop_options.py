@@ -16,7 +16,12 @@ from typing import Any, TypeVar
 import click
 from rich.console import Console
 
-from sam2_edge.cli.options import backend_option, prompt_options, recent_memories_option
+from sam2_edge.cli.options import (
+    backend_option,
+    prompt_options,
+    recent_memories_option,
+    threads_option,
+)
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.camera import is_live
@@ -111,9 +116,7 @@ def loop_options(function: _Function) -> _Function:
         click.option("--log-json", is_flag=True, help="Log as JSON lines."),
         recent_memories_option,
         backend_option,
-        click.option(
-            "--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores)."
-        ),
+        threads_option,
     )
     for option in reversed(options):
         function = option(function)

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 import click
 
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.prompts import Prompt, read_mask
+from sam2_edge.runtime.script import PromptScript, load_script
 
 DEFAULT_OBJECT = 1
 
@@ -24,6 +26,12 @@ backend_option = click.option(
     help="What runs the graphs; sam2-edge doctor shows what this machine has.",
 )
 
+
+threads_option = click.option(
+    "--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores)."
+)
+
+overwrite_option = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 
 recent_memories_option = click.option(
     "--recent-memories",
@@ -100,6 +108,21 @@ def typed_prompts(ctx: click.Context) -> list[Prompt]:
         if object_id not in prompts:
             raise click.BadParameter(f"object {object_id} has no prompt", param_hint="--object")
     return list(prompts.values())
+
+
+def chosen_script(
+    ctx: click.Context, path: Path | None, start: int, default: Sequence[Prompt] = ()
+) -> PromptScript:
+    """The prompts of a file, those typed for frame `start`, or there the default ones.
+
+    Raises click.UsageError where there are both a file and typed ones.
+    """
+    typed = typed_prompts(ctx)
+    if path is None:
+        return {start: typed or default}
+    if typed:
+        raise click.UsageError("give prompts as options or with --prompts, not both")
+    return load_script(path)
 
 
 def _with(prompt: Prompt, name: str, value: str) -> Prompt:

@@ -10,7 +10,14 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
+from sam2_edge.cli.options import (
+    PromptCommand,
+    backend_option,
+    overwrite_option,
+    prompt_options,
+    threads_option,
+    typed_prompts,
+)
 from sam2_edge.errors import PromptError, SinkError
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.overlay import draw
@@ -29,9 +36,9 @@ from sam2_edge.runtime.sources import read_image
 @click.option("--overlay", type=click.Path(path_type=Path), help="Write the overlay picture here.")
 @click.option("--masks", type=click.Path(path_type=Path), help="Write one PNG per mask here.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write results here.")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@overwrite_option
 @backend_option
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@threads_option
 @click.pass_context
 def segment(
     ctx: click.Context,

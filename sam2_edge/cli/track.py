@@ -13,13 +13,15 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sam2_edge.cli.options import (
     PromptCommand,
     backend_option,
+    chosen_script,
+    overwrite_option,
     prompt_options,
     recent_memories_option,
-    typed_prompts,
+    threads_option,
 )
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.loop import track_source
-from sam2_edge.runtime.script import PromptScript, check_mask_ids, check_script, load_script
+from sam2_edge.runtime.script import PromptScript, check_mask_ids, check_script
 from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink, check_outputs
 from sam2_edge.runtime.sources import FrameRange, Source, open_source
 from sam2_edge.runtime.tracker import VideoTracker
@@ -40,10 +42,10 @@ from sam2_edge.runtime.tracker import VideoTracker
 @click.option("--video", type=click.Path(path_type=Path), help="Write the overlay here (.mp4).")
 @click.option("--masks", type=click.Path(path_type=Path), help="Write indexed PNG masks here.")
 @click.option("--jsonl", type=click.Path(path_type=Path), help="Write JSON lines here.")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@overwrite_option
 @recent_memories_option
 @backend_option
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@threads_option
 @click.pass_context
 def track(
     ctx: click.Context,
@@ -69,7 +71,7 @@ def track(
     """
     check_outputs(source, [video, masks, jsonl])
     opened = open_source(source, frame_range(frames))
-    script = _script(ctx, prompts, opened.start)
+    script = chosen_script(ctx, prompts, opened.start)
     check_script(script, opened.start, opened.frames)
     if masks is not None:
         check_mask_ids(script)
@@ -104,15 +106,6 @@ def frame_range(text: str | None) -> FrameRange:
             f"{text!r} is not A:B with 0 <= A < B, such as 0:100", param_hint="--frames"
         )
     return chosen
-
-
-def _script(ctx: click.Context, prompts: Path | None, start: int) -> PromptScript:
-    typed = typed_prompts(ctx)
-    if prompts is None:
-        return {start: typed}
-    if typed:
-        raise click.UsageError("give prompts as options or with --prompts, not both")
-    return load_script(prompts)
 
 
 def _run(source: Source, tracker: VideoTracker, script: PromptScript, sinks: list[Sink]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,20 +16,26 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sam2_edge.bundle import MANIFEST_FILE, Bundle, load_bundle
-from sam2_edge.cli.options import PromptCommand, backend_option, prompt_options, typed_prompts
+from sam2_edge.cli.options import (
+    PromptCommand,
+    backend_option,
+    chosen_script,
+    overwrite_option,
+    prompt_options,
+    threads_option,
+)
 from sam2_edge.cli.track import frame_range
 from sam2_edge.contract import Graph
 from sam2_edge.errors import PromptError
 from sam2_edge.proof.budgets import Budget, budget_for, check_limits
-from sam2_edge.proof.footage import Footage, footage
+from sam2_edge.proof.footage import footage
 from sam2_edge.proof.layers import LayerDifference, check_layers, layer_differences
 from sam2_edge.proof.references import open_reference
 from sam2_edge.proof.verify import Verification
 from sam2_edge.proof.verify import verify as compare_with
 from sam2_edge.proof.verify_report import GRAPH_COLUMNS, About, as_json, as_page, graph_rows
 from sam2_edge.runtime.backends import BackendName, open_backend
-from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.script import PromptScript, check_script, load_script
+from sam2_edge.runtime.script import check_script
 from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
 
 DEFAULT_FRAMES = "0:32"
@@ -79,9 +86,9 @@ LAYERS_SHOWN = 20
 )
 @click.option("--report", type=click.Path(path_type=Path), help="Write a page here (.html).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
-@click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
+@overwrite_option
 @backend_option
-@click.option("--threads", type=click.IntRange(min=1), help="CPU threads (default: all cores).")
+@threads_option
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -106,14 +113,14 @@ def verify(
     of the whole loop over a clip. Exit code 1 where it is further away than its budget allows.
     """
     _check_usage((bundle, source, prompts), (report, json_file), swap, layers, reference)
-    for path in (report, json_file):
+    for path, suffix in ((report, ".html"), (json_file, ".json")):
         if path is not None:
-            check_new_file(path, overwrite=overwrite)
+            check_new_file(path, overwrite=overwrite, suffix=suffix)
     changed = _budgets(budget)
     check_limits(changed)
     loaded = load_bundle(bundle)
     followed = footage(source, frame_range(frames), loaded.manifest.image_size)
-    script = _script(followed, prompts, typed_prompts(ctx))
+    script = chosen_script(ctx, prompts, followed.numbers[0], followed.prompts)
     check_script(script, followed.numbers[0], len(followed.numbers))
     other = open_reference(loaded, reference, threads=threads)
     limits = budget_for(loaded.manifest, changed, other.manifest)
@@ -146,9 +153,9 @@ def verify(
         reference=other.name,
         source=followed.name,
         swapped=swap,
+        same_weights=other.same_weights,
         facts={
             "frames": f"{followed.numbers[0]} to {followed.numbers[-1]}",
-            "same weights": {True: "yes", False: "no", None: "not known"}[other.same_weights],
             "sam2_edge": version("sam2_edge"),
             "backend": own.name,
         },
@@ -156,7 +163,9 @@ def verify(
     if report is not None:
         write_text(report, as_page(found, about, limits))
     if json_file is not None:
-        write_text(json_file, json.dumps(as_json(found, about, limits), indent=1) + "\n")
+        write_text(
+            json_file, json.dumps(as_json(found, about, limits), indent=1, allow_nan=False) + "\n"
+        )
     code = _conclude(console, found, about, limits)
     if inside is not None:
         _show_layers(inside(found))
@@ -180,14 +189,6 @@ def _check_usage(
         raise click.UsageError("--swap each stands alone: no report, no --layers")
     if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):
         raise click.UsageError("--layers needs --reference with another bundle")
-
-
-def _script(frames: Footage, path: Path | None, typed: list[Prompt]) -> PromptScript:
-    if path is not None and typed:
-        raise click.UsageError("give prompts as options or with --prompts, not both")
-    if path is not None:
-        return load_script(path)
-    return {frames.numbers[0]: typed or frames.prompts}
 
 
 def _budgets(given: tuple[str, ...]) -> dict[str, float]:
@@ -245,7 +246,7 @@ def _layers_of(
 
 def _show_layers(found: Sequence[LayerDifference]) -> None:
     """The tensors that are furthest from the reference, in the order of computation."""
-    worst = sorted(found, key=lambda layer: -layer.difference.relative)[:LAYERS_SHOWN]
+    worst = sorted(found, key=_badness, reverse=True)[:LAYERS_SHOWN]
     table = Table("tensor", "operator", "relative L2", "largest", "cosine", box=box.SIMPLE)
     for layer in (layer for layer in found if layer in worst):
         apart = layer.difference
@@ -257,6 +258,11 @@ def _show_layers(found: Sequence[LayerDifference]) -> None:
             f"{apart.cosine:.7f}",
         )
     Console().print(table)
+
+
+def _badness(layer: LayerDifference) -> float:
+    relative = layer.difference.relative
+    return math.inf if math.isnan(relative) else relative
 
 
 def _figure(value: float | None) -> str:
@@ -284,7 +290,7 @@ def _conclude(console: Console, found: Verification, about: About, budget: Budge
         soft_wrap=True,
         highlight=False,
     )
-    if about.facts["same weights"] == "no":
+    if about.same_weights is False:
         console.print("[bold yellow]the reference has other weights[/] than the bundle")
     problems = found.problems(budget)
     for problem in problems:

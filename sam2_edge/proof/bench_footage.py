@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from sam2_edge.errors import SourceError
 from sam2_edge.proof.spread import Spread
 from sam2_edge.runtime.frames import Frame
 from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.sources import FrameRange, Source, open_source
+from sam2_edge.runtime.sources import FrameRange, open_source
 from sam2_edge.synth import centre_click, clip
 
 MOST_OBJECTS = 16
@@ -50,9 +49,9 @@ def bench_footage(
         prompts = _write_clip(source, size, frames, objects)
     pictures, times = [], []
     start = time.perf_counter()
-    for picture in _pictures(open_source(source, FrameRange(0, frames))):
+    for frame in open_source(source, FrameRange(0, frames)):
         times.append(1e3 * (time.perf_counter() - start))
-        pictures.append(picture)
+        pictures.append(frame.picture)
         start = time.perf_counter()
     if len(pictures) < frames:
         raise SourceError(
@@ -61,10 +60,6 @@ def bench_footage(
         )
     clicks = prompts or _clicks(pictures[0], objects)
     return BenchFootage(source, tuple(pictures), clicks, Spread.of(times))
-
-
-def _pictures(source: Source) -> Iterator[Frame]:
-    return (frame.picture for frame in source)
 
 
 def _write_clip(path: Path, size: int, frames: int, objects: int) -> tuple[Prompt, ...]:

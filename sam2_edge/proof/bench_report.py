@@ -24,7 +24,7 @@ class Extra:
     memory: by contender.
     """
 
-    decode: Spread | None
+    decode: Spread
     flops: Mapping[str, int]
     peak: float | None
     memory: Mapping[str, Peak]
@@ -33,7 +33,7 @@ class Extra:
 def stage_rows(race: Race, name: str, extra: Extra) -> list[tuple[str, ...]]:
     """Stage, median, p95, p99, GFLOP, share of the machine's peak, as text."""
     stages = race.stages(name)
-    rows = [] if extra.decode is None else [_row("decode", extra.decode)]
+    rows = [_row("decode", extra.decode)]
     for stage in STAGES:
         if stage in stages:
             flops = extra.flops.get(stage) if race.objects == 1 else None
@@ -46,7 +46,7 @@ def as_json(races: Sequence[Race], first: str, extra: Extra) -> dict[str, Any]:
     each takes.
     """
     return {
-        "decode": None if extra.decode is None else asdict(extra.decode),
+        "decode": asdict(extra.decode),
         "flops": dict(extra.flops),
         "peak_flops_per_s": extra.peak,
         "memory": {name: asdict(peak) for name, peak in extra.memory.items()},

@@ -31,7 +31,10 @@ def graph_flops(path: Path, sizes: Mapping[str, int]) -> int:
     with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
         fixed = Path(folder) / "fixed.onnx"
         _write_fixed(path, sizes, fixed)
-        inferred = onnx.shape_inference.infer_shapes(onnx.load(fixed), strict_mode=True)
+        try:
+            inferred = onnx.shape_inference.infer_shapes(onnx.load(fixed), strict_mode=True)
+        except onnx.shape_inference.InferenceError as error:
+            raise ValueError(f"the shapes in {path.name} cannot be told: {error}") from error
     shapes = _shapes(inferred.graph)
     return sum(_flops(node, shapes) for node in inferred.graph.node)
 

@@ -15,10 +15,9 @@ from sam2_edge.runtime.tracker import VideoTracker
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One object on one frame: mask logits [S/4,S/4] float32, predicted IoU, object score."""
+    """One object on one frame: mask logits [S/4,S/4] float32 and object score."""
 
     logits: NDArray[np.float32]
-    iou: float
     object_score: float
 
     @property
@@ -52,7 +51,7 @@ class TrackerLoop:
     def follow(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> dict[int, State]:
         """See `Follower.follow`."""
         return {
-            found.object_id: State(found.logits, found.iou, found.object_score)
+            found.object_id: State(found.logits, found.object_score)
             for found in self._tracker.track(frame, prompts).objects
         }
 

@@ -11,9 +11,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_edge.proof.following import Follower
 from sam2_edge.proof.metrics import Accuracy, mean_accuracy, object_accuracy
 from sam2_edge.proof.prompting import PromptKind, prompt_from_mask
 from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.results import mask_of
 from sam2_edge.runtime.tracker import VideoTracker
 from sam2_edge.synth import SynthClip, clip
 
@@ -80,6 +82,19 @@ def track_with(tracker: VideoTracker) -> Track:
         for index, frame in enumerate(drawn.frames):
             result = tracker.track(frame, prompts if index == 0 else ())
             yield {found.object_id: Seen(found.mask, found.present) for found in result.objects}
+
+    return track
+
+
+def follow_with(make: Callable[[], Follower]) -> Track:
+    """Tracking through followers, a new one for each clip."""
+
+    def track(drawn: SynthClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
+        follower = make()
+        for index, frame in enumerate(drawn.frames):
+            size = (frame.shape[0], frame.shape[1])
+            states = follower.follow(frame, prompts if index == 0 else ())
+            yield {i: Seen(mask_of(s.logits, size), s.present) for i, s in states.items()}
 
     return track
 

@@ -69,7 +69,7 @@ class PyTorchLoop:
         image = torch.from_numpy(model_image(frame, self._size)[0])
         self._before, self._now = self._now, self._tracker.track(image, wanted)
         return {
-            object_id: State(found.logits.numpy(), found.iou, found.object_score)
+            object_id: State(found.logits.numpy(), found.object_score)
             for object_id, found in self._now.items()
         }
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
-from sam2_edge.contract import NO_OBJECT_LOGIT, Feeds, Graph
+from sam2_edge.contract import Feeds, Graph
 from sam2_edge.errors import PromptError
 from sam2_edge.proof.budgets import Budget
 from sam2_edge.proof.differences import difference
@@ -20,7 +20,7 @@ from sam2_edge.proof.references import Reference
 from sam2_edge.proof.side_by_side import Differences, SideBySide
 from sam2_edge.runtime.backends import Backend
 from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.results import MASK_LOGIT, full_size
+from sam2_edge.runtime.results import mask_of
 from sam2_edge.runtime.script import PromptScript
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -153,7 +153,7 @@ def verify(
     count = len(footage.numbers)
     ours = TrackerLoop(VideoTracker(bundle, backend=beside, clip_frames=count))
     theirs = reference.loop(count)
-    noted = spread(footage.numbers)
+    noted = frames_to_note(footage.numbers)
     found = Verification(beside.differences, beside.inputs)
     for frame, picture in zip(footage.numbers, footage.pictures, strict=True):
         given = script.get(frame, ())
@@ -177,7 +177,7 @@ def _step(
         yield _compare(frame, object_id, picture, both, kept)
 
 
-def spread(frames: Sequence[int], count: int = NOTED_FRAMES) -> frozenset[int]:
+def frames_to_note(frames: Sequence[int], count: int = NOTED_FRAMES) -> frozenset[int]:
     """`count` of the frames, the first two and the last among them, the others evenly between."""
     if len(frames) <= count:
         return frozenset(frames)
@@ -193,7 +193,7 @@ def _compare(
     kept: tuple[Remembered | None, Remembered | None],
 ) -> Shown:
     size = (picture.shape[0], picture.shape[1])
-    mask, reference_mask = (_mask(state, size) for state in states)
+    mask, reference_mask = (mask_of(state.logits, size) for state in states)
     memory, pointer = _drift(*kept)
     ours, theirs = states
     one_absent = ours.present != theirs.present
@@ -209,12 +209,6 @@ def _compare(
         pointer=pointer,
     )
     return Shown(compared, picture, mask, reference_mask)
-
-
-def _mask(state: State, size: tuple[int, int]) -> Mask:
-    if state.logits.max() <= NO_OBJECT_LOGIT:
-        return np.zeros(size, np.bool_)
-    return full_size(state.logits, size) > MASK_LOGIT
 
 
 def _drift(ours: Remembered | None, theirs: Remembered | None) -> tuple[float | None, float | None]:

@@ -35,12 +35,15 @@ figure{margin:1rem 0}figure img{max-width:49%}svg{max-width:100%}
 
 @dataclass(frozen=True, slots=True)
 class About:
-    """What was compared. facts: names and values for the head of the page."""
+    """What was compared. same_weights: on both sides, None where nothing tells. facts: names and
+    values for the head of the page.
+    """
 
     bundle: str
     reference: str
     source: str
     swapped: tuple[str, ...]
+    same_weights: bool | None
     facts: Mapping[str, str]
 
 
@@ -52,6 +55,7 @@ def as_json(found: Verification, about: About, budget: Budget) -> dict[str, Any]
         "reference": about.reference,
         "source": about.source,
         "swapped": list(about.swapped),
+        "same_weights": about.same_weights,
         "facts": dict(about.facts),
         "budget": {**asdict(budget), "graph": {g.value: v for g, v in budget.graph.items()}},
         "problems": found.problems(budget),
@@ -85,6 +89,7 @@ def as_page(found: Verification, about: About, budget: Budget) -> str:
         "reference": about.reference,
         "source": about.source,
         "graphs taken from the reference": ", ".join(about.swapped) or "none",
+        "same weights": {True: "yes", False: "no", None: "not known"}[about.same_weights],
         **about.facts,
         "J&F against the reference": f"{found.j_and_f:.4f}",
         "agreement on presence": f"{found.presence:.4f}",

@@ -287,8 +287,13 @@ def check_new_folder(folder: Path, *, overwrite: bool) -> None:
         raise SinkError(f"{folder} cannot be made: {nearest} is a file; choose another")
 
 
-def check_new_file(path: Path, *, overwrite: bool) -> None:
-    """Raise SinkError unless a file may be written at `path`."""
+def check_new_file(path: Path, *, overwrite: bool, suffix: str | None = None) -> None:
+    """Raise SinkError unless a file may be written at `path`.
+
+    suffix: what its name must end with, if anything.
+    """
+    if suffix is not None and path.suffix.lower() != suffix:
+        raise SinkError(f"{path} would hold {suffix[1:]}; give a name that ends with {suffix}")
     if path.is_dir():
         raise SinkError(f"{path} is a folder; give a file name")
     if path.is_file() and not overwrite:
