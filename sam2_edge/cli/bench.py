@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
@@ -17,7 +17,12 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.cli.options import backend_option, overwrite_option, threads_option
+from sam2_edge.cli.options import (
+    backend_option,
+    overwrite_option,
+    recent_memories_option,
+    threads_option,
+)
 from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError, Sam2EdgeError
 from sam2_edge.proof.bench import LEAST_COUNTED, UNCOUNTED_FRAMES, Race, race
@@ -78,6 +83,7 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a picture here (.svg).")
 @overwrite_option
+@recent_memories_option
 @backend_option
 @threads_option
 def bench(
@@ -91,6 +97,7 @@ def bench(
     json_file: Path | None,
     plot: Path | None,
     overwrite: bool,
+    recent_memories: int | None,
     backend: BackendName,
     threads: int | None,
 ) -> None:
@@ -103,13 +110,20 @@ def bench(
             check_new_file(path, overwrite=overwrite, suffix=suffix)
     if memory and COMPILED in against:
         raise click.UsageError(f"--memory cannot be had with {COMPILED}; leave one of them out")
+    if memory and recent_memories is not None:
+        raise click.UsageError("--memory is of the whole memory; leave out --recent-memories")
     loaded = load_bundle(bundle)
     console = Console(stderr=True)
     with ExitStack() as stack:
         footage = bench_footage(source, loaded.manifest.image_size, frames, max(objects), stack)
         progress = stack.enter_context(Progress(console=console, transient=True))
         peaks = _peaks(bundle, against, backend, threads, footage.path) if memory else []
-        contenders = _contenders(loaded, against, backend, threads)
+        own = BundleContender(
+            loaded, backend=backend, threads=threads, recent_memories=recent_memories
+        )
+        contenders: list[Contender] = [own, *_others(loaded, against, backend, threads)]
+        if len({contender.name for contender in contenders}) < len(contenders):
+            raise Sam2EdgeError(f"--against {', '.join(against)}: give each contender once")
         flops, peak = _work(console, loaded, contenders[0], threads)
         task = progress.add_task("racing", total=frames * len(objects))
         races = [
@@ -151,20 +165,14 @@ def _peaks(
     return [peak_of(name, video, backend, threads) for name in (str(bundle), *names)]
 
 
-def _contenders(
+def _others(
     bundle: Bundle, against: tuple[str, ...], backend: BackendName, threads: int | None
-) -> list[Contender]:
-    """The bundle first, then the others; two of one name cannot be told apart."""
-    contenders: list[Contender] = [BundleContender(bundle, backend=backend, threads=threads)]
+) -> Iterator[Contender]:
     for name in against:
         if name in (PYTORCH, COMPILED):
-            contenders.append(_pytorch(bundle, threads, compiled=name == COMPILED))
+            yield _pytorch(bundle, threads, compiled=name == COMPILED)
         else:
-            other = load_bundle(name)
-            contenders.append(BundleContender(other, backend=backend, threads=threads))
-    if len({contender.name for contender in contenders}) < len(contenders):
-        raise Sam2EdgeError(f"--against {', '.join(against)}: give each contender once")
-    return contenders
+            yield BundleContender(load_bundle(name), backend=backend, threads=threads)
 
 
 def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> Contender:

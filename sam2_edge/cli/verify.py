@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich import box
@@ -22,6 +23,7 @@ from sam2_edge.cli.options import (
     chosen_script,
     overwrite_option,
     prompt_options,
+    recent_memories_option,
     threads_option,
 )
 from sam2_edge.cli.track import frame_range
@@ -87,7 +89,15 @@ LAYERS_SHOWN = 20
 @click.option("--report", type=click.Path(path_type=Path), help="Write a page here (.html).")
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
 @overwrite_option
+@recent_memories_option
 @backend_option
+@click.option(
+    "--reference-backend",
+    type=click.Choice(get_args(BackendName)),
+    default="auto",
+    show_default=True,
+    help="What runs the graphs of a reference bundle.",
+)
 @threads_option
 @click.pass_context
 def verify(
@@ -105,7 +115,9 @@ def verify(
     report: Path | None,
     json_file: Path | None,
     overwrite: bool,
+    recent_memories: int | None,
     backend: BackendName,
+    reference_backend: BackendName,
     threads: int | None,
     **_: object,
 ) -> None:
@@ -122,7 +134,7 @@ def verify(
     followed = footage(source, frame_range(frames), loaded.manifest.image_size)
     script = chosen_script(ctx, prompts, followed.numbers[0], followed.prompts)
     check_script(script, followed.numbers[0], len(followed.numbers))
-    other = open_reference(loaded, reference, threads=threads)
+    other = open_reference(loaded, reference, backend=reference_backend, threads=threads)
     limits = budget_for(loaded.manifest, changed, other.manifest)
     inside = _layers_of(loaded, reference, layers)
     own = open_backend(loaded, backend, threads=threads)
@@ -138,6 +150,7 @@ def verify(
                 followed,
                 prompts=script,
                 swapped=swapped,
+                recent_memories=recent_memories,
                 watch=lambda: progress.advance(task),
             )
 
@@ -158,6 +171,7 @@ def verify(
             "frames": f"{followed.numbers[0]} to {followed.numbers[-1]}",
             "sam2_edge": version("sam2_edge"),
             "backend": own.name,
+            "recent memories": str(recent_memories or loaded.manifest.geometry.recent_memories),
         },
     )
     if report is not None:

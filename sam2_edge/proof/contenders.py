@@ -59,6 +59,8 @@ class BundleContender:
         staged: bool = True,
     ) -> None:
         self.name = str(bundle.path)
+        if recent_memories is not None:
+            self.name += f", recent memories {recent_memories}"
         self.image_size = bundle.manifest.image_size
         opened = open_backend(bundle, backend, threads=threads)
         self.device: Literal["cpu", "gpu"] = "cpu" if isinstance(opened, HostTensors) else "gpu"

@@ -11,7 +11,7 @@ from typing import Any
 from sam2_edge.bundle import BUNDLED, MANIFEST_FILE, Bundle, Manifest, load_bundle
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
 from sam2_edge.proof.following import Follower, TrackerLoop
-from sam2_edge.runtime.backends import Backend, open_backend
+from sam2_edge.runtime.backends import Backend, BackendName, open_backend
 from sam2_edge.runtime.tracker import VideoTracker
 
 NEEDS_EXTRA = (
@@ -34,30 +34,42 @@ class Reference:
     same_weights: bool | None
 
 
-def open_reference(bundle: Bundle, name: str | None, *, threads: int | None = None) -> Reference:
+def open_reference(
+    bundle: Bundle,
+    name: str | None,
+    *,
+    backend: BackendName = "auto",
+    threads: int | None = None,
+) -> Reference:
     """The reference of a bundle.
 
     name: a folder with a bundle, or a model as `sam2-edge export` takes it, which runs in PyTorch;
-    None for the model that the bundle was made from.
+    None for the model that the bundle was made from. backend: what runs a bundle.
 
     Raises BundleError where the reference has another geometry, CheckpointError for a model that
-    cannot be loaded, BackendError where PyTorch is not installed.
+    cannot be loaded, BackendError where PyTorch is not installed or a backend is given for it.
     """
     if name is not None and (Path(name) / MANIFEST_FILE).is_file():
-        return _bundle_reference(bundle, load_bundle(name), threads)
+        return _bundle_reference(bundle, load_bundle(name), backend, threads)
+    if backend != "auto":
+        raise BackendError(
+            f"the reference runs in PyTorch, not on {backend}; name another bundle as the reference"
+        )
     try:
         return _pytorch_reference(bundle, name, threads)
     except ImportError as error:
         raise BackendError(NEEDS_EXTRA.format(error)) from error
 
 
-def _bundle_reference(bundle: Bundle, other: Bundle, threads: int | None) -> Reference:
+def _bundle_reference(
+    bundle: Bundle, other: Bundle, backend_name: BackendName, threads: int | None
+) -> Reference:
     if other.manifest.geometry != bundle.manifest.geometry:
         raise BundleError(
             f"{other.path} has another geometry ({other.manifest.geometry}) than {bundle.path} "
             f"({bundle.manifest.geometry}); compare bundles of one model and image size"
         )
-    backend = open_backend(other, threads=threads)
+    backend = open_backend(other, backend_name, threads=threads)
 
     def loop(clip_frames: int | None) -> Follower:
         return TrackerLoop(VideoTracker(other, backend=backend, clip_frames=clip_frames))

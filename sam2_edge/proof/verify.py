@@ -136,13 +136,14 @@ def verify(
     *,
     prompts: PromptScript | None = None,
     swapped: Collection[Graph] = (),
+    recent_memories: int | None = None,
     watch: Callable[[], None] = lambda: None,
 ) -> Verification:
     """Follow a clip through a bundle and through its reference.
 
     own: a backend that is open for the bundle. prompts: by frame number; None for those of the
-    footage. swapped: graphs of the bundle that the reference runs in its place. watch: called after
-    every frame.
+    footage. swapped: graphs of the bundle that the reference runs in its place. recent_memories: as
+    for `VideoTracker`, of the bundle's loop alone. watch: called after every frame.
 
     Raises PromptError, BackendError.
     """
@@ -151,7 +152,10 @@ def verify(
     script = {footage.numbers[0]: footage.prompts} if prompts is None else prompts
     beside = SideBySide(own, reference.backend, swapped)
     count = len(footage.numbers)
-    ours = TrackerLoop(VideoTracker(bundle, backend=beside, clip_frames=count))
+    tracker = VideoTracker(
+        bundle, backend=beside, clip_frames=count, recent_memories=recent_memories
+    )
+    ours = TrackerLoop(tracker)
     theirs = reference.loop(count)
     noted = frames_to_note(footage.numbers)
     found = Verification(beside.differences, beside.inputs)
