@@ -44,9 +44,10 @@ PARITY_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2, "int8": 
 `max(1, largest magnitude in the output)`. In INT8 on calibration frames: it finds a graph that is
 broken, not one that is less exact; what counts there is the accuracy of masks."""
 
-BFLOAT16_TOLERANCE = 1e-2
+BFLOAT16_TOLERANCE = 5e-2
 """The same for the mask logits of a whole loop whose memory is rounded to bfloat16: a value near
-the middle of two steps, 2**-7 of its size apart, may be rounded either way."""
+the middle of two steps, 2**-7 of its size apart, may be rounded either way, and which way hangs on
+the processor. Seen with one model: 2.5e-4 to 1.5e-2 by the instructions that PyTorch used."""
 
 MemoryRounding = Literal["none", "bfloat16"]
 """How the memory encoder rounds what is stored."""

@@ -18,6 +18,10 @@ from sam2_edge.runtime.results import full_size
 TOLERANCES = {"none": PARITY_TOLERANCE["fp32"], "bfloat16": BFLOAT16_TOLERANCE}
 """Absolute, on mask logits, by the rounding of stored memory."""
 
+ROUNDED_MEDIAN = 1e-3
+"""With rounded memory, the median over frames of the largest difference: without rounding on one
+side it is 2.7e-3 and more."""
+
 UNDECIDED = 4e-5
 """Several times the difference of two fp32 implementations of this model."""
 
@@ -45,6 +49,7 @@ class Pair:
     reference: ReferenceTracker
     tolerance: float
     seen: list[ObjectResult] = field(default_factory=list)
+    differences: list[float] = field(default_factory=list)
 
     @classmethod
     def of(cls, bundle: Bundle, model: Sam2VideoModel, clip_frames: int | None = None) -> Pair:
@@ -94,6 +99,7 @@ class Pair:
             expected = want[result.object_id]
             logits = expected.logits.numpy()
             np.testing.assert_allclose(result.logits, logits, rtol=0, atol=self.tolerance)
+            self.differences.append(float(np.abs(result.logits - logits).max()))
             sure = np.abs(logits) > self.tolerance
             np.testing.assert_array_equal(result.logits[sure] > 0, logits[sure] > 0)
             assert abs(result.object_score - expected.object_score) < self.tolerance
@@ -101,7 +107,10 @@ class Pair:
             self.seen.append(result)
 
     def assert_says_something(self, least_share: float = 0.5) -> None:
-        """Most masks are neither empty nor full and their logits vary, or parity proves nothing."""
+        """Most masks are neither empty nor full and their logits vary, or parity proves nothing;
+        and what rounding does to single frames, it does not do to most.
+        """
+        assert np.median(self.differences) < ROUNDED_MEDIAN
         telling = [
             r for r in self.seen if 0.02 < (r.logits > 0).mean() < 0.98 and r.logits.std() > 0.5
         ]
