@@ -158,6 +158,8 @@ class Sides:
         assert got.dtype == want.dtype
         # Before anything is tracked no memory has been rounded.
         tolerance = BFLOAT16_TOLERANCE if self.tracked else PARITY_TOLERANCE["fp32"]
+        if self.ours.non_overlap_masks:
+            got, want = _where_one_wins(got, want, tolerance)
         np.testing.assert_allclose(got, want, rtol=0, atol=tolerance)
         sure = np.abs(want) > tolerance
         np.testing.assert_array_equal(got[sure] > 0, want[sure] > 0)
@@ -169,3 +171,15 @@ class Sides:
         assert len(telling) >= 0.5 * len(self.seen)
         spread = np.ptp([float(m.mean()) for m in telling])
         assert spread > 0.5
+
+
+def _where_one_wins(
+    got: NDArray[np.float32], want: NDArray[np.float32], tolerance: float
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Masks [N,1,H,W] of which each pixel goes to one object as [N,K], without the few pixels where
+    two objects are so close that rounding decides.
+    """
+    np.testing.assert_allclose(got.max(axis=0), want.max(axis=0), rtol=0, atol=tolerance)
+    same = got.argmax(axis=0) == want.argmax(axis=0)
+    assert same.mean() > 0.95
+    return got[:, same], want[:, same]
