@@ -14,6 +14,8 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[export,serve,test]'
+	# The original package, which tests compare with, by itself: its torchvision would bring another torch.
+	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
 	touch $@
 
 demo: install
