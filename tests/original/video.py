@@ -165,10 +165,10 @@ class Sides:
         np.testing.assert_array_equal(got[sure] > 0, want[sure] > 0)
         self.seen += list(got[:, 0])
 
-    def assert_says_something(self) -> None:
+    def assert_says_something(self, least_share: float = 0.5) -> None:
         """Masks vary over the frame and from answer to answer, or parity proves nothing."""
         telling = [m for m in self.seen if m.std() > 0.5]
-        assert len(telling) >= 0.5 * len(self.seen)
+        assert len(telling) >= least_share * len(self.seen)
         spread = np.ptp([float(m.mean()) for m in telling])
         assert spread > 0.5
 
@@ -181,5 +181,5 @@ def _where_one_wins(
     """
     np.testing.assert_allclose(got.max(axis=0), want.max(axis=0), rtol=0, atol=tolerance)
     same = got.argmax(axis=0) == want.argmax(axis=0)
-    assert same.mean() > 0.5
+    assert same.mean() > 0.95
     return got[:, same], want[:, same]
