@@ -10,10 +10,12 @@ DEMO_SEED := 55
 
 install: .venv/installed
 
+# The original package, which tests compare with, comes by itself: its torchvision would bring another torch.
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[export,serve,test]'
+	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
 	touch $@
 
 demo: install

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import cv2
 import numpy as np
@@ -150,15 +150,23 @@ def _model_mask(
         raise PromptError("the mask is empty; mark the object with nonzero pixels")
     resized = binary
     if frame_size != (image_size, image_size):
-        rows = _antialias_weights(frame_size[0], image_size)
-        columns = _antialias_weights(frame_size[1], image_size)
-        resized = (rows @ binary @ columns.T >= MASK_THRESHOLD).astype(np.float32)
+        smooth = resample_antialiased(binary, (image_size, image_size))
+        resized = (smooth >= MASK_THRESHOLD).astype(np.float32)
     if not resized.any():
         raise PromptError(
             f"the mask has {int(binary.sum())} pixels and vanishes at the model's {image_size} x "
             f"{image_size}; give a larger mask or a point"
         )
     return resized
+
+
+def resample_antialiased(
+    picture: NDArray[np.float32], size: tuple[int, int]
+) -> NDArray[np.float32]:
+    """[H,W] at another (height, width), as PyTorch resizes it (bilinear, `antialias=True`)."""
+    rows = _antialias_weights(picture.shape[0], size[0])
+    columns = _antialias_weights(picture.shape[1], size[1])
+    return cast("NDArray[np.float32]", rows @ picture @ columns.T)
 
 
 def _antialias_weights(source: int, target: int) -> NDArray[np.float32]:
