@@ -18,6 +18,7 @@ from sam2_edge.contract import (
     LABEL_PAD,
 )
 from sam2_edge.errors import PromptError
+from sam2_edge.runtime.resampling import antialiased
 
 MASK_THRESHOLD = 0.5
 """A mask prompt resized to the model's input is binarised here (SAM 2, `add_new_mask`)."""
@@ -148,29 +149,14 @@ def _model_mask(
     binary = (given != 0).astype(np.float32)
     if not binary.any():
         raise PromptError("the mask is empty; mark the object with nonzero pixels")
-    resized = binary
-    if frame_size != (image_size, image_size):
-        rows = _antialias_weights(frame_size[0], image_size)
-        columns = _antialias_weights(frame_size[1], image_size)
-        resized = (rows @ binary @ columns.T >= MASK_THRESHOLD).astype(np.float32)
+    soft = antialiased(binary, (image_size, image_size))
+    resized = (soft >= MASK_THRESHOLD).astype(np.float32)
     if not resized.any():
         raise PromptError(
             f"the mask has {int(binary.sum())} pixels and vanishes at the model's {image_size} x "
             f"{image_size}; give a larger mask or a point"
         )
     return resized
-
-
-def _antialias_weights(source: int, target: int) -> NDArray[np.float32]:
-    """Antialiased bilinear resampling as a matrix [target, source]: PyTorch's `interpolate` with
-    `antialias=True`, a triangle as wide as the reduction, renormalised at the border.
-    """
-    scale = source / target
-    support = max(scale, 1.0)
-    centers = (np.arange(target) + 0.5) * scale
-    distance = np.abs(np.arange(source) + 0.5 - centers[:, None])
-    weights = np.clip(1.0 - distance / support, 0.0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _numbers(values: ArrayLike, what: str) -> NDArray[np.float32]:
