@@ -17,11 +17,16 @@ from tests.original.test_original_image_predictor import connected_components, p
 
 pytestmark = pytest.mark.original
 
-LOOSE = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, "points_per_side": 16}
+LOOSE = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, "points_per_side": 12}
 """Thresholds for nano, whose logits are low: many masks stay and many go."""
 
-RANDOM = {"pred_iou_thresh": 0.4, "stability_score_thresh": 0.5, "points_per_side": 8}
-"""Thresholds for random weights."""
+RANDOM = {
+    "pred_iou_thresh": 0.4,
+    "stability_score_thresh": 0.7,
+    "points_per_side": 6,
+    "box_nms_thresh": 1.0,
+}
+"""Thresholds for random weights, whose masks all reach over the whole picture."""
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -31,9 +36,9 @@ CASES: dict[str, dict[str, Any]] = {
     "no thresholds": {"pred_iou_thresh": 0.0, "stability_score_thresh": 0.0, "points_per_side": 6},
     "own points": {
         "points_per_side": None,
-        "point_grids": [np.random.default_rng(4).random((40, 2))],
+        "point_grids": [np.random.default_rng(4).random((100, 2))],
     },
-    "odd batches, strict boxes": {"points_per_batch": 7, "box_nms_thresh": 0.3},
+    "odd batches, strict boxes": {"points_per_batch": 7, "box_nms_thresh": 0.5},
 }
 
 
@@ -76,13 +81,13 @@ def both(sides: Sides, image: NDArray[np.uint8], **options: Any) -> tuple[list[A
 @pytest.mark.parametrize("name", CASES)
 def test_records_are_the_original_ones(nano_sides: Sides, name: str) -> None:
     ours, theirs = both(nano_sides, picture(), **{**LOOSE, **CASES[name]})
-    assert len(theirs) > 3
+    assert len(theirs) >= 3
     assert_same_records(ours, theirs)
 
 
 def test_records_of_random_weights(tiny_sides: Sides) -> None:
     ours, theirs = both(tiny_sides, picture(), **RANDOM)
-    assert 3 < len(theirs) < 3 * 64
+    assert 10 < len(theirs) < 3 * 36 - 10
     assert_same_records(ours, theirs)
 
 
@@ -109,14 +114,15 @@ def test_crops(nano_sides: Sides, monkeypatch: pytest.MonkeyPatch, layers: int) 
     """Crops are resized; see `test_a_picture_of_another_size`."""
     monkeypatch.setattr(torchvision_shim.Resize, "levels", 255)
     options = {
-        **LOOSE,
+        "pred_iou_thresh": 0.3,
+        "stability_score_thresh": 0.5,
         "points_per_side": 8,
         "crop_n_layers": layers,
         "crop_n_points_downscale_factor": 2,
         "crop_nms_thresh": 0.6,
     }
     ours, theirs = both(nano_sides, picture(size=(240, 310)), **options)
-    assert len({tuple(r["crop_box"]) for r in theirs}) > layers
+    assert len({tuple(r["crop_box"]) for r in theirs}) > 2
     assert_same_records(ours, theirs, pixels=3)
 
 
