@@ -14,10 +14,13 @@ class Sam2Model:
     """What predictors are made from.
 
     A backend is one thread's: predictors that share a model take turns.
+    dynamic_multimask_via_stability: where one mask is asked for and the single one is not stable,
+    take the best of three.
     """
 
     bundle: Bundle
     backend: Backend
+    dynamic_multimask_via_stability: bool = True
 
     @property
     def image_size(self) -> int:

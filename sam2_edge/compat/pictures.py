@@ -40,6 +40,7 @@ class EncodedPicture:
         self._backend: Backend = model.backend
         self.geometry: Geometry = model.bundle.manifest.geometry
         self._decoder = Decoder(model.backend, self.geometry)
+        self._by_stability = model.dynamic_multimask_via_stability
         self._most_rows = model.bundle.most("B")
         self._most_points = model.bundle.most("N")
         image = self._backend.upload(antialiased_picture(pixels, model.image_size)[None])
@@ -52,7 +53,8 @@ class EncodedPicture:
         return self._backend.download(self._features.unconditioned)
 
     def decode(self, prompts: Prompts, *, multimask: bool) -> Decoded:
-        """Masks 1 to 3 of every row, or the one that the model chooses.
+        """Masks 1 to 3 of every row, or the single one, which gives way to the best of three where
+        it is not stable and the model was built for that.
 
         Engines take a limited number of rows; more go through in turns.
 
@@ -85,7 +87,10 @@ class EncodedPicture:
         logits, iou = (self._backend.download(outputs[name]) for name in ("masks", "iou"))
         if multimask:
             return Decoded(logits[:, 1:], iou[:, 1:])
-        chosen = np.arange(rows), self._backend.download(outputs["best_index"]).astype(np.intp)
+        best = np.zeros(rows, np.intp)
+        if self._by_stability:
+            best = self._backend.download(outputs["best_index"]).astype(np.intp)
+        chosen = np.arange(rows), best
         return Decoded(logits[chosen][:, None], iou[chosen][:, None])
 
     def _conditioned(self, rows: int) -> Tensor:

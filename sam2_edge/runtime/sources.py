@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, cast
@@ -160,19 +160,21 @@ class ImageFolder:
             yield SourceFrame(index, path.stem, read_image(path))
 
 
-def image_files(folder: Path) -> list[Path]:
+def image_files(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]:
     """Images of a folder in the order of their names, numbers in them as numbers.
+
+    suffixes: in lower case; files with others are passed over.
 
     Raises SourceError when there is none, or two have one name but for the suffix.
     """
     files = [
         p
         for p in folder.iterdir()
-        if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file() and not p.name.startswith(".")
+        if p.suffix.lower() in suffixes and p.is_file() and not p.name.startswith(".")
     ]
     if not files:
         raise SourceError(
-            f"{folder} holds no images; known suffixes: {', '.join(sorted(IMAGE_SUFFIXES))}"
+            f"{folder} holds no images; known suffixes: {', '.join(sorted(suffixes))}"
         )
     files.sort(key=_natural_key)
     names: dict[str, Path] = {}

@@ -13,7 +13,8 @@ from sam2_edge.compat.run_lengths import mask_of_runs
 from sam2_edge.runtime.results import decode_rle
 from tests.original import torchvision_shim
 from tests.original.conftest import Sides
-from tests.original.test_original_image_predictor import connected_components, picture
+from tests.original.test_original_image_predictor import picture
+from tests.original.video import connected_components
 
 pytestmark = pytest.mark.original
 

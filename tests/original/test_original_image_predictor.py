@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 from PIL import Image
-from skimage.measure import label as components
 
 from sam2_edge.compat.image_predictor import SAM2ImagePredictor
 from sam2_edge.contract import PARITY_TOLERANCE
 from sam2_edge.synth import clip
 from tests.original import torchvision_shim
 from tests.original.conftest import SIZE, Sides
+from tests.original.video import connected_components
 
 pytestmark = pytest.mark.original
 
@@ -137,6 +137,23 @@ def test_another_threshold_moves_the_masks(sides: Sides) -> None:
     compare(ours, theirs, POINTS)
 
 
+def test_without_postprocessing_the_single_mask_stays(
+    nano_sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`build_sam2(apply_postprocessing=False)`."""
+    decoder = nano_sides.theirs.sam_mask_decoder
+    monkeypatch.setattr(decoder, "dynamic_multimask_via_stability", False)
+    model = replace(nano_sides.ours, dynamic_multimask_via_stability=False)
+    ours, theirs = SAM2ImagePredictor(model), nano_sides.predictor()
+    falling_back = SAM2ImagePredictor(nano_sides.ours)
+    for predictor in (ours, theirs, falling_back):
+        predictor.set_image(picture())
+    prompt = {"box": BOXES, "multimask_output": False}
+    compare(ours, theirs, prompt)
+    other = falling_back.predict(**arrays(prompt))[0] != ours.predict(**arrays(prompt))[0]
+    assert other.any()
+
+
 def test_pictures_in_a_batch(sides: Sides) -> None:
     ours, theirs = SAM2ImagePredictor(sides.ours), sides.predictor()
     pictures = [picture(seed) for seed in (10, 11, 12)]
@@ -187,7 +204,6 @@ def test_small_holes_and_islands_go(
     sides: Sides, holes: int, islands: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The original does this on a GPU alone; here scikit-image finds the regions for it."""
-    pytest.importorskip("skimage")
     monkeypatch.setattr("sam2.utils.misc.get_connected_components", connected_components)
     plain = SAM2ImagePredictor(sides.ours)
     areas = {"max_hole_area": holes, "max_sprinkle_area": islands}
@@ -201,10 +217,3 @@ def test_small_holes_and_islands_go(
             (ours.predict(**arrays(prompt))[0] != plain.predict(**arrays(prompt))[0]).sum()
         )
     assert changed > 100
-
-
-def connected_components(mask: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """What the original's CUDA extension returns for [N,1,H,W]: labels, and areas by pixel."""
-    labels = np.stack([components(m.numpy(), connectivity=2) for m in mask[:, 0]])
-    areas = np.stack([np.bincount(x.ravel())[x] * (x > 0) for x in labels])
-    return torch.from_numpy(labels)[:, None], torch.from_numpy(areas)[:, None]
