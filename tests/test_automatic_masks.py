@@ -199,6 +199,14 @@ def test_bad_options_are_named(
         SAM2AutomaticMaskGenerator(model, **options)
 
 
+def test_a_published_model_takes_arguments_of_builder_and_generator() -> None:
+    made = SAM2AutomaticMaskGenerator.from_pretrained(
+        "nano", device="cpu", apply_postprocessing=False, points_per_side=3
+    )
+    assert len(made.point_grids[0]) == 9
+    assert not made.predictor.model.dynamic_multimask_via_stability
+
+
 def test_a_picture_that_is_none_is_named(model: Sam2Model) -> None:
     with pytest.raises(SourceError, match=r"float32 of shape \(4, 4, 3\); give uint8"):
         SAM2AutomaticMaskGenerator(model).generate(np.zeros((4, 4, 3), np.float32))

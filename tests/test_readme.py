@@ -18,7 +18,9 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-@pytest.mark.parametrize("code", EXAMPLES, ids=["camera loop", "tracking", "image", "bundle"])
+@pytest.mark.parametrize(
+    "code", EXAMPLES, ids=["camera loop", "tracking", "image", "bundle", "original"]
+)
 def test_python_examples_run(
     code: str, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

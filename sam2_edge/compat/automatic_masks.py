@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from sam2_edge.bundle import Bundle
 from sam2_edge.compat.candidates import Candidate, Rules, Sketch, candidates, without_duplicates
 from sam2_edge.compat.crops import CropBox, crop_boxes, point_grids
-from sam2_edge.compat.image_predictor import SAM2ImagePredictor
+from sam2_edge.compat.image_predictor import SAM2ImagePredictor, published_model
 from sam2_edge.compat.model import Sam2Model
 from sam2_edge.compat.pictures import Decoded, EncodedPicture, Picture, rgb_pixels
 from sam2_edge.compat.prompts import prompt_rows
@@ -130,9 +130,8 @@ class SAM2AutomaticMaskGenerator:
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2AutomaticMaskGenerator:
         """A generator for a published model; see `build_sam2_hf`, which takes the arguments too."""
-        from sam2_edge.compat.build import build_sam2_hf
-
-        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+        model, rest = published_model(model_id, kwargs)
+        return cls(model, **rest)
 
     def generate(self, image: Picture) -> list[MaskRecord]:
         """A record for every mask on a picture, [H,W,3] uint8 RGB.

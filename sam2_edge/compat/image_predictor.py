@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle
+from sam2_edge.compat.build import build_sam2, build_sam2_hf
 from sam2_edge.compat.model import Sam2Model, open_model
 from sam2_edge.compat.pictures import Decoded, EncodedPicture, Picture
 from sam2_edge.compat.prompts import Prompts, prompt_rows
@@ -51,9 +53,8 @@ class SAM2ImagePredictor:
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2ImagePredictor:
         """A predictor for a published model; see `build_sam2_hf`, which takes the arguments too."""
-        from sam2_edge.compat.build import build_sam2_hf
-
-        return cls(build_sam2_hf(model_id, **kwargs), **kwargs)
+        model, rest = published_model(model_id, kwargs)
+        return cls(model, **rest)
 
     @property
     def device(self) -> str:
@@ -180,6 +181,16 @@ class SAM2ImagePredictor:
             island_area=self._max_sprinkle_area,
         )
         return full_size(tidy, size)
+
+
+def published_model(model_id: str, arguments: dict[str, Any]) -> tuple[Sam2Model, dict[str, Any]]:
+    """A published model, built with those of the arguments that are for its builder, and the
+    others.
+    """
+    known = inspect.signature(build_sam2).parameters
+    built = {name: value for name, value in arguments.items() if name in known}
+    rest = {name: value for name, value in arguments.items() if name not in known}
+    return build_sam2_hf(model_id, **built), rest
 
 
 def _entry(batch: Sequence[ArrayLike | None] | None, index: int, count: int) -> ArrayLike | None:
