@@ -205,7 +205,7 @@ def test_builders_take_a_bundle_for_a_checkpoint(small_bundle: Bundle) -> None:
     built = build_sam2_video_predictor(CONFIG, small_bundle.path, device="cpu", unknown=1)
     assert (built.fill_hole_area, built.non_overlap_masks) == (8, False)
     assert built.binarize_mask_from_pts_for_mem_enc
-    assert built.backend.name == "onnxruntime-cpu"
+    assert built.model.backend.name == "onnxruntime-cpu"
     assert build_sam2(str(small_bundle.path)).image_size == IMAGE_SIZE
     assert not build_sam2(
         small_bundle.path, apply_postprocessing=False

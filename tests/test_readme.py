@@ -19,7 +19,9 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.mark.parametrize(
-    "code", EXAMPLES, ids=["camera loop", "tracking", "image", "bundle", "compat"]
+    "code",
+    EXAMPLES,
+    ids=["camera loop", "tracking", "image", "bundle", "compat video", "compat image"],
 )
 def test_python_examples_run(
     code: str, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

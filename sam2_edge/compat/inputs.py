@@ -17,8 +17,8 @@ from sam2_edge.runtime.prompts import (
     MASK_THRESHOLD,
     NO_POINTS,
     ModelPrompt,
-    resample_antialiased,
 )
+from sam2_edge.runtime.resampling import antialiased
 
 
 def as_array(value: Any) -> Any:
@@ -86,7 +86,7 @@ def mask_prompt(mask: Any, image_size: int) -> ModelPrompt:
         raise PromptError(f"a mask of shape {given.shape}; give [H, W]")
     values = (given if tensor else given != 0).astype(np.float32)
     if given.shape != (image_size, image_size):
-        resized = resample_antialiased(values, (image_size, image_size))
+        resized = antialiased(values, (image_size, image_size))
         values = (resized >= MASK_THRESHOLD).astype(np.float32)
     return ModelPrompt(NO_POINTS.coords, NO_POINTS.labels, values)
 

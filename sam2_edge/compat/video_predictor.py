@@ -7,6 +7,7 @@ are needed, and results lie in a file.
 from __future__ import annotations
 
 from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,7 +24,6 @@ from sam2_edge.compat.spool import FrameOutput, Spool
 from sam2_edge.compat.state import InferenceState, Track
 from sam2_edge.compat.steps import Found, Steps
 from sam2_edge.errors import PromptError, Sam2EdgeError
-from sam2_edge.runtime.backends import Backend
 from sam2_edge.runtime.decoding import Features
 from sam2_edge.runtime.prompts import ModelPrompt
 
@@ -92,14 +92,15 @@ class SAM2VideoPredictor:
         return build_sam2_video_predictor_hf(model_id, **kwargs)
 
     @property
+    def model(self) -> Sam2Model:
+        """What the predictor runs, with its present option for unstable masks."""
+        by_stability = self.dynamic_multimask_via_stability
+        return replace(self._model, dynamic_multimask_via_stability=by_stability)
+
+    @property
     def bundle(self) -> Bundle:
         """The model's bundle."""
         return self._model.bundle
-
-    @property
-    def backend(self) -> Backend:
-        """What runs the model."""
-        return self._model.backend
 
     @property
     def image_size(self) -> int:

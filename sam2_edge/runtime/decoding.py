@@ -71,6 +71,30 @@ class Decoder:
 
         mask_input: [B,1,s,s] logits that the decoder sees besides the prompt.
         """
+        batch = conditioned.shape[0]
+        return self.run_rows(
+            features,
+            conditioned,
+            np.repeat(prompt.coords[None], batch, axis=0),
+            np.repeat(prompt.labels[None], batch, axis=0),
+            multimask=multimask,
+            mask_input=mask_input,
+        )
+
+    def run_rows(
+        self,
+        features: Features,
+        conditioned: Tensor,
+        coords: NDArray[np.float32],
+        labels: NDArray[np.int32],
+        *,
+        multimask: bool,
+        mask_input: Tensor | None = None,
+    ) -> dict[str, Tensor]:
+        """As `run`, with a prompt of its own for every row.
+
+        coords: [B,N,2] float32, pixels of the S x S input. labels: [B,N] int32.
+        """
         batch, low = conditioned.shape[0], self._geometry.mask_size
         upload = self._backend.upload
         if mask_input is None:
@@ -81,8 +105,8 @@ class Decoder:
             "conditioned": conditioned,
             "high_res_0": features.high_res_0,
             "high_res_1": features.high_res_1,
-            "point_coords": upload(np.repeat(prompt.coords[None], batch, axis=0)),
-            "point_labels": upload(np.repeat(prompt.labels[None], batch, axis=0)),
+            "point_coords": upload(coords),
+            "point_labels": upload(labels),
             "mask_input": masks,
             "has_mask": upload(np.full(batch, mask_input is not None, np.int32)),
             "multimask": upload(np.full(batch, multimask, np.int32)),

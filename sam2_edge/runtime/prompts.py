@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from sam2_edge.contract import (
     LABEL_PAD,
 )
 from sam2_edge.errors import PromptError
+from sam2_edge.runtime.resampling import antialiased
 
 MASK_THRESHOLD = 0.5
 """A mask prompt resized to the model's input is binarised here (SAM 2, `add_new_mask`)."""
@@ -148,37 +149,14 @@ def _model_mask(
     binary = (given != 0).astype(np.float32)
     if not binary.any():
         raise PromptError("the mask is empty; mark the object with nonzero pixels")
-    resized = binary
-    if frame_size != (image_size, image_size):
-        smooth = resample_antialiased(binary, (image_size, image_size))
-        resized = (smooth >= MASK_THRESHOLD).astype(np.float32)
+    soft = antialiased(binary, (image_size, image_size))
+    resized = (soft >= MASK_THRESHOLD).astype(np.float32)
     if not resized.any():
         raise PromptError(
             f"the mask has {int(binary.sum())} pixels and vanishes at the model's {image_size} x "
             f"{image_size}; give a larger mask or a point"
         )
     return resized
-
-
-def resample_antialiased(
-    picture: NDArray[np.float32], size: tuple[int, int]
-) -> NDArray[np.float32]:
-    """[H,W] at another (height, width), as PyTorch resizes it (bilinear, `antialias=True`)."""
-    rows = _antialias_weights(picture.shape[0], size[0])
-    columns = _antialias_weights(picture.shape[1], size[1])
-    return cast("NDArray[np.float32]", rows @ picture @ columns.T)
-
-
-def _antialias_weights(source: int, target: int) -> NDArray[np.float32]:
-    """Antialiased bilinear resampling as a matrix [target, source]: PyTorch's `interpolate` with
-    `antialias=True`, a triangle as wide as the reduction, renormalised at the border.
-    """
-    scale = source / target
-    support = max(scale, 1.0)
-    centers = (np.arange(target) + 0.5) * scale
-    distance = np.abs(np.arange(source) + 0.5 - centers[:, None])
-    weights = np.clip(1.0 - distance / support, 0.0, None)
-    return (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
 
 
 def _numbers(values: ArrayLike, what: str) -> NDArray[np.float32]:

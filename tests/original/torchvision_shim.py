@@ -1,0 +1,123 @@
+"""The few functions of torchvision that the original's image API calls, for where it is missing.
+
+The installed torchvision must match torch to the digit; the tests need four functions of it. They
+are written here from its documentation, and for suppression box by box, so that they share nothing
+with what is tested.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+
+class ToTensor:
+    """A picture [H,W,C] uint8, or a Pillow image, as [C,H,W] float32 in 0..1."""
+
+    def __call__(self, picture: Any) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(picture))
+        return pixels.permute(2, 0, 1).contiguous().float() / 255
+
+
+class Resize(nn.Module):
+    """Antialiased bilinear; `levels` rounds to so many steps, as a file of a resized picture would
+    be rounded (0 does not round).
+    """
+
+    levels = 0
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.height, self.width = size
+        self.levels = Resize.levels
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        if image.shape[-2] == self.height and image.shape[-1] == self.width:
+            return image
+        resized = F.interpolate(
+            image[None],
+            size=[self.height, self.width],
+            mode="bilinear",
+            align_corners=False,
+            antialias=True,
+        )[0]
+        if self.levels > 0:
+            resized = torch.round(resized * self.levels) / self.levels
+        return resized
+
+
+class Normalize(nn.Module):
+    """Less the mean, over the standard deviation, channel by channel."""
+
+    def __init__(self, mean: list[float], std: list[float]) -> None:
+        super().__init__()
+        self.mean = mean
+        self.std = std
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        mean = torch.tensor(self.mean).view(-1, 1, 1)
+        std = torch.tensor(self.std).view(-1, 1, 1)
+        return (image - mean) / std
+
+
+def box_area(boxes: torch.Tensor) -> torch.Tensor:
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Indices of the boxes that stay, box by box in float32 as torchvision's CPU kernel."""
+    order = torch.argsort(scores, descending=True, stable=True).tolist()
+    corners = boxes.numpy()
+    kept: list[int] = []
+    for index in order:
+        if not any(_overlap(corners[other], corners[index]) > iou_threshold for other in kept):
+            kept.append(index)
+    return torch.tensor(kept, dtype=torch.int64)
+
+
+def batched_nms(
+    boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
+) -> torch.Tensor:
+    """Suppression of one category, all that the original asks for."""
+    assert not idxs.any()
+    return nms(boxes, scores, iou_threshold)
+
+
+def _overlap(first: np.ndarray, second: np.ndarray) -> float:
+    zero = np.float32(0)
+    width = max(zero, min(first[2], second[2]) - max(first[0], second[0]))
+    height = max(zero, min(first[3], second[3]) - max(first[1], second[1]))
+    shared = width * height
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (first, second)]
+    with np.errstate(invalid="ignore"):
+        return float(shared / (areas[0] + areas[1] - shared))
+
+
+@contextmanager
+def standing_in_if_missing() -> Iterator[None]:
+    """Stands in for torchvision while the original is imported, and no longer: transformers looks
+    for it too.
+    """
+    if find_spec("torchvision") is not None:
+        yield
+        return
+    root, transforms = ModuleType("torchvision"), ModuleType("torchvision.transforms")
+    ops, boxes = ModuleType("torchvision.ops"), ModuleType("torchvision.ops.boxes")
+    transforms.__dict__.update(ToTensor=ToTensor, Resize=Resize, Normalize=Normalize)
+    boxes.__dict__.update(box_area=box_area, batched_nms=batched_nms)
+    modules = {module.__name__: module for module in (root, transforms, ops, boxes)}
+    sys.modules.update(modules)
+    try:
+        yield
+    finally:
+        for name in modules:
+            del sys.modules[name]
