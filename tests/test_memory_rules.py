@@ -290,7 +290,7 @@ def test_frames_that_motion_does_not_trust_leave_a_pointer_and_no_memory(
 
 @pytest.mark.parametrize("policy", EVERY)
 def test_nano_follows_a_clip_under_every_policy(policy: str) -> None:
-    drawn = synthetic_clip(55, frames=24, objects=1, photographs=False)
+    drawn = synthetic_clip(62, frames=24, objects=1, photographs=False)
     tracker = VideoTracker("nano", threads=1, memory_policy=policy)
     found = []
     for index, frame in enumerate(drawn.frames):
