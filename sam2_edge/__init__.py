@@ -13,6 +13,12 @@ from sam2_edge.errors import (
     SourceError,
 )
 from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
+from sam2_edge.runtime.policies import (
+    DistractorMemory,
+    MemoryPolicy,
+    MotionMemory,
+    OriginalMemory,
+)
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
@@ -24,12 +30,16 @@ __all__ = [
     "BundleError",
     "CameraLoop",
     "CheckpointError",
+    "DistractorMemory",
     "ExportError",
     "FrameResult",
     "ImageSegmenter",
     "LoopError",
     "LoopResult",
+    "MemoryPolicy",
+    "MotionMemory",
     "ObjectResult",
+    "OriginalMemory",
     "Prompt",
     "PromptError",
     "Sam2EdgeError",

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from sam2_edge import Bundle
 from sam2_edge.contract import Geometry
 from sam2_edge.runtime.backends import Backend, open_backend
-from sam2_edge.runtime.memory import MemoryBank, closest_frames
+from sam2_edge.runtime.memory import MemoryBank
+from sam2_edge.runtime.slots import RecentFrames, closest_frames
 
 GEOMETRY = Geometry(image_size=64, hidden=8, memory_channels=4)
 SPAN = 16
@@ -181,7 +182,7 @@ def test_objects_are_read_in_batches_that_are_not_too_large(backend: Backend) ->
 
 
 def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Backend) -> None:
-    bank = MemoryBank(backend, GEOMETRY, recent=2)
+    bank = MemoryBank(backend, GEOMETRY, rule=RecentFrames(2))
     for frame in range(9):
         store(bank, frame, [1], [float(frame)], prompted=frame == 0)
     (batch,) = bank.read(9, [1], span=SPAN)

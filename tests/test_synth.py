@@ -18,7 +18,7 @@ from sam2_edge.proof.dataset import folder_accuracy, write_dataset
 from sam2_edge.runtime.script import load_script
 from sam2_edge.synth import SynthClip, centre_click, clip, textures
 from sam2_edge.synth.effects import apply, random_camera
-from sam2_edge.synth.scene import Look, Painter, Scene, outline_mask, random_scene
+from sam2_edge.synth.scene import Look, Painter, Scene, Thing, outline_mask, random_scene
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,31 @@ def test_arrays_are_as_documented(many: list[SynthClip]) -> None:
             seen = (drawn.masks == i + 1).any(axis=(1, 2))
             np.testing.assert_array_equal(drawn.present[:, i], seen)
         assert ((drawn.occluded >= 0) & (drawn.occluded <= 1)).all()
+
+
+def test_lookalikes_are_added_to_the_scene_as_it_is() -> None:
+    scenes = [
+        random_scene(np.random.default_rng(3), frames=4, objects=2, lookalikes=n) for n in (0, 3)
+    ]
+    tracked = [t for t in scenes[0].things if t.object_id]
+    assert len(scenes[1].things) == len(scenes[0].things) + 3
+    for thing in scenes[0].things:
+        assert any(np.array_equal(thing.maps, other.maps) for other in scenes[1].things)
+    alike = [
+        t
+        for t in scenes[1].things
+        if not t.object_id and any(t.shape is o.shape or _alike(t, o) for o in tracked)
+    ]
+    assert len(alike) >= 3
+    plain, crowded = (clip(3, frames=4, size=64, lookalikes=n) for n in (0, 3))
+    assert _digest(plain) == _digest(clip(3, frames=4, size=64)) != _digest(crowded)
+
+
+def _alike(thing: Thing, other: Thing) -> bool:
+    outlines = zip(thing.shape.parts, other.shape.parts, strict=False)
+    return thing.look.number == other.look.number and all(
+        np.array_equal(a.outline, b.outline) for a, b in outlines
+    )
 
 
 def test_every_object_can_be_clicked_on_in_the_first_frame(many: list[SynthClip]) -> None:

@@ -19,6 +19,7 @@ from rich.table import Table
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.cli.options import (
     backend_option,
+    memory_policy_option,
     overwrite_option,
     recent_memories_option,
     threads_option,
@@ -34,6 +35,7 @@ from sam2_edge.proof.peak_memory import Peak, peak_of
 from sam2_edge.proof.references import model_of
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.backends.onnxruntime import RUN_ERRORS
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
 
 PYTORCH, COMPILED = "pytorch", "pytorch-compiled"
@@ -84,6 +86,7 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
 @click.option("--plot", type=click.Path(path_type=Path), help="Write a picture here (.svg).")
 @overwrite_option
 @recent_memories_option
+@memory_policy_option
 @backend_option
 @threads_option
 def bench(
@@ -98,6 +101,7 @@ def bench(
     plot: Path | None,
     overwrite: bool,
     recent_memories: int | None,
+    memory_policy: MemoryPolicyName,
     backend: BackendName,
     threads: int | None,
 ) -> None:
@@ -110,8 +114,10 @@ def bench(
             check_new_file(path, overwrite=overwrite, suffix=suffix)
     if memory and COMPILED in against:
         raise click.UsageError(f"--memory cannot be had with {COMPILED}; leave one of them out")
-    if memory and recent_memories is not None:
-        raise click.UsageError("--memory is of the whole memory; leave out --recent-memories")
+    if memory and (recent_memories is not None or memory_policy != "original"):
+        raise click.UsageError(
+            "--memory is of the whole memory; leave out --recent-memories and --memory-policy"
+        )
     loaded = load_bundle(bundle)
     console = Console(stderr=True)
     with ExitStack() as stack:
@@ -119,7 +125,11 @@ def bench(
         progress = stack.enter_context(Progress(console=console, transient=True))
         peaks = _peaks(bundle, against, backend, threads, footage.path) if memory else []
         own = BundleContender(
-            loaded, backend=backend, threads=threads, recent_memories=recent_memories
+            loaded,
+            backend=backend,
+            threads=threads,
+            recent_memories=recent_memories,
+            memory_policy=memory_policy,
         )
         contenders: list[Contender] = [own, *_others(loaded, against, backend, threads)]
         if len({contender.name for contender in contenders}) < len(contenders):

@@ -13,13 +13,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sam2_edge.bundle import load_bundle
-from sam2_edge.cli.options import backend_option
+from sam2_edge.cli.options import backend_option, memory_policy_option
 from sam2_edge.proof.eval_folder import RESULTS, EvalFolder, open_folder
 from sam2_edge.proof.eval_records import VideoRecord
 from sam2_edge.proof.eval_run import Job, eval_settings, evaluate, threads_each
 from sam2_edge.proof.layouts import DataSet, LayoutName, open_dataset
 from sam2_edge.proof.prompting import PromptKind
 from sam2_edge.runtime.backends import BackendName
+from sam2_edge.runtime.policies import MemoryPolicyName
 
 _FIGURES = {
     "J&F": "j_and_f",
@@ -58,6 +59,7 @@ _FIGURES = {
     "--processes", default=1, show_default=True, type=click.IntRange(min=1), help="Videos at once."
 )
 @click.option("--overwrite", is_flag=True, help="Throw away an evaluation in the folder first.")
+@memory_policy_option
 @backend_option
 @click.option(
     "--threads",
@@ -74,6 +76,7 @@ def evaluate_command(
     videos: tuple[str, ...],
     processes: int,
     overwrite: bool,
+    memory_policy: MemoryPolicyName,
     backend: BackendName,
     threads: int | None,
 ) -> None:
@@ -84,7 +87,9 @@ def evaluate_command(
     """
     loaded = load_bundle(bundle)
     opened = open_dataset(dataset, layout=layout, videos=videos)
-    settings = eval_settings(opened, loaded, prompt=prompt, backend=backend)
+    settings = eval_settings(
+        opened, loaded, prompt=prompt, backend=backend, memory_policy=memory_policy
+    )
     folder = open_folder(output, settings, overwrite=overwrite)
     job = Job(loaded, settings, folder, threads or threads_each(processes))
     records = _run(opened, job, processes)

@@ -18,6 +18,7 @@ from rich.console import Console
 
 from sam2_edge.cli.options import (
     backend_option,
+    memory_policy_option,
     prompt_options,
     recent_memories_option,
     threads_option,
@@ -27,6 +28,7 @@ from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.camera import is_live
 from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
 from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.rotation import RotatingSink, RotationRule, SizedSink
 from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, RealTimeVideo, Sink
@@ -57,6 +59,7 @@ class LoopOptions:
     report_s: float
     log_json: bool
     recent_memories: int | None
+    memory_policy: MemoryPolicyName
     backend: BackendName
     threads: int | None
 
@@ -115,6 +118,7 @@ def loop_options(function: _Function) -> _Function:
         ),
         click.option("--log-json", is_flag=True, help="Log as JSON lines."),
         recent_memories_option,
+        memory_policy_option,
         backend_option,
         threads_option,
     )
@@ -132,6 +136,7 @@ def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLo
         backend=options.backend,
         threads=options.threads,
         recent_memories=options.recent_memories,
+        memory_policy=options.memory_policy,
         remember_absent=False,
     )
     return CameraLoop(

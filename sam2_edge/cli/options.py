@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast, get_args
 import click
 
 from sam2_edge.runtime.backends import BackendName
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt, read_mask
 from sam2_edge.runtime.script import PromptScript, load_script
 
@@ -37,6 +38,14 @@ recent_memories_option = click.option(
     "--recent-memories",
     type=click.IntRange(min=1),
     help="Last frames whose memory is used; fewer are faster and not exact. [6]",
+)
+
+memory_policy_option = click.option(
+    "--memory-policy",
+    type=click.Choice(get_args(MemoryPolicyName)),
+    default="original",
+    show_default=True,
+    help="Which frames are remembered; all but original are not the published rule.",
 )
 
 

@@ -14,6 +14,7 @@ from sam2_edge.cli.options import (
     PromptCommand,
     backend_option,
     chosen_script,
+    memory_policy_option,
     overwrite_option,
     prompt_options,
     recent_memories_option,
@@ -21,6 +22,7 @@ from sam2_edge.cli.options import (
 )
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.loop import track_source
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.script import PromptScript, check_mask_ids, check_script
 from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink, check_outputs
 from sam2_edge.runtime.sources import FrameRange, Source, open_source
@@ -44,6 +46,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 @click.option("--jsonl", type=click.Path(path_type=Path), help="Write JSON lines here.")
 @overwrite_option
 @recent_memories_option
+@memory_policy_option
 @backend_option
 @threads_option
 @click.pass_context
@@ -60,6 +63,7 @@ def track(
     jsonl: Path | None,
     overwrite: bool,
     recent_memories: int | None,
+    memory_policy: MemoryPolicyName,
     backend: BackendName,
     threads: int | None,
     **_: object,
@@ -80,6 +84,7 @@ def track(
         backend=backend,
         threads=threads,
         recent_memories=recent_memories,
+        memory_policy=memory_policy,
         clip_frames=opened.frames,
     )
     sinks: list[Sink] = []

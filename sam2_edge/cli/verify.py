@@ -21,6 +21,7 @@ from sam2_edge.cli.options import (
     PromptCommand,
     backend_option,
     chosen_script,
+    memory_policy_option,
     overwrite_option,
     prompt_options,
     recent_memories_option,
@@ -37,6 +38,7 @@ from sam2_edge.proof.verify import Verification
 from sam2_edge.proof.verify import verify as compare_with
 from sam2_edge.proof.verify_report import GRAPH_COLUMNS, About, as_json, as_page, graph_rows
 from sam2_edge.runtime.backends import BackendName, open_backend
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.script import check_script
 from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
 
@@ -90,6 +92,7 @@ LAYERS_SHOWN = 20
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
 @overwrite_option
 @recent_memories_option
+@memory_policy_option
 @backend_option
 @click.option(
     "--reference-backend",
@@ -116,6 +119,7 @@ def verify(
     json_file: Path | None,
     overwrite: bool,
     recent_memories: int | None,
+    memory_policy: MemoryPolicyName,
     backend: BackendName,
     reference_backend: BackendName,
     threads: int | None,
@@ -151,6 +155,7 @@ def verify(
                 prompts=script,
                 swapped=swapped,
                 recent_memories=recent_memories,
+                memory_policy=memory_policy,
                 watch=lambda: progress.advance(task),
             )
 
@@ -172,6 +177,7 @@ def verify(
             "sam2_edge": version("sam2_edge"),
             "backend": own.name,
             "recent memories": str(recent_memories or loaded.manifest.geometry.recent_memories),
+            "memory policy": memory_policy,
         },
     )
     if report is not None:

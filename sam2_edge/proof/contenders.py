@@ -16,6 +16,7 @@ from sam2_edge.proof.wrapped import Wrapped
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.backends.host import HostTensors
 from sam2_edge.runtime.frames import model_image
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -56,16 +57,24 @@ class BundleContender:
         backend: BackendName = "auto",
         threads: int | None = None,
         recent_memories: int | None = None,
+        memory_policy: MemoryPolicyName = "original",
         staged: bool = True,
     ) -> None:
         self.name = str(bundle.path)
         if recent_memories is not None:
             self.name += f", recent memories {recent_memories}"
+        if memory_policy != "original":
+            self.name += f", memory policy {memory_policy}"
         self.image_size = bundle.manifest.image_size
         opened = open_backend(bundle, backend, threads=threads)
         self.device: Literal["cpu", "gpu"] = "cpu" if isinstance(opened, HostTensors) else "gpu"
         self._clock = _StageClock(opened, staged=staged)
-        self._tracker = VideoTracker(bundle, backend=self._clock, recent_memories=recent_memories)
+        self._tracker = VideoTracker(
+            bundle,
+            backend=self._clock,
+            recent_memories=recent_memories,
+            memory_policy=memory_policy,
+        )
         self._staged = staged
 
     def reset(self) -> None:

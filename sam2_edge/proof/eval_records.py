@@ -15,6 +15,7 @@ from sam2_edge.proof.layouts import LayoutName
 from sam2_edge.proof.metrics import Accuracy, mean_accuracy
 from sam2_edge.proof.prompting import PromptKind
 from sam2_edge.runtime.backends import BackendName
+from sam2_edge.runtime.policies import MemoryPolicyName
 
 COLUMNS = ("video", "object", "J", "F", "J&F", "frames")
 DIGITS = 6
@@ -38,6 +39,7 @@ class EvalSettings(_Entry):
     bundle_sha256: str
     prompt: PromptKind
     backend: BackendName
+    memory_policy: MemoryPolicyName = "original"
 
 
 class ObjectRecord(_Entry):

@@ -23,6 +23,7 @@ from sam2_edge.proof.eval_video import evaluate_video
 from sam2_edge.proof.layouts import DataSet, Video
 from sam2_edge.proof.prompting import PromptKind
 from sam2_edge.runtime.backends import BackendName, open_backend
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.tracker import VideoTracker
 
 
@@ -37,7 +38,12 @@ class Job:
 
 
 def eval_settings(
-    dataset: DataSet, bundle: Bundle, *, prompt: PromptKind, backend: BackendName
+    dataset: DataSet,
+    bundle: Bundle,
+    *,
+    prompt: PromptKind,
+    backend: BackendName,
+    memory_policy: MemoryPolicyName = "original",
 ) -> EvalSettings:
     """The settings of an evaluation of a data set with a bundle."""
     return EvalSettings(
@@ -48,6 +54,7 @@ def eval_settings(
         bundle_sha256=sha256_of(bundle.path / MANIFEST_FILE),
         prompt=prompt,
         backend=backend,
+        memory_policy=memory_policy,
     )
 
 
@@ -89,7 +96,12 @@ class _Worker:
         """Evaluate a video and put the result into the folder."""
         job = self._job
         # A tracker of its own: the published predictor's rule for short clips needs their length.
-        tracker = VideoTracker(job.bundle, backend=self._backend, clip_frames=len(video.frames))
+        tracker = VideoTracker(
+            job.bundle,
+            backend=self._backend,
+            clip_frames=len(video.frames),
+            memory_policy=job.settings.memory_policy,
+        )
         with job.folder.staging() as staged:
             record = evaluate_video(
                 video,

@@ -19,6 +19,7 @@ from sam2_edge.proof.metrics import Mask, boundary_accuracy, region_similarity
 from sam2_edge.proof.references import Reference
 from sam2_edge.proof.side_by_side import Differences, SideBySide
 from sam2_edge.runtime.backends import Backend
+from sam2_edge.runtime.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import mask_of
 from sam2_edge.runtime.script import PromptScript
@@ -137,13 +138,15 @@ def verify(
     prompts: PromptScript | None = None,
     swapped: Collection[Graph] = (),
     recent_memories: int | None = None,
+    memory_policy: MemoryPolicyName = "original",
     watch: Callable[[], None] = lambda: None,
 ) -> Verification:
     """Follow a clip through a bundle and through its reference.
 
     own: a backend that is open for the bundle. prompts: by frame number; None for those of the
-    footage. swapped: graphs of the bundle that the reference runs in its place. recent_memories: as
-    for `VideoTracker`, of the bundle's loop alone. watch: called after every frame.
+    footage. swapped: graphs of the bundle that the reference runs in its place. recent_memories,
+    memory_policy: as for `VideoTracker`, of the bundle's loop alone. watch: called after every
+    frame.
 
     Raises PromptError, BackendError.
     """
@@ -153,7 +156,11 @@ def verify(
     beside = SideBySide(own, reference.backend, swapped)
     count = len(footage.numbers)
     tracker = VideoTracker(
-        bundle, backend=beside, clip_frames=count, recent_memories=recent_memories
+        bundle,
+        backend=beside,
+        clip_frames=count,
+        recent_memories=recent_memories,
+        memory_policy=memory_policy,
     )
     ours = TrackerLoop(tracker)
     theirs = reference.loop(count)

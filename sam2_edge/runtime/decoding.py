@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -49,6 +49,23 @@ class Decoded:
     iou: Tensor
     prompted: bool
     by_user: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """All masks of a batch of objects, on the device.
+
+    masks: [B,4,s,s] logits. iou: [B,4]. object_score: [B].
+    """
+
+    object_ids: Sequence[int]
+    masks: Tensor
+    iou: Tensor
+    object_score: Tensor
+
+
+Choose = Callable[[Offered], "Mapping[int, int]"]
+"""Names, by row, the masks to take in place of those of the highest predicted IoU."""
 
 
 class Decoder:
@@ -113,10 +130,19 @@ class Decoder:
         }
         return self._backend.run(Graph.MASK_DECODER, inputs)
 
-    def track(self, features: Features, conditioned: Tensor, object_ids: Sequence[int]) -> Decoded:
-        """Objects that nobody prompts on this frame: the best of three masks by predicted IoU."""
+    def track(
+        self, features: Features, conditioned: Tensor, object_ids: Sequence[int], choose: Choose
+    ) -> Decoded:
+        """Objects that nobody prompts on this frame: the best of three masks by predicted IoU, or
+        what `choose` takes.
+        """
         outputs = self.run(features, conditioned, NO_POINTS, multimask=True)
-        return _decoded(outputs, object_ids, prompted=False, by_user=False)
+        decoded = _decoded(outputs, object_ids, prompted=False, by_user=False)
+        offered = Offered(object_ids, outputs["masks"], outputs["iou"], outputs["object_score"])
+        taken = choose(offered)
+        if taken:
+            self._take(decoded, outputs, taken)
+        return decoded
 
     def prompt(
         self,
@@ -145,6 +171,18 @@ class Decoder:
             mask_input=mask_input,
         )
         return _decoded(outputs, [object_id], prompted=prompted, by_user=True)
+
+    def _take(
+        self, decoded: Decoded, outputs: Mapping[str, Tensor], taken: Mapping[int, int]
+    ) -> None:
+        """Put other masks of the decoder, by row, in the place of its choice."""
+        backend = self._backend
+        iou, offered = backend.download(decoded.iou), backend.download(outputs["iou"])
+        for row, index in taken.items():
+            backend.copy(outputs["masks"][row][index], decoded.mask_logits[row][0])
+            backend.copy(outputs["mask_pointers"][row][index], decoded.pointer[row])
+            iou[row] = offered[row, index]
+        decoded.iou = backend.upload(iou)
 
     def mask(
         self, features: Features, object_id: int, mask: NDArray[np.float32], *, prompted: bool

@@ -8,31 +8,25 @@ are handed over without a copy. Only when objects come, go or are prompted is a 
 Which frames count follows the published predictor (SAM 2 paper, section 4; `sam2_base.py`):
 prompted frames at age 0, at most `max_prompted` of them, the closest in time; of the others, the
 memories of the last 6 frames and the pointers of the last 15. A prompted frame beyond the cap
-counts as an ordinary one.
+counts as an ordinary one. A `SlotRule` may have other memories count; pointers stay.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.contract import Geometry
+from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.backends.base import Backend, Tensor
+from sam2_edge.runtime.slots import Keep, RecentFrames, Slot, SlotRule, slot_ages
 
 DEFAULT_MAX_PROMPTED = 4
 """Prompted frames kept per object. The published model attends to all of them, which no stream
 can; 4 keeps at most 10 memories."""
-
-
-@dataclass(slots=True)
-class _Slot:
-    """What stands in one slot of a buffer."""
-
-    frame: int
-    prompted: bool
 
 
 @dataclass(slots=True)
@@ -54,16 +48,16 @@ class _Object:
     group: _Group
     column: int
     held: int = 0
-    memory: list[_Slot] = field(default_factory=list)
-    pointers: list[_Slot] = field(default_factory=list)
+    memory: list[Slot] = field(default_factory=list)
+    pointers: list[Slot] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryBatch:
     """What memory attention is given for some objects.
 
-    memory: [M,B,m,h,w]. memory_age: [M,B] int32, frames, 0 for prompted ones. pointers: [P,B,C].
-    pointer_age: [P,B] float32, frames over (span - 1).
+    memory: [M,B,m,h,w]. memory_age: [M,B] int32, by the rule of slots, 0 for prompted frames.
+    pointers: [P,B,C]. pointer_age: [P,B] float32, frames over (span - 1).
     """
 
     object_ids: tuple[int, ...]
@@ -77,9 +71,9 @@ class MemoryBank:
     """Memories and pointers of every object, bounded whatever the length of the stream.
 
     Frames are numbered upwards by the caller; each is written at most once per object, and read
-    before it is written. max_prompted: prompted frames kept per object, at least 1. recent: last
-    frames without a prompt whose memory counts, None for all that the model was trained with.
-    max_batch: most objects in a batch, None for any number.
+    before it is written. max_prompted: prompted frames kept per object, at least 1. rule: which
+    memories without a prompt count, None for the last frames, as many as the model was trained
+    with. max_batch: most objects in a batch, None for any number.
     """
 
     def __init__(
@@ -88,7 +82,7 @@ class MemoryBank:
         geometry: Geometry,
         *,
         max_prompted: int = DEFAULT_MAX_PROMPTED,
-        recent: int | None = None,
+        rule: SlotRule | None = None,
         max_batch: int | None = None,
     ) -> None:
         if max_prompted < 1:
@@ -96,7 +90,8 @@ class MemoryBank:
         self._backend = backend
         self._geometry = geometry
         self._max_prompted = max_prompted
-        self._recent = geometry.recent_memories if recent is None else recent
+        self._rule = RecentFrames(geometry.recent_memories) if rule is None else rule
+        self._pointer_rule = RecentFrames(geometry.recent_pointers)
         self._max_batch = max_batch
         self._objects: dict[int, _Object] = {}
 
@@ -138,28 +133,31 @@ class MemoryBank:
         self,
         frame: int,
         object_ids: Sequence[int | None],
-        memory: Tensor,
+        memory: Tensor | None,
         pointers: Tensor,
         *,
         prompted: bool,
+        keep: Sequence[Collection[Keep]] | None = None,
     ) -> None:
         """Store what a frame left behind.
 
-        memory: [B,m,h,w]; pointers: [B,C]; row b belongs to `object_ids[b]`, None skips a row.
-        prompted: these are conditioning frames.
+        memory: [B,m,h,w], None where none is kept; pointers: [B,C]; row b belongs to
+        `object_ids[b]`, None skips a row. prompted: these are conditioning frames. keep: by row,
+        what the memory of an unprompted frame is kept as; None for recent ones all.
         """
-        geometry = self._geometry
         for row, object_id in enumerate(object_ids):
             if object_id is None:
                 continue
             entry = self._objects.get(object_id)
             if entry is None:
                 entry = self._objects[object_id] = _Object(self._new_group((object_id,)), 0)
-            now = frame - entry.held
-            slot = self._claim(entry.memory, _Slot(now, prompted), self._recent)
-            self._backend.copy(memory[row], entry.group.memory[slot][entry.column])
-            slot = self._claim(entry.pointers, _Slot(now, prompted), geometry.recent_pointers)
-            self._backend.copy(pointers[row], entry.group.pointers[slot][entry.column])
+            now, group = frame - entry.held, entry.group
+            for kind in (Keep.RECENT,) if prompted or keep is None else keep[row]:
+                assert memory is not None  # there is one where it is kept
+                slot = self._claim(entry.memory, Slot(now, prompted, kind), self._rule)
+                self._backend.copy(memory[row], group.memory[slot][entry.column])
+            slot = self._claim(entry.pointers, Slot(now, prompted), self._pointer_rule)
+            self._backend.copy(pointers[row], group.pointers[slot][entry.column])
 
     def read(self, frame: int, object_ids: Sequence[int], *, span: int) -> list[MemoryBatch]:
         """The batches with which `object_ids`, all known, are tracked on `frame`.
@@ -189,35 +187,44 @@ class MemoryBank:
     ) -> MemoryBatch:
         group = self._group(ids)
         now = [(e, frame - e.held) for e in (self._objects[i] for i in ids)]
-        memory_age = [[_age(e.memory[m], t) for e, t in now] for m in range(memories)]
+        memory_age = [self._memory_ages(e, t) for e, t in now]
         pointer_age = [[t - e.pointers[p].frame for e, t in now] for p in range(pointers)]
         return MemoryBatch(
             object_ids=ids,
             memory=group.memory[:memories],
-            memory_age=np.array(memory_age, np.int32),
+            memory_age=np.array(memory_age, np.int32).T.copy(),
             pointers=group.pointers[:pointers],
             pointer_age=np.array(pointer_age, np.float32) / np.float32(max(span - 1, 1)),
         )
 
-    def _claim(self, slots: list[_Slot], new: _Slot, recent: int) -> int:
+    def _memory_ages(self, entry: _Object, frame: int) -> list[int]:
+        """Ages of an object's memories, all of which count on `frame`."""
+        ages = slot_ages(entry.memory, frame, self._rule, self._max_prompted)
+        return [age for age in ages if age is not None]
+
+    def _claim(self, slots: list[Slot], new: Slot, rule: SlotRule) -> int:
         """The slot for a new frame: one that the next frame does not need, or one more."""
-        kept = _needed([*slots, new], new.frame + 1, recent, self._max_prompted)
-        for index, slot in enumerate(slots):
-            if not any(slot is other for other in kept):
+        ages = slot_ages([*slots, new], new.frame + 1, rule, self._max_prompted)
+        for index in range(len(slots)):
+            if ages[index] is None:
                 slots[index] = new
                 return index
+        if len(slots) == self._max_prompted + rule.most:
+            raise Sam2EdgeError(
+                f"a frame's memory was kept as {new.keep}, for which {rule} has no slot"
+            )
         slots.append(new)
         return len(slots) - 1
 
     def _settle(self, entry: _Object, frame: int) -> None:
         """Drop what no longer counts and close the gaps, so that valid slots are a prefix."""
-        for slots, buffer, recent in (
-            (entry.memory, entry.group.memory, self._recent),
-            (entry.pointers, entry.group.pointers, self._geometry.recent_pointers),
+        for slots, buffer, rule in (
+            (entry.memory, entry.group.memory, self._rule),
+            (entry.pointers, entry.group.pointers, self._pointer_rule),
         ):
-            kept = _needed(slots, frame, recent, self._max_prompted)
+            ages = slot_ages(slots, frame, rule, self._max_prompted)
             for index in reversed(range(len(slots))):
-                if any(slots[index] is other for other in kept):
+                if ages[index] is not None:
                     continue
                 last = len(slots) - 1
                 if index != last:
@@ -249,33 +256,8 @@ class MemoryBank:
         memory_shape = (geometry.memory_channels, size, size)
         return _Group(
             object_ids=ids,
-            memory=self._backend.empty((prompted + self._recent, objects, *memory_shape)),
+            memory=self._backend.empty((prompted + self._rule.most, objects, *memory_shape)),
             pointers=self._backend.empty(
-                (prompted + geometry.recent_pointers, objects, geometry.hidden)
+                (prompted + self._pointer_rule.most, objects, geometry.hidden)
             ),
         )
-
-
-def closest_frames(frame: int, prompted: Sequence[int], limit: int) -> set[int]:
-    """Which prompted frames to keep: the last before `frame`, the first from it on, then the
-    nearest, up to `limit` (SAM 2, `select_closest_cond_frames`).
-    """
-    if len(prompted) <= limit:
-        return set(prompted)
-    before = max((f for f in prompted if f < frame), default=None)
-    after = min((f for f in prompted if f >= frame), default=None)
-    chosen = [f for f in (before, after) if f is not None][:limit]
-    rest = sorted((f for f in prompted if f not in chosen), key=lambda f: abs(f - frame))
-    return {*chosen, *rest[: limit - len(chosen)]}
-
-
-def _needed(slots: Sequence[_Slot], frame: int, recent: int, max_prompted: int) -> list[_Slot]:
-    """The slots that count on `frame`; prompted ones beyond the cap become ordinary."""
-    kept = closest_frames(frame, [s.frame for s in slots if s.prompted], max_prompted)
-    for slot in slots:
-        slot.prompted = slot.prompted and slot.frame in kept
-    return [s for s in slots if s.prompted or 1 <= frame - s.frame <= recent]
-
-
-def _age(slot: _Slot, frame: int) -> int:
-    return 0 if slot.prompted else frame - slot.frame

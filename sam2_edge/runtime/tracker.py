@@ -17,6 +17,13 @@ from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backen
 from sam2_edge.runtime.decoding import Decoded, Decoder, Features
 from sam2_edge.runtime.frames import Frame, check_frame, model_image
 from sam2_edge.runtime.memory import DEFAULT_MAX_PROMPTED, MemoryBank, MemoryBatch
+from sam2_edge.runtime.policies import (
+    MemoryPolicy,
+    MemoryPolicyName,
+    open_policy,
+    policy_slots,
+)
+from sam2_edge.runtime.policies.objects import ObjectRules
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
@@ -35,8 +42,12 @@ class VideoTracker:
     known: the published predictor scales the ages of pointers by it in clips shorter than 16
     frames. remember_absent: whether frames on which an object is judged absent are remembered, as
     in the published predictor; otherwise its memory waits, no older, until it is seen again.
+    memory_policy: which of the decoder's masks is taken and which frames are remembered
+    (docs/memory-rules.md): "original" as published, "motion" or "distractor", or an object such as
+    `MotionMemory(weight=0.1)`.
 
-    Raises BundleError or BackendError when the bundle cannot be used.
+    Raises BundleError or BackendError when the bundle cannot be used, Sam2EdgeError for values that
+    cannot be or do not go together.
     """
 
     def __init__(
@@ -49,6 +60,7 @@ class VideoTracker:
         recent_memories: int | None = None,
         clip_frames: int | None = None,
         remember_absent: bool = True,
+        memory_policy: MemoryPolicyName | MemoryPolicy = "original",
     ) -> None:
         for name, value in (
             ("max_prompted_frames", max_prompted_frames),
@@ -65,6 +77,8 @@ class VideoTracker:
                 f"recent_memories is {recent_memories}; the model was trained with {trained}, give "
                 "that or less"
             )
+        policy = open_policy(memory_policy, loaded.manifest.model.name)
+        rule = policy_slots(policy, trained, recent_memories)
         _check_engines_hold(loaded, max_prompted_frames)
         self._backend: Backend = (
             open_backend(loaded, backend, threads=threads) if isinstance(backend, str) else backend
@@ -74,9 +88,10 @@ class VideoTracker:
             self._backend,
             self._geometry,
             max_prompted=max_prompted_frames,
-            recent=recent_memories,
+            rule=rule,
             max_batch=loaded.most("B"),
         )
+        self._rules = ObjectRules(policy, self._backend)
         pointers = self._geometry.pointers
         self._span = pointers if clip_frames is None else min(clip_frames, pointers)
         self._remember_absent = remember_absent
@@ -181,11 +196,13 @@ class VideoTracker:
         del self._results[object_id]
         self._drop_decoded(object_id)
         self._bank.remove(object_id)
+        self._rules.forget(object_id)
         self._tracked.discard(object_id)
 
     def reset(self) -> None:
         """Forget every object and frame; the next frame is number 0."""
         self._bank.clear()
+        self._rules.clear()
         self._results.clear()
         self._decoded.clear()
         self._tracked.clear()
@@ -220,7 +237,10 @@ class VideoTracker:
         features = self._encoded()
         for batch in self._bank.read(self._index, object_ids, span=self._span):
             conditioned = self._condition(features, batch)
-            self._accept(self._decoder.track(features, conditioned, batch.object_ids))
+            decoded = self._decoder.track(
+                features, conditioned, batch.object_ids, self._rules.choose
+            )
+            self._accept(decoded)
             self._tracked.update(batch.object_ids)
 
     def _condition(self, features: Features, batch: MemoryBatch) -> Tensor:
@@ -254,6 +274,8 @@ class VideoTracker:
                 previous=self._previous_logits(object_id),
                 prompted=initial,
             )
+        if initial:
+            self._rules.begin(object_id)
         self._drop_decoded(object_id)
         self._accept(decoded)
 
@@ -272,13 +294,15 @@ class VideoTracker:
         score = download(decoded.object_score)
         for row, object_id in enumerate(decoded.object_ids):
             assert object_id is not None  # rows are dropped only later
-            self._results[int(object_id)] = ObjectResult(
+            found = ObjectResult(
                 object_id=int(object_id),
                 logits=logits[row, 0],
                 iou=float(iou[row]),
                 object_score=float(score[row]),
                 frame_size=self._frame_size,
             )
+            self._results[found.object_id] = found
+            self._rules.see(found, by_user=decoded.by_user)
 
     def _drop_decoded(self, object_id: int) -> None:
         """Leave the object's present result on this frame out of what will be remembered."""
@@ -294,26 +318,33 @@ class VideoTracker:
         the frame's result is out sooner.
         """
         for decoded in self._decoded:
+            kept = [() if i is None else self._rules.keep(i) for i in decoded.object_ids]
             self._hold_absent(decoded)
             if not any(decoded.object_ids):
                 continue  # none of them is to be remembered
-            batch = len(decoded.object_ids)
-            assert self._features is not None  # something was decoded from them
-            inputs = {
-                "embedding": self._features.embedding,
-                "mask_logits": decoded.mask_logits,
-                "object_score": decoded.object_score,
-                "binarize": self._backend.upload(np.full(batch, decoded.by_user, np.int32)),
-            }
-            memory = self._backend.run(Graph.MEMORY_ENCODER, inputs)["memory"]
+            memory = None
+            if decoded.prompted or any(kept):
+                memory = self._encoded_memory(decoded)
             self._bank.write(
                 self._index,
                 decoded.object_ids,
                 memory,
                 decoded.pointer,
                 prompted=decoded.prompted,
+                keep=kept,
             )
         self._decoded.clear()
+
+    def _encoded_memory(self, decoded: Decoded) -> Tensor:
+        batch = len(decoded.object_ids)
+        assert self._features is not None  # something was decoded from them
+        inputs = {
+            "embedding": self._features.embedding,
+            "mask_logits": decoded.mask_logits,
+            "object_score": decoded.object_score,
+            "binarize": self._backend.upload(np.full(batch, decoded.by_user, np.int32)),
+        }
+        return self._backend.run(Graph.MEMORY_ENCODER, inputs)["memory"]
 
     def _hold_absent(self, decoded: Decoded) -> None:
         """Leave out what is not to be remembered of this frame."""

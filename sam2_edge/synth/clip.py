@@ -54,27 +54,35 @@ def clip(
     split: Split = "train",
     photographs: bool = True,
     span: int | None = None,
+    lookalikes: int = 0,
 ) -> SynthClip:
     """The clip of a seed; the same arguments give the same clip.
 
     Every object is seen in the first frame; later it may be hidden or leave the picture. The two
     splits share no texture and no photograph. photographs: whether photographs are among the
     textures; they are files of scikit-image. span: cut the clip at random out of a scene of so many
-    frames, at least `frames`; events such as an occlusion are spread over the scene.
+    frames, at least `frames`; events such as an occlusion are spread over the scene. lookalikes:
+    things that are added to the scene in the shape and look of its objects, at other places.
 
     Raises ValueError for impossible sizes, SourceError without scikit-image.
     """
     length = frames if span is None else span
-    if frames < 1 or objects < 1 or size < 16 or length < frames:
+    if frames < 1 or objects < 1 or size < 16 or length < frames or lookalikes < 0:
         raise ValueError(
-            f"frames={frames}, objects={objects}, size={size}, span={span}: at least 1, 1, 16 and "
-            "the number of frames are needed"
+            f"frames={frames}, objects={objects}, size={size}, span={span}, "
+            f"lookalikes={lookalikes}: at least 1, 1, 16, the number of frames and 0 are needed"
         )
     rng = np.random.default_rng([SPLIT_NUMBER[split], seed, _ATTEMPTS])
     camera = effects.random_camera(rng, length, size)
     start = int(rng.integers(length - frames + 1)) if span else 0
     scene, outlines = _scene_with_visible_start(
-        split, seed, start=start, frames=length, size=size, objects=objects
+        split,
+        seed,
+        start=start,
+        frames=length,
+        size=size,
+        objects=objects,
+        lookalikes=lookalikes,
     )
     painter = Painter(scene, size=size, split=split, photographs=photographs)
     pictures = np.empty((frames, size, size, 3), np.uint8)
@@ -90,12 +98,12 @@ def clip(
 
 
 def _scene_with_visible_start(
-    split: Split, seed: int, *, start: int, frames: int, size: int, objects: int
+    split: Split, seed: int, *, start: int, frames: int, size: int, objects: int, lookalikes: int
 ) -> tuple[Scene, list[Image]]:
     """The first of the seed's scenes that shows every object in frame `start`, or the last."""
     for attempt in range(_ATTEMPTS):
         rng = np.random.default_rng([SPLIT_NUMBER[split], seed, attempt])
-        scene = random_scene(rng, frames=frames, objects=objects)
+        scene = random_scene(rng, frames=frames, objects=objects, lookalikes=lookalikes)
         outlines = _outlines(scene, start, size)
         mask = _visible(scene, outlines)
         seen = np.bincount(mask.ravel(), minlength=objects + 1)[1:] / size**2

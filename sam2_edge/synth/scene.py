@@ -53,8 +53,13 @@ class Scene:
     things: tuple[Thing, ...]
 
 
-def random_scene(rng: np.random.Generator, *, frames: int, objects: int) -> Scene:
-    """A scene with `objects` tracked things among distractors and occluders."""
+def random_scene(
+    rng: np.random.Generator, *, frames: int, objects: int, lookalikes: int = 0
+) -> Scene:
+    """A scene with `objects` tracked things among distractors and occluders.
+
+    lookalikes: further things in the shape and look of tracked ones, some of which cross them.
+    """
     view = motion.camera(rng, frames)
     background = _look(rng)
     tracked = [_tracked(rng, frames, i + 1, background) for i in range(objects)]
@@ -67,6 +72,9 @@ def random_scene(rng: np.random.Generator, *, frames: int, objects: int) -> Scen
     maps = np.zeros((1, 2, 3))
     maps[:, :, :2] = zoom * np.eye(2)
     maps[:, :, 2] = rng.uniform(1 - zoom, 0, 2) if zoom > 1 else rng.uniform(0, 1 - zoom, 2)
+    for index in range(lookalikes):  # drawn last: the scene is otherwise what it is without them
+        alike = _lookalike(rng, frames, tracked[index % objects])
+        things.insert(int(rng.integers(len(things) + 1)), alike)
     moved = [
         Thing(t.object_id, t.shape, t.look, motion.compose(view, t.maps), t.bend, t.texture_scale)
         for t in things
@@ -132,6 +140,18 @@ def _distractor(rng: np.random.Generator, frames: int, tracked: list[Thing]) -> 
         maps[:, :, 2] = positions
         return Thing(0, like.shape, look, maps, like.bend, like.texture_scale)
     return thing
+
+
+def _lookalike(rng: np.random.Generator, frames: int, like: Thing) -> Thing:
+    """Something that cannot be told from a tracked thing but by where it is."""
+    if rng.random() < 0.5:
+        size = float(np.sqrt(abs(np.linalg.det(like.maps[0, :, :2]))))
+        positions = motion.crossing(rng, like.maps[:, :, 2], size)
+    else:
+        positions = motion.wander(rng, frames, rng.uniform(0.05, 0.95, 2))
+    maps = like.maps.copy()
+    maps[:, :, 2] = positions
+    return Thing(0, like.shape, like.look, maps, like.bend, like.texture_scale)
 
 
 def _occluder(rng: np.random.Generator, target: Thing) -> Thing:
