@@ -76,7 +76,11 @@ def test_a_bad_prompt_is_refused(prompt: Prompt, message: str) -> None:
         model_prompt(prompt, FRAME, SIZE)
 
 
-@given(x=st.floats(0, 79.99), y=st.floats(0, 59.99), label=st.integers(0, 1))
+@given(
+    x=st.floats(0, 79.99, allow_subnormal=False),
+    y=st.floats(0, 59.99, allow_subnormal=False),
+    label=st.integers(0, 1),
+)
 def test_every_point_of_the_frame_lands_in_the_model_input(x: float, y: float, label: int) -> None:
     prompt = model_prompt(Prompt(1, points=[(x, y)], labels=[label]), FRAME, SIZE)
     assert ((prompt.coords >= 0) & (prompt.coords < SIZE)).all()

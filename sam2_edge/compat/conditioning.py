@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sam2_edge.compat.spool import FrameOutput
 from sam2_edge.compat.state import Outputs
 from sam2_edge.contract import Geometry
-from sam2_edge.runtime.memory import closest_frames
+from sam2_edge.runtime.slots import closest_frames
 
 Aged = list[tuple[int, FrameOutput]]
 """Results and their ages in frames."""
