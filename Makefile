@@ -36,7 +36,7 @@ test: install
 	$(BIN)/python -m pytest
 
 soak: install
-	MALLOC_ARENA_MAX=1 $(BIN)/python benchmarks/soak.py
+	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py
 
 clean:
 	rm -rf .venv demo build *.egg-info

@@ -1,6 +1,7 @@
 """The camera loop for long, with everything going wrong that can, to see that it stays as it was.
 
-    MALLOC_ARENA_MAX=1 python benchmarks/soak.py [--frames 20000] [--json FILE]
+    export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072
+    python benchmarks/soak.py [--frames 20000] [--json FILE]
 
 nano follows three objects of the synthetic camera, which dies and comes back, sends black and
 broken frames and changes its size; viewers come and go; commands come at random, from other

@@ -33,7 +33,7 @@ class DistractorMemory:
     its area differs by at most this share from the median of the last `area_frames` on which the
     object was present. most_box_share: a mask is another object's, too, where the box around the
     chosen mask is smaller than this share of the box around both (see `box_share`). The defaults
-    are the paper's.
+    are those reported of the paper.
 
     Raises Sam2EdgeError for values that cannot be.
     """

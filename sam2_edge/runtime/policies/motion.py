@@ -25,8 +25,8 @@ class MotionMemory:
     weight: share of motion in the choice of a mask, 0 to 1. stable_frames: frames in a row on which
     the object must have been followed before motion counts at all. least_iou, least_score,
     least_motion: a frame is remembered where its predicted IoU, its object score (logit) and the
-    IoU of its box with the expected one are above these. The defaults are those of the paper, and
-    of the authors' published configuration for `weight` and `stable_frames`.
+    IoU of its box with the expected one are above these. The defaults are those reported
+    of the published method.
 
     Raises Sam2EdgeError for values that cannot be.
     """
