@@ -60,7 +60,7 @@ def test_rle_counts_down_the_columns_as_coco_does() -> None:
     assert encode_rle(mask) == {"size": [2, 2], "counts": "13"}
 
 
-@given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=False))
+@given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=True))
 def test_rle_gives_the_mask_back(height: int, width: int, random: object) -> None:
     bits = [random.random() < 0.5 for _ in range(height * width)]  # type: ignore[attr-defined]
     mask = np.array(bits, np.bool_).reshape(height, width)
