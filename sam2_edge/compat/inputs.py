@@ -17,6 +17,7 @@ from sam2_edge.runtime.prompts import (
     MASK_THRESHOLD,
     NO_POINTS,
     ModelPrompt,
+    finite_numbers,
 )
 from sam2_edge.runtime.resampling import antialiased
 
@@ -51,7 +52,7 @@ def points_prompt(
     if points is not None:
         coords, kinds = _points(points, labels)
     if box is not None:
-        corners = _numbers(box, "box")
+        corners = finite_numbers(as_array(box), "box")
         if corners.size != 4:
             raise PromptError(f"a box of shape {corners.shape}; give x1, y1, x2, y2")
         coords = np.concatenate([corners.reshape(2, 2), coords])
@@ -92,7 +93,8 @@ def mask_prompt(mask: Any, image_size: int) -> ModelPrompt:
 
 
 def _points(points: Any, labels: Any) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    coords, kinds = _numbers(points, "points"), _numbers(labels, "labels")
+    coords = finite_numbers(as_array(points), "points")
+    kinds = finite_numbers(as_array(labels), "labels")
     if coords.ndim == 3 and len(coords) == 1:
         coords = coords[0]
     if kinds.ndim == 2 and len(kinds) == 1:
@@ -110,13 +112,3 @@ def _points(points: Any, labels: Any) -> tuple[NDArray[np.float32], NDArray[np.i
                 "of a box or -1 for a point that is none"
             )
     return coords, kinds.astype(np.int32)
-
-
-def _numbers(values: Any, what: str) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(as_array(values), np.float32)
-    except (TypeError, ValueError) as error:
-        raise PromptError(f"{what} {values!r} are not numbers; give numbers") from error
-    if not np.isfinite(array).all():
-        raise PromptError(f"{what} {array.tolist()} are not finite; give finite numbers")
-    return array

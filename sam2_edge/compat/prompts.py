@@ -15,6 +15,7 @@ from sam2_edge.contract import (
     Geometry,
 )
 from sam2_edge.errors import PromptError
+from sam2_edge.runtime.prompts import finite_numbers
 
 _LABELS = range(LABEL_PAD, LABEL_BOX_BOTTOM_RIGHT + 1)
 
@@ -90,7 +91,8 @@ def _point_rows(
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     if point_labels is None:
         raise PromptError("point_coords without point_labels; give a label for every point")
-    coords, labels = _numbers(point_coords, "point_coords"), _numbers(point_labels, "point_labels")
+    coords = finite_numbers(point_coords, "point_coords")
+    labels = finite_numbers(point_labels, "point_labels")
     if coords.ndim == 2:
         coords, labels = coords[None], labels[None]
     if coords.ndim != 3 or coords.shape[2] != 2 or len(coords) == 0:
@@ -110,7 +112,7 @@ def _point_rows(
 
 
 def _box_rows(box: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    corners = _numbers(box, "box")
+    corners = finite_numbers(box, "box")
     if corners.ndim not in (1, 2) or corners.shape[-1] != 4 or corners.size == 0:
         raise PromptError(f"a box of shape {corners.shape}; give [4] or [B, 4] of x1, y1, x2, y2")
     coords = corners.reshape(-1, 2, 2)
@@ -119,7 +121,7 @@ def _box_rows(box: ArrayLike) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
 
 
 def _mask_rows(mask_input: ArrayLike, side: int) -> NDArray[np.float32]:
-    masks = _numbers(mask_input, "mask_input")
+    masks = finite_numbers(mask_input, "mask_input")
     if masks.ndim == 3:
         masks = masks[None]
     if masks.ndim != 4 or masks.shape[1:] != (1, side, side) or len(masks) == 0:
@@ -128,13 +130,3 @@ def _mask_rows(mask_input: ArrayLike, side: int) -> NDArray[np.float32]:
             f"{side}] logits of an earlier prediction"
         )
     return masks
-
-
-def _numbers(values: ArrayLike, what: str) -> NDArray[np.float32]:
-    try:
-        array = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
-        raise PromptError(f"{what} {values!r} are not numbers; give numbers") from error
-    if not np.isfinite(array).all():
-        raise PromptError(f"{what} holds numbers that are not finite; give finite numbers")
-    return array

@@ -96,7 +96,7 @@ def check_object_id(object_id: int) -> None:
 def _points(
     points: ArrayLike, labels: ArrayLike | None, frame_size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    coords = _numbers(points, "points")
+    coords = finite_numbers(points, "points")
     if coords.ndim != 2 or coords.shape[1] != 2 or len(coords) == 0:
         raise PromptError(f"points have shape {coords.shape}; give [N, 2] of x, y")
     height, width = frame_size
@@ -106,7 +106,7 @@ def _points(
                 f"point {x:g},{y:g} is outside the frame; x goes from 0 to {width - 1}, y "
                 f"from 0 to {height - 1}"
             )
-    given = np.ones(len(coords)) if labels is None else _numbers(labels, "labels")
+    given = np.ones(len(coords)) if labels is None else finite_numbers(labels, "labels")
     if given.shape != (len(coords),):
         raise PromptError(f"{len(coords)} points and labels of shape {given.shape}; give one each")
     for label in given:
@@ -119,7 +119,7 @@ def _box_points(
     box: ArrayLike, frame_size: tuple[int, int]
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
     """A box as its two corners, the way SAM 2's prompt encoder takes it."""
-    values = _numbers(box, "box")
+    values = finite_numbers(box, "box")
     if values.shape != (4,):
         raise PromptError(f"a box of shape {values.shape}; give x1, y1, x2, y2")
     x1, y1, x2, y2 = values
@@ -159,13 +159,18 @@ def _model_mask(
     return resized
 
 
-def _numbers(values: ArrayLike, what: str) -> NDArray[np.float32]:
+def finite_numbers(values: ArrayLike, what: str) -> NDArray[np.float32]:
+    """What a user gave as `what`, float32.
+
+    Raises PromptError for what are no finite numbers.
+    """
     try:
         array = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
         raise PromptError(f"{what} {values!r} are not numbers; give numbers") from error
-    if not np.isfinite(array).all():
-        raise PromptError(f"{what} {array.tolist()} are not finite; give finite numbers")
+    wrong = array[~np.isfinite(array)]
+    if wrong.size:
+        raise PromptError(f"{what} holds {wrong[0]}, which is not finite; give finite numbers")
     return array
 
 
