@@ -134,7 +134,7 @@ def test_verify_follows_with_fewer_memories_in_the_bundle_alone(
     assert [0, 1, 2] in [sorted(set(ages)) for ages in ours]
     found = json.loads(target.read_text())
     assert found["facts"]["recent memories"] == "2"
-    apart = {frame: 0.0 for frame in range(8)}
+    apart = dict.fromkeys(range(8), 0.0)
     for row in found["frames"]:
         apart[row["frame"]] = max(apart[row["frame"]], row["logits"])
     # The prompt is on frame 0, so that frame 4 is the first with three memories after it.

@@ -17,7 +17,7 @@ from skimage.measure import label
 from sam2_edge.compat import SAM2VideoPredictor
 from sam2_edge.contract import BFLOAT16_TOLERANCE, PARITY_TOLERANCE
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.models.original_names import rename
+from sam2_edge.models.original_names import to_original
 from tests.clips import moving_shapes
 from tests.parity import ROUNDED_MEDIAN
 
@@ -40,14 +40,7 @@ def original_predictor(checkpoint: Path | None = None, **arguments: Any) -> Any:
 def write_original_checkpoint(path: Path) -> None:
     """Random weights of SAM 2.1 tiny as one of Meta's .pt files."""
     loaded = load_model("sam2.1-hiera-tiny", random_seed=SEED, image_size=SIZE)
-    own = loaded.model.state_dict()
-    state = {}
-    for name in original_predictor().state_dict():
-        if "point_embeddings" in name:
-            row = int(name.split(".")[-2])
-            state[name] = own["prompt_encoder.point_embed.weight"][row : row + 1].clone()
-        else:
-            state[name] = own[rename(name)].clone()
+    state = to_original(loaded.model.state_dict(), original_predictor().state_dict())
     torch.save({"model": state}, path)
 
 
