@@ -32,7 +32,7 @@ from sam2_edge.contract import MemoryRounding
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original
 from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD
-from sam2_edge.models.original_names import from_original, rename
+from sam2_edge.models.original_names import from_original, to_original
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
 
 MODEL, SEED = "sam2.1-hiera-tiny", 1
@@ -93,14 +93,7 @@ def original_predictor() -> Any:
 def write_original_checkpoint(loaded: LoadedModel, path: Path) -> None:
     """The model's weights as a .pt file under the original names, as Meta's files are."""
     own = loaded.model.state_dict()
-    state = {}
-    for name, tensor in original_predictor().state_dict().items():
-        if "point_embeddings" in name:
-            row = int(name.split(".")[-2])
-            state[name] = own["prompt_encoder.point_embed.weight"][row : row + 1].clone()
-        else:
-            state[name] = own[rename(name)].clone()
-        assert state[name].shape == tensor.shape, name
+    state = to_original(own, original_predictor().state_dict())
     torch.save({"model": state}, path)
     again = from_original(state)
     assert all(torch.equal(again[k], v) for k, v in own.items())

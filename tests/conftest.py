@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -11,15 +13,20 @@ from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
 from sam2_edge import Bundle
+from sam2_edge.export import pipeline
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import LoadedModel, load_model
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import at_image_size
 from sam2_edge.synth import clip as synthetic_clip
 from tests.clips import Clip, moving_shapes
+from tests.kept_graphs import KeptGraphs
 
 IMAGE_SIZE = 128
 SEED = 6
+
+# Before pytest-xdist starts its processes: the same module is then the same bytes in all of them.
+os.environ.setdefault("PYTHONHASHSEED", "0")
 
 
 def small_config(image_size: int = IMAGE_SIZE, *, family: str = "sam2.1") -> Sam2VideoConfig:
@@ -68,6 +75,18 @@ def _one_thread() -> None:
     """
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # as the runtime does: peaked attention is full of denormals
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """PyTorch takes most of the tests' time to trace the same few modules again and again."""
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent  # of all workers
+    kept = KeptGraphs(folder / "kept_graphs", pipeline.export_onnx)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline, "export_onnx", kept.export_onnx)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -130,6 +130,28 @@ def test_sa_v_by_hand() -> None:
     assert score(frames[:2], "sa-v") is None
 
 
+@pytest.mark.parametrize("layout", ["davis", "mose", "sa-v", "lvos"])
+def test_frames_without_the_object_by_hand(layout: LayoutName) -> None:
+    # The object is gone on two frames between the ends. Where nothing is predicted, that is right;
+    # a mask there, of whatever size, shares nothing with the truth, in its boundary neither.
+    nothing, mask = np.zeros((12, 12), np.bool_), _square(2)
+    frames = [_frame(1, 0)]
+    for number, ours in ((6, nothing), (11, mask)):
+        j, f = region_similarity(ours, nothing), boundary_accuracy(ours, nothing)
+        frames.append(FrameScore(number, j, f, shown=bool(ours.any()), truth=False))
+    frames += [_frame(16, 2), _frame(21, 0)]
+    if layout == "sa-v":  # it does not count what nobody has shown so far
+        frames.insert(1, _frame(5, 1))
+    first = [(J[1], F[1])] if layout == "sa-v" else []
+    counted = [*first, (1, 1), (0, 0), (J[2], F[2])]
+
+    found = score(frames, layout)
+
+    assert found.frames == len(counted)
+    assert found.j.mean == pytest.approx(np.mean([j for j, _ in counted]))
+    assert found.f.mean == pytest.approx(np.mean([f for _, f in counted]))
+
+
 def test_lvos_by_hand() -> None:
     # From frame 11 to frame 31 without these two; where no range is given, from the first to the
     # last frame that truly shows the object, which frame 36 does not.

@@ -1,4 +1,4 @@
-"""Every command tracks under the memory policy that it is given."""
+"""Every command tracks with the memory that it is asked for: its policy and how far it reaches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import pytest
 
 from sam2_edge import Bundle, Prompt, Sam2EdgeError, VideoTracker
 from sam2_edge.cli.main import cli
+from sam2_edge.contract import Graph
 from sam2_edge.proof.dataset import write_dataset
+from sam2_edge.runtime.backends.onnxruntime import OnnxRuntimeCpu
 from sam2_edge.synth import clip as synthetic_clip
 from tests.clips import Clip
 
@@ -94,3 +96,86 @@ def test_bench_names_the_policy_and_does_not_mix_it_with_peak_memory(
     assert f"memory policy {POLICY}" in target.read_text()
     with pytest.raises(Exception, match="leave out --recent-memories and --memory-policy"):
         call("bench", small_bundle.path, "--memory", "--memory-policy", POLICY)
+
+
+@pytest.fixture
+def ages(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[int]]]:
+    """The memory ages of every call of memory attention, by backend in the order of their first."""
+    seen: dict[int, list[list[int]]] = {}
+    ran = OnnxRuntimeCpu.run
+
+    def watched(self: OnnxRuntimeCpu, graph: Graph, feeds: Any) -> Any:
+        if graph is Graph.MEMORY_ATTENTION:
+            seen.setdefault(id(self), []).append(feeds["memory_age"][:, 0].tolist())
+        return ran(self, graph, feeds)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "run", watched)
+    return seen
+
+
+def farthest(ages: list[list[int]]) -> int:
+    return max(age for call in ages for age in call)
+
+
+def test_verify_follows_with_fewer_memories_in_the_bundle_alone(
+    small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
+) -> None:
+    target = tmp_path / "fewer.json"
+    call(
+        *("verify", small_bundle.path, "--reference", small_bundle.path, "--frames", "0:8"),
+        *("--json", target, "--recent-memories", 2, "--backend", "cpu", "--threads", 1),
+        *("--budget", "j_and_f=0", "--budget", "presence=0"),
+        *("--budget", "memory=9", "--budget", "pointer=9"),
+    )
+
+    ours, theirs = ages.values()
+    assert farthest(ours) == 2
+    assert farthest(theirs) == 6
+    assert [0, 1, 2] in [sorted(set(ages)) for ages in ours]
+    found = json.loads(target.read_text())
+    assert found["facts"]["recent memories"] == "2"
+    apart = dict.fromkeys(range(8), 0.0)
+    for row in found["frames"]:
+        apart[row["frame"]] = max(apart[row["frame"]], row["logits"])
+    # The prompt is on frame 0, so that frame 4 is the first with three memories after it.
+    assert [value > 0 for value in apart.values()] == [False] * 4 + [True] * 4
+
+
+def test_verify_follows_with_all_memories_unless_it_is_told_otherwise(
+    small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
+) -> None:
+    target = tmp_path / "all.json"
+    call(
+        *("verify", small_bundle.path, "--reference", small_bundle.path, "--frames", "0:8"),
+        *("--json", target, "--backend", "cpu", "--threads", 1),
+    )
+    assert [farthest(of_one) for of_one in ages.values()] == [6, 6]
+    found = json.loads(target.read_text())
+    assert found["facts"]["recent memories"] == "6"
+    assert {row["logits"] for row in found["frames"]} == {0.0}
+
+
+def test_bench_races_fewer_memories_against_all(
+    small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
+) -> None:
+    target = tmp_path / "bench.json"
+    call(
+        *("bench", small_bundle.path, "--against", small_bundle.path, "--frames", 34),
+        *("--json", target, "--recent-memories", 2, "--backend", "cpu", "--threads", 1),
+    )
+    assert sorted(farthest(of_one) for of_one in ages.values()) == [2, 6]
+    assert list(json.loads(target.read_text())["races"][0]["contenders"]) == [
+        f"{small_bundle.path}, recent memories 2",
+        str(small_bundle.path),
+    ]
+    with pytest.raises(Exception, match="leave out --recent-memories and --memory-policy"):
+        call("bench", small_bundle.path, "--memory", "--recent-memories", 2)
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_more_memories_than_the_model_was_trained_with_are_refused(
+    small_bundle: Bundle, command: str
+) -> None:
+    against = ["--reference", small_bundle.path] if command == "verify" else []
+    with pytest.raises(Sam2EdgeError, match="recent_memories is 7"):
+        call(command, small_bundle.path, *against, "--recent-memories", 7, "--threads", 1)

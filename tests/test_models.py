@@ -13,7 +13,7 @@ from transformers import Sam2VideoModel
 
 from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.models.original_names import from_original
+from sam2_edge.models.original_names import from_original, to_original
 from sam2_edge.models.variants import VARIANTS, recognise_variant, variant_config
 
 DATA = Path(__file__).parent / "data" / "original_tensors.json.gz"
@@ -82,6 +82,14 @@ def test_an_original_checkpoint_loads_tensor_for_tensor(
         assert torch.equal(own[ours], tiny_state[theirs])
     points = [tiny_state[f"sam_prompt_encoder.point_embeddings.{i}.weight"] for i in range(4)]
     assert torch.equal(own["prompt_encoder.point_embed.weight"], torch.cat(points))
+
+
+def test_the_original_names_are_had_back(tiny_state: dict[str, Tensor]) -> None:
+    again = to_original(from_original(tiny_state), tiny_state)
+    assert again.keys() == tiny_state.keys()
+    assert all(torch.equal(again[name], tensor) for name, tensor in tiny_state.items())
+    with pytest.raises(KeyError, match="head"):
+        to_original(from_original(tiny_state), ["head.extra"])
 
 
 def test_a_bare_state_dict_and_a_named_variant_are_accepted(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -259,6 +260,34 @@ def test_bad_input_is_one_clear_error(
     said = capsys.readouterr().err
     assert message in said
     assert "Traceback" not in said
+
+
+def test_the_reference_runs_on_a_backend_of_its_own(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    full_bundle: Bundle,
+    tmp_path: Path,
+) -> None:
+    options = [full_bundle.path, "--frames", "0:2", "--threads", 1]
+    bundle = ["--reference", full_bundle.path]
+    data = tmp_path / "report.json"
+
+    code = run(
+        *(monkeypatch, "verify", *options, *bundle, "--json", data),
+        *("--backend", "cpu", "--reference-backend", "cpu"),
+    )
+    assert code == 0
+    facts = json.loads(data.read_text())["facts"]
+    assert facts["backend"] == facts["reference backend"] == "onnxruntime-cpu"
+
+    # ONNX graphs do not run on TensorRT, whatever the machine.
+    other = shutil.copytree(full_bundle.path, tmp_path / "other")
+    on_tensorrt = ["--reference", other, "--reference-backend", "tensorrt"]
+    assert run(monkeypatch, "verify", *options, *on_tensorrt) == 1
+    assert f"{other} has no tensorrt engine" in capsys.readouterr().err
+
+    assert run(monkeypatch, "verify", *options, "--reference-backend", "cpu") == 1
+    assert "the reference runs in PyTorch, not on cpu" in capsys.readouterr().err.replace("\n", " ")
 
 
 def test_the_guilty_layer_is_found(

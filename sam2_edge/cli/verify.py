@@ -176,6 +176,7 @@ def verify(
             "frames": f"{followed.numbers[0]} to {followed.numbers[-1]}",
             "sam2_edge": version("sam2_edge"),
             "backend": own.name,
+            "reference backend": other.backend.name,
             "recent memories": str(recent_memories or loaded.manifest.geometry.recent_memories),
             "memory policy": memory_policy,
         },

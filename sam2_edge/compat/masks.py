@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.contract import NO_OBJECT_LOGIT
+from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.results import MASK_LOGIT, full_size
+
+OutputKind = Literal["numpy", "torch"]
+"""What masks come as: `Logits`, or PyTorch tensors on the CPU."""
 
 FILLED_LOGIT = 0.1
 """What the pixels of a filled hole become (SAM 2, `fill_holes_in_mask_scores`)."""
@@ -67,3 +72,22 @@ def video_masks(
         loses = np.arange(len(masks))[:, None, None, None] != best
         masks = np.where(loses, np.minimum(masks, np.float32(OVERLAP_LOGIT)), masks)
     return masks
+
+
+def giver(output: OutputKind) -> Callable[[NDArray[np.float32]], Any]:
+    """What turns masks into what the caller gets.
+
+    Raises Sam2EdgeError for another kind, or where PyTorch is not installed.
+    """
+    if output == "numpy":
+        return lambda masks: masks.view(Logits)
+    if output != "torch":
+        raise Sam2EdgeError(f"output is {output!r}; give numpy or torch")
+    try:
+        import torch
+    except ImportError as error:
+        raise Sam2EdgeError(
+            "output is torch, and PyTorch is not installed; install it with: pip install torch, or "
+            "leave output at numpy"
+        ) from error
+    return torch.from_numpy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,17 @@ class Track:
     settled: Outputs = field(default_factory=Outputs)
     pending: Outputs = field(default_factory=Outputs)
     tracked: dict[int, bool] = field(default_factory=dict)
+
+    def clear_prompts(self, frame: int) -> None:
+        """Forget the prompts on a frame; what was settled there stays, as on an ordinary frame."""
+        self.points.pop(frame, None)
+        self.masks.discard(frame)
+        self.pending.cond.pop(frame, None)
+        self.pending.non_cond.pop(frame, None)
+        output = self.settled.cond.pop(frame, None)
+        if output is not None:
+            self.settled.non_cond[frame] = output
+            self.tracked.pop(frame, None)
 
 
 class InferenceState:
@@ -109,6 +120,42 @@ class InferenceState:
         except (KeyError, TypeError) as error:
             known = ", ".join(map(str, self.tracks)) or "none"
             raise PromptError(f"object {object_id!r} is not known; known are: {known}") from error
+
+    def known_or_new(self, object_id: Hashable) -> Track:
+        """A known object, or a new one that the state does not hold yet.
+
+        Raises PromptError for an id that cannot be one.
+        """
+        try:
+            return self.tracks.get(object_id) or Track()
+        except TypeError as error:
+            raise PromptError(f"object id {object_id!r}; give an integer") from error
+
+    def pending_cond(self, frame: int) -> bool:
+        """Whether a prompt on this frame, not yet propagated, conditions other frames."""
+        return any(frame in track.pending.cond for track in self.tracks.values())
+
+    def check_frame(self, frame: int) -> None:
+        """Raise PromptError for a frame that the video does not have."""
+        if not 0 <= frame < len(self.frames):
+            raise PromptError(
+                f"there is no frame {frame}; the video has frames 0 to {len(self.frames) - 1}"
+            )
+
+    def order(self, start: int, most: int | None, *, reverse: bool) -> Sequence[int]:
+        """Frames to propagate to, in order; none in reverse from frame 0, and none past the end.
+
+        most: frames after the first; None for all.
+
+        Raises PromptError for a start before the video, or in reverse after it.
+        """
+        count = len(self.frames)
+        if start < 0 or (reverse and start >= count):
+            self.check_frame(start)
+        most = count if most is None else most
+        if reverse:
+            return range(start, max(start - most, 0) - 1, -1) if start > 0 else ()
+        return range(start, min(start + most, count - 1) + 1)
 
     def features(self, frame: int, encode: Callable[[ModelImage], Features]) -> Features:
         """Features of a frame, from `encode` unless they are among the last ones used."""

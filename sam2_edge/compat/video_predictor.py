@@ -6,10 +6,10 @@ are needed, and results lie in a file.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +18,7 @@ from sam2_edge.bundle import Bundle
 from sam2_edge.compat.conditioning import Conditioning, Reach, conditioning
 from sam2_edge.compat.frames import open_frames
 from sam2_edge.compat.inputs import joined, mask_prompt, points_prompt
-from sam2_edge.compat.masks import Logits, fill_holes, video_masks
+from sam2_edge.compat.masks import OutputKind, fill_holes, giver, video_masks
 from sam2_edge.compat.model import Sam2Model
 from sam2_edge.compat.spool import FrameOutput, Spool
 from sam2_edge.compat.state import InferenceState, Track
@@ -26,9 +26,6 @@ from sam2_edge.compat.steps import Found, Steps
 from sam2_edge.errors import PromptError, Sam2EdgeError
 from sam2_edge.runtime.decoding import Features
 from sam2_edge.runtime.prompts import ModelPrompt
-
-OutputKind = Literal["numpy", "torch"]
-"""What masks come as: `Logits`, or PyTorch tensors on the CPU."""
 
 Answer = tuple[int, list[Any], Any]
 """Frame, ids of all objects, and their mask logits [N,1,H,W] float32 at the video's size."""
@@ -82,7 +79,7 @@ class SAM2VideoPredictor:
         self._model = model
         self._geometry = model.bundle.manifest.geometry
         self._steps = Steps(model)
-        self._give = _giver(output)
+        self._give = giver(output)
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2VideoPredictor:
@@ -145,7 +142,7 @@ class SAM2VideoPredictor:
         Raises PromptError for a prompt that cannot be used; nothing has changed then.
         """
         state = inference_state
-        self._check_frame(state, frame_idx)
+        state.check_frame(frame_idx)
         if box is not None and not clear_old_points:
             raise PromptError(
                 "a box comes before any points, so it cannot be added to old ones; give "
@@ -159,7 +156,7 @@ class SAM2VideoPredictor:
             image_size=self.image_size,
             normalize=normalize_coords,
         )
-        track = _known_or_new(state, obj_id)
+        track = state.known_or_new(obj_id)
         if not clear_old_points:
             prompt = joined(track.points.get(frame_idx), prompt)
         self._steps.check_points(prompt)
@@ -182,10 +179,10 @@ class SAM2VideoPredictor:
         Raises PromptError for a mask that cannot be used; nothing has changed then.
         """
         state = inference_state
-        self._check_frame(state, frame_idx)
+        state.check_frame(frame_idx)
         prompt = mask_prompt(mask, self.image_size)
         assert prompt.mask is not None  # it was given
-        track = _known_or_new(state, obj_id)
+        track = state.known_or_new(obj_id)
         found = self._steps.mask(self._features(state, frame_idx), prompt.mask)
         track.masks.add(frame_idx)
         track.points.pop(frame_idx, None)
@@ -234,8 +231,7 @@ class SAM2VideoPredictor:
         tracks = dict(state.tracks)
         if start_frame_idx is None:
             start_frame_idx = min(t for track in tracks.values() for t in track.settled.cond)
-        count = len(state.frames)
-        for frame in _order(start_frame_idx, max_frame_num_to_track, count, reverse=reverse):
+        for frame in state.order(start_frame_idx, max_frame_num_to_track, reverse=reverse):
             logits = []
             for object_id, track in tracks.items():
                 if state.tracks.get(object_id) is not track:
@@ -260,19 +256,11 @@ class SAM2VideoPredictor:
         Raises PromptError for an unknown object.
         """
         state = inference_state
-        self._check_frame(state, frame_idx)
-        track = state.track(obj_id)
-        track.points.pop(frame_idx, None)
-        track.masks.discard(frame_idx)
-        track.pending.cond.pop(frame_idx, None)
-        track.pending.non_cond.pop(frame_idx, None)
-        output = track.settled.cond.pop(frame_idx, None)
-        if output is not None:
-            track.settled.non_cond[frame_idx] = output
-            track.tracked.pop(frame_idx, None)
+        state.check_frame(frame_idx)
+        state.track(obj_id).clear_prompts(frame_idx)
         if not need_output:
             return None
-        return self._answer(state, frame_idx, cond=_is_pending_cond(state, frame_idx))
+        return self._answer(state, frame_idx, cond=state.pending_cond(frame_idx))
 
     def remove_object(
         self,
@@ -295,7 +283,7 @@ class SAM2VideoPredictor:
             return list(state.tracks), []
         updated = []
         for frame in sorted({*track.points, *track.masks}):
-            _, _, masks = self._answer(state, frame, cond=_is_pending_cond(state, frame))
+            _, _, masks = self._answer(state, frame, cond=state.pending_cond(frame))
             updated.append((frame, masks))
         return list(state.tracks), updated
 
@@ -408,46 +396,3 @@ class SAM2VideoPredictor:
         logits = [None if output is None else output.logits for output in outputs]
         masks = video_masks(logits, state.size, exclusive=self.non_overlap_masks)
         return frame, list(state.tracks), self._give(masks)
-
-    def _check_frame(self, state: InferenceState, frame: int) -> None:
-        if not 0 <= frame < len(state.frames):
-            raise PromptError(
-                f"there is no frame {frame}; the video has frames 0 to {len(state.frames) - 1}"
-            )
-
-
-def _known_or_new(state: InferenceState, object_id: Hashable) -> Track:
-    try:
-        return state.tracks.get(object_id) or Track()
-    except TypeError as error:
-        raise PromptError(f"object id {object_id!r}; give an integer") from error
-
-
-def _is_pending_cond(state: InferenceState, frame: int) -> bool:
-    return any(frame in track.pending.cond for track in state.tracks.values())
-
-
-def _order(start: int, most: int | None, count: int, *, reverse: bool) -> Sequence[int]:
-    """Frames to propagate to, in order; none in reverse from frame 0, and none past the end."""
-    if start < 0 or (reverse and start >= count):
-        raise PromptError(f"there is no frame {start}; the video has frames 0 to {count - 1}")
-    most = count if most is None else most
-    if reverse:
-        return range(start, max(start - most, 0) - 1, -1) if start > 0 else ()
-    return range(start, min(start + most, count - 1) + 1)
-
-
-def _giver(output: OutputKind) -> Callable[[NDArray[np.float32]], Any]:
-    """What turns masks into what the caller gets."""
-    if output == "numpy":
-        return lambda masks: masks.view(Logits)
-    if output != "torch":
-        raise Sam2EdgeError(f"output is {output!r}; give numpy or torch")
-    try:
-        import torch
-    except ImportError as error:
-        raise Sam2EdgeError(
-            "output is torch, and PyTorch is not installed; install it with: pip install torch, or "
-            "leave output at numpy"
-        ) from error
-    return torch.from_numpy

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -88,6 +88,21 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     renamed[_POINT_TABLE] = torch.cat([points[i] for i in range(4)])
     if _FREQUENCIES in renamed:
         renamed[_IMAGE_FREQUENCIES] = renamed[_FREQUENCIES]
+    return renamed
+
+
+def to_original(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
+    """Copies of the tensors of transformers' model under these of the original's names.
+
+    Raises KeyError for a name that the model has no tensor for.
+    """
+    renamed = {}
+    for name in names:
+        if match := _POINT.match(name):
+            row = int(match.group(1))
+            renamed[name] = state[_POINT_TABLE][row : row + 1].clone()
+        else:
+            renamed[name] = state[rename(name)].clone()
     return renamed
 
 

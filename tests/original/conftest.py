@@ -15,7 +15,7 @@ from sam2_edge.compat.model import Sam2Model, open_model
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import load_model, load_original
 from sam2_edge.models.nano import FEED_FORWARD, HIDDEN, WIDTHS
-from sam2_edge.models.original_names import rename
+from sam2_edge.models.original_names import to_original
 from tests.original import torchvision_shim
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -128,15 +128,9 @@ def nano_sides(original: SimpleNamespace) -> Sides:
 def original_state(
     model: nn.Module, theirs: nn.Module, *, only: tuple[str, ...] = ("",)
 ) -> dict[str, torch.Tensor]:
-    """Our weights under the original's names."""
-    own, state = model.state_dict(), {}
-    for name, tensor in theirs.state_dict().items():
-        if not name.startswith(only):
-            continue
-        if "point_embeddings" in name:
-            row = int(name.split(".")[-2])
-            state[name] = own["prompt_encoder.point_embed.weight"][row : row + 1].clone()
-        else:
-            state[name] = own[rename(name)].clone()
+    """Our weights under those of the original's names that begin with one of `only`."""
+    wanted = {n: t for n, t in theirs.state_dict().items() if n.startswith(only)}
+    state = to_original(model.state_dict(), wanted)
+    for name, tensor in wanted.items():
         assert state[name].shape == tensor.shape, name
     return state
