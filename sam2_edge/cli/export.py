@@ -100,8 +100,8 @@ def _capabilities(
     "--memory-tokens",
     type=int,
     metavar="N",
-    help="Attend to the N tokens of each memory closest to the object, which is faster and not "
-    "exact. [all]",
+    help="Attend to N tokens of each memory, the closest to the object and some evenly spread, "
+    "which is faster and not exact. [all]",
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
 @click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")

@@ -74,8 +74,8 @@ def export_bundle(
     otherwise seeded inputs do.
     memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
     memory_pooling: 2 lets memory attention attend to averages of 2 x 2 memory tokens, which is
-    faster and not exact; memory_tokens lets it attend to so many tokens of each memory, those
-    closest to the object (`runtime/memory_cells.py`), None for all; see `MemoryAttention`.
+    faster and not exact; memory_tokens lets it attend to so many tokens of each memory, chosen
+    by the object's mask (`runtime/memory_cells.py`), None for all; see `MemoryAttention`.
 
     Raises ExportError, SourceError or BundleError; nothing is left at `target` then.
     """

@@ -1,8 +1,10 @@
 """Which cells of a memory are kept where memory attention does not see all of it.
 
-Those closest to the object's mask; of equally close ones, those that come first in a fixed order
-that spreads evenly over the grid whatever its length. So a mask that fits is kept whole with what
-is around it, a larger one is thinned evenly, and of a frame without the object an even grid stays.
+Half of them are spread evenly over the frame, so that what is not the object is still known; the
+others are those closest to the object's mask. Of equally close ones those come first that come
+first in a fixed order that spreads evenly whatever its length: a mask that is too large is thinned
+evenly, and of a frame without the object an even grid stays. With cells by closeness alone nano
+loses much more (docs/faster.md).
 """
 
 from __future__ import annotations
@@ -16,6 +18,9 @@ from numpy.typing import NDArray
 from sam2_edge.contract import MASK_STRIDE, MEMORY_STRIDE, Geometry
 from sam2_edge.runtime.results import MASK_LOGIT
 
+SPREAD_SHARE = 0.5
+"""Share of the cells that is kept wherever the object is."""
+
 PIXELS = MEMORY_STRIDE // MASK_STRIDE
 """Pixels of the mask logits along the side of a cell."""
 
@@ -27,7 +32,7 @@ def cells_to_keep(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np
     """
     kept = geometry.memory_tokens
     assert kept is not None  # callers have asked
-    return np.stack([closest_cells(covered_cells(mask), kept) for mask in logits])
+    return np.stack([choose_cells(covered_cells(mask), kept) for mask in logits])
 
 
 def covered_cells(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
@@ -37,10 +42,12 @@ def covered_cells(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
     return np.logical_or.reduce(inside, axis=(1, 3))
 
 
-def closest_cells(covered: NDArray[np.bool_], count: int) -> NDArray[np.int32]:
+def choose_cells(covered: NDArray[np.bool_], count: int) -> NDArray[np.int32]:
     """Indices of `count` cells of a square grid [h,h], fewer than it has, in rising order."""
     order = spreading_order(len(covered))
     key = _squared_distances(covered).ravel() * order.size + order
+    spread = order < int(count * SPREAD_SHARE)
+    key[spread] = order[spread] - order.size  # before all others
     chosen = np.argpartition(key, count)[:count].astype(np.int32)
     chosen.sort()
     return chosen
