@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from numpy.typing import NDArray
@@ -40,6 +40,7 @@ def blocks(cells: NDArray[np.int32], side: int, block: int) -> NDArray[np.int64]
     return grid.reshape(few, block, few, block).sum(axis=(1, 3))
 
 
+@settings(deadline=None)
 @given(covered=GRIDS, percent=st.integers(0, 100))
 def test_as_many_as_asked_for_are_kept_each_once_and_none_left_out_is_closer(
     covered: Grid, percent: int
@@ -58,6 +59,7 @@ def test_as_many_as_asked_for_are_kept_each_once_and_none_left_out_is_closer(
         assert distance[by_closeness].max() <= np.delete(distance, cells).min()
 
 
+@settings(deadline=None)
 @given(covered=GRIDS)
 def test_an_object_that_fits_is_kept_whole(covered: Grid) -> None:
     count = max(1, 2 * int(covered.sum()))
@@ -75,6 +77,7 @@ def test_without_an_object_and_with_one_that_fills_the_frame_an_even_grid_stays(
     assert (blocks(cells, side, 2) == 1).all()
 
 
+@settings(deadline=None)
 @given(count=st.integers(1, 255))
 def test_any_number_is_spread_evenly(count: int) -> None:
     cells = choose_cells(np.zeros((16, 16), np.bool_), count)
