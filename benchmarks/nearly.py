@@ -1,10 +1,11 @@
 """What is faster and not exact: what each option costs and brings.
 
     python benchmarks/nearly.py [nano] [--clips 20] [--frames 48] [--threads N] [--json FILE]
+                                [--only TEXT]
 
 J&F on held-out clips from one click per object, mean IoU of the masks with those of the exact
 bundle on the same clips, and the speed of the whole frame with a full memory, raced against the
-exact bundle in turns on the same frames.
+exact bundle in turns on the same frames. --only: of the variants, those with this in their name.
 """
 
 from __future__ import annotations
@@ -12,8 +13,9 @@ from __future__ import annotations
 import argparse
 import json
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -36,26 +38,37 @@ Masks = list[list[np.ndarray]]
 """By clip and object: one mask per frame."""
 
 
-def variants(model: str, folder: Path) -> Iterator[tuple[str, Bundle, int | None]]:
-    """Name, bundle and recent memories of everything that is compared; the exact one first."""
+def variants(model: str, folder: Path) -> Iterator[tuple[str, Callable[[], Bundle], int | None]]:
+    """Name, what gives the bundle, and recent memories of everything that is compared; the exact
+    one first.
+    """
     loaded = load_model(model)
-    exact = export_bundle(loaded, folder / "exact")
+    exact = cache(partial(export_bundle, loaded, folder / "exact"))
     yield "exact", exact, None
     for recent in (4, 3, 2, 1):
         yield f"recent memories {recent}", exact, recent
-    pooled = export_bundle(loaded, folder / "pooled", memory_pooling=2)
+    pooled = cache(partial(export_bundle, loaded, folder / "pooled", memory_pooling=2))
     yield "memory pooling 2", pooled, None
     yield "memory pooling 2, recent memories 3", pooled, 3
-    write_dataset(folder / "seen", [clip(7, frames=64)])
-    calibration = Calibration(str(folder / "seen" / "JPEGImages" / "00000"))
-    yield (
-        "int8",
-        export_bundle(loaded, folder / "int8", precision="int8", calibration=calibration),
-        None,
-    )
+    for tokens in (128, 64, 32):
+        target = folder / f"tokens {tokens}"
+        few = cache(partial(export_bundle, loaded, target, memory_tokens=tokens))
+        yield f"memory tokens {tokens}", few, None
+        if tokens == 64:
+            yield f"memory tokens {tokens}, recent memories 3", few, 3
+    yield "int8", partial(int8, model, folder), None
     for size in (224, 192):
         smaller = load_model(model, image_size=size)
-        yield f"image size {size}", export_bundle(smaller, folder / str(size)), None
+        yield f"image size {size}", partial(export_bundle, smaller, folder / str(size)), None
+
+
+def int8(model: str, folder: Path) -> Bundle:
+    """The bundle with an INT8 encoder, calibrated on a clip of its own."""
+    write_dataset(folder / "seen", [clip(7, frames=64)])
+    calibration = Calibration(str(folder / "seen" / "JPEGImages" / "00000"))
+    return export_bundle(
+        load_model(model), folder / "int8", precision="int8", calibration=calibration
+    )
 
 
 def tracked(bundle: Bundle, recent: int | None, clips: list[SynthClip], threads: int) -> Masks:
@@ -101,13 +114,17 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--only", default="")
     arguments = parser.parse_args()
     clips = list(heldout_clips(arguments.clips))
     true = truth(clips)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
         exact, exact_masks = None, None
-        for name, bundle, recent in variants(arguments.model, Path(folder)):
+        for name, make, recent in variants(arguments.model, Path(folder)):
+            if exact is not None and arguments.only not in name:
+                continue
+            bundle = make()
             masks = tracked(bundle, recent, clips, arguments.threads)
             if exact is None:
                 exact, exact_masks = bundle, masks

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 from sam2_edge.contract import (
+    MEMORY_STRIDE,
     Geometry,
     Graph,
     GraphSpec,
@@ -119,7 +120,7 @@ class ModelEntry(_Entry):
 
 class MemoryEntry(_Entry):
     """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored, `pooling`
-    how memory attention averages it.
+    how memory attention averages it, `tokens` how many cells of each memory it sees, None for all.
     """
 
     slots: int = Field(ge=2, le=64)
@@ -128,6 +129,12 @@ class MemoryEntry(_Entry):
     hidden: int = Field(ge=1, le=4096)
     rounding: MemoryRounding
     pooling: MemoryPooling = 1
+    tokens: int | None = Field(default=None, ge=1)
+
+    @property
+    def seen_in_full(self) -> bool:
+        """Whether memory attention sees every token of a memory as it is."""
+        return self.pooling == 1 and self.tokens is None
 
 
 class NormalisationEntry(_Entry):
@@ -148,6 +155,14 @@ class Manifest(_Entry):
     memory: MemoryEntry
     graphs: dict[Graph, GraphEntry]
 
+    @field_validator("memory")
+    @classmethod
+    def _tokens_are_there(cls, memory: MemoryEntry, info: ValidationInfo) -> MemoryEntry:
+        cells = (info.data.get("image_size", 0) // MEMORY_STRIDE) ** 2
+        if memory.tokens is not None and (memory.tokens >= cells or memory.pooling > 1):
+            raise ValueError(f"{memory.tokens} tokens of {cells}, pooling {memory.pooling}")
+        return memory
+
     @property
     def geometry(self) -> Geometry:
         """The sizes that fix every tensor."""
@@ -157,6 +172,7 @@ class Manifest(_Entry):
             memory_channels=self.memory.channels,
             memory_slots=self.memory.slots,
             pointers=self.memory.pointers,
+            memory_tokens=self.memory.tokens,
         )
 
 

@@ -111,6 +111,7 @@ class Geometry:
     memory_channels: channels of one memory (64 in SAM 2).
     memory_slots: memories attended to with one prompted frame (7 in SAM 2).
     pointers: object pointers attended to with one prompted frame (16 in SAM 2).
+    memory_tokens: cells of each memory that are attended to, None for all of them.
     """
 
     image_size: int
@@ -118,6 +119,7 @@ class Geometry:
     memory_channels: int = 64
     memory_slots: int = 7
     pointers: int = 16
+    memory_tokens: int | None = None
 
     @property
     def embedding_size(self) -> int:
@@ -159,6 +161,9 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
     conditioned = f32("conditioned", "B", c, h, h)
     mask_input = f32("mask_input", "B", 1, low, low)
     object_score = f32("object_score", "B")
+    # Indices y * h + x of the cells that are kept of each memory.
+    kept = geometry.memory_tokens
+    memory_cells = () if kept is None else (i32("memory_cells", "M", "B", kept),)
     specs = (
         GraphSpec(
             Graph.IMAGE_ENCODER,
@@ -173,6 +178,7 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
                 i32("memory_age", "M", "B"),
                 f32("pointers", "P", "B", c),
                 f32("pointer_age", "P", "B"),
+                *memory_cells,
             ),
             (conditioned,),
         ),

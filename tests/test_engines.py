@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 from onnx import TensorProto, helper, save_model
+from transformers import Sam2VideoModel
 
 from sam2_edge import BackendError, Bundle, ExportError, VideoTracker, load_bundle
 from sam2_edge.calibration.frames import collect_frames
@@ -24,7 +25,7 @@ from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import POLICIES, Calibration, Policy, halve, quantise
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.cuda import device_info
-from tests.conftest import frames_of_a_clip
+from tests.conftest import frames_of_a_clip, loaded
 
 RTX = EngineOptions("tensorrt-rtx", ((8, 6),))
 
@@ -62,6 +63,25 @@ def test_every_graph_of_nano_becomes_an_engine(policy: Policy, tmp_path: Path) -
         g: e.parity for g, e in graphs.manifest.graphs.items()
     }
     assert {p.name for p in tmp_path.iterdir()} - {"data"} == {"onnx", "engines"}
+
+
+@pytest.mark.parametrize("policy", ["fp32", "fp16"])
+def test_memory_attention_over_some_tokens_becomes_an_engine(
+    policy: Policy, small_model: Sam2VideoModel, tmp_path: Path
+) -> None:
+    graphs = export_bundle(
+        loaded(small_model),
+        tmp_path / "onnx",
+        precision=policy,
+        engine="tensorrt",
+        memory_tokens=24,
+    )
+    engines = build_engines(graphs, tmp_path / "engines", RTX)
+    assert engines.manifest.geometry.memory_tokens == 24
+    entry = engines.manifest.graphs[Graph.MEMORY_ATTENTION]
+    assert entry.engine is not None
+    assert entry.engine.profile["M"] == (1, 7, 10)
+    assert entry.inputs[-1].axes == ("M", "B", 24)
 
 
 def test_the_bundled_model_becomes_engines_as_it_lies_in_the_package(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -53,22 +53,38 @@ class Naive:
 
 
 def store(
-    bank: MemoryBank, frame: int, ids: list[int], values: list[float], *, prompted: bool
+    bank: MemoryBank,
+    frame: int,
+    ids: list[int],
+    values: list[float],
+    *,
+    prompted: bool,
+    tokens: int | None = None,
 ) -> None:
-    """Write memories and pointers that are constant and tell their value."""
+    """Write memories, pointers and, where not all is seen, cells that are constant and tell their
+    value.
+    """
     side = GEOMETRY.embedding_size
     column = np.array(values, np.float32)
     memory = np.broadcast_to(column[:, None, None, None], (len(ids), 4, side, side))
     pointers = np.broadcast_to(column[:, None], (len(ids), 8))
-    bank.write(frame, ids, memory, pointers, prompted=prompted)
+    cells = None if tokens is None else np.repeat(column[:, None], tokens, axis=1).astype(np.int32)
+    bank.write(frame, ids, memory, pointers, prompted=prompted, cells=cells)
 
 
-def assert_equals_naive(bank: MemoryBank, naive: dict[int, Naive], frame: int) -> None:
+def assert_equals_naive(
+    bank: MemoryBank, naive: dict[int, Naive], frame: int, tokens: int | None = None
+) -> None:
     seen: list[int] = []
     for batch in bank.read(frame, list(naive), span=SPAN):
         memory, pointers = np.asarray(batch.memory), np.asarray(batch.pointers)
         assert memory.flags.c_contiguous
         assert pointers.flags.c_contiguous
+        if tokens is None:
+            assert batch.memory_cells is None
+        else:  # every memory came with its own
+            told = np.repeat(memory[:, :, 0, 0, :1], tokens, axis=2)
+            np.testing.assert_array_equal(batch.memory_cells, told)
         for column, object_id in enumerate(batch.object_ids):
             ages = batch.memory_age[:, column].tolist()
             values = memory[:, column, 0, 0, 0].tolist()
@@ -95,19 +111,22 @@ STEPS = st.lists(
 @given(
     steps=STEPS,
     limit=st.integers(1, 3),
+    tokens=st.sampled_from([None, 3]),
     removals=st.sets(st.tuples(st.integers(0, 39), st.integers(1, 3))),
 )
 def test_any_history_gives_what_the_published_rule_gives(
     backend: Backend,
     steps: list[dict[int, str]],
     limit: int,
+    tokens: int | None,
     removals: set[tuple[int, int]],
 ) -> None:
-    bank = MemoryBank(backend, GEOMETRY, max_prompted=limit)
+    geometry = replace(GEOMETRY, memory_tokens=tokens)
+    bank = MemoryBank(backend, geometry, max_prompted=limit)
     naive: dict[int, Naive] = {}
     value = 0.0
     for frame, actions in enumerate(steps):
-        assert_equals_naive(bank, naive, frame)
+        assert_equals_naive(bank, naive, frame, tokens)
         for object_id, action in actions.items():
             # An object begins with a prompt; a skipped frame leaves no memory.
             if action == "skip" or (action == "track" and object_id not in naive):
@@ -115,11 +134,12 @@ def test_any_history_gives_what_the_published_rule_gives(
             value += 1
             entry = naive.setdefault(object_id, Naive(limit))
             (entry.prompted if action == "prompt" else entry.others)[frame] = value
-            store(bank, frame, [object_id], [value], prompted=action == "prompt")
+            prompted = action == "prompt"
+            store(bank, frame, [object_id], [value], prompted=prompted, tokens=tokens)
         for object_id in [i for f, i in removals if f == frame and i in naive]:
             bank.remove(object_id)
             del naive[object_id]
-    assert_equals_naive(bank, naive, len(steps))
+    assert_equals_naive(bank, naive, len(steps), tokens)
 
 
 def test_a_steady_stream_neither_copies_nor_grows(small_bundle: Bundle) -> None:

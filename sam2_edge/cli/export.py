@@ -96,6 +96,13 @@ def _capabilities(
     type=click.Choice(["1", "2"]),
     help="2: attend to averages of 2 x 2 memory tokens, which is faster and not exact. [1]",
 )
+@click.option(
+    "--memory-tokens",
+    type=int,
+    metavar="N",
+    help="Attend to N tokens of each memory, the closest to the object and some evenly spread, "
+    "which is faster and not exact. [all]",
+)
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
 @click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")
 @click.option(
@@ -120,6 +127,7 @@ def export(
     int8_budget: float | None,
     memory_rounding: MemoryRounding | None,
     memory_pooling: Literal["1", "2"] | None,
+    memory_tokens: int | None,
     checkpoint: Path | None,
     random_init: int | None,
     compute_capabilities: tuple[tuple[int, int], ...],
@@ -143,6 +151,7 @@ def export(
         int8_budget,
         memory_rounding,
         memory_pooling,
+        memory_tokens,
         checkpoint,
         random_init,
     )
@@ -171,6 +180,7 @@ class _Choices:
     int8_budget: float | None
     memory_rounding: MemoryRounding | None
     memory_pooling: Literal["1", "2"] | None
+    memory_tokens: int | None
     checkpoint: Path | None
     random_init: int | None
 
@@ -317,6 +327,7 @@ def _export(
         calibration=calibration,
         memory_rounding=choices.memory_rounding or "bfloat16",
         memory_pooling=2 if choices.memory_pooling == "2" else 1,
+        memory_tokens=choices.memory_tokens,
         overwrite=overwrite,
         progress=display.show,
     )

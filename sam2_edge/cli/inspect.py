@@ -40,7 +40,8 @@ def _show(bundle: Bundle) -> None:
         "image size": f"{manifest.image_size} x {manifest.image_size} pixels",
         "memory": f"{memory.slots} memories of {memory.channels} channels, {memory.pointers} "
         f"object pointers of {memory.hidden}, rounding: {memory.rounding}"
-        + (f", averaged over squares of {memory.pooling}" if memory.pooling > 1 else ""),
+        + (f", averaged over squares of {memory.pooling}" if memory.pooling > 1 else "")
+        + (f", {memory.tokens} tokens of each attended to" if memory.tokens else ""),
         "made by": f"sam2_edge {manifest.sam2_edge_version}, format {manifest.format_version}",
     }
     engine = manifest.graphs[Graph.MASK_DECODER].engine

@@ -51,13 +51,15 @@ class Conditioning:
     """Inputs of memory attention for one object.
 
     memory: [M,1,m,h,w]. memory_age: [M,1] int32. pointers: [P,1,C]. pointer_age: [P,1], ages as a
-    share of the furthest.
+    share of the furthest. memory_cells: [M,1,N] int32, the cells of each memory that are attended
+    to, None for all.
     """
 
     memory: NDArray[np.float32]
     memory_age: NDArray[np.int32]
     pointers: NDArray[np.float32]
     pointer_age: NDArray[np.float32]
+    memory_cells: NDArray[np.int32] | None
 
 
 def conditioning(outputs: Outputs, frame: int, reach: Reach, geometry: Geometry) -> Conditioning:
@@ -86,6 +88,9 @@ def conditioning(outputs: Outputs, frame: int, reach: Reach, geometry: Geometry)
             -1, 1, geometry.hidden
         ),
         pointer_age=ages / np.float32(max(span - 1, 1)),
+        memory_cells=None
+        if geometry.memory_tokens is None
+        else np.stack([out.memory_cells[None] for _, out in memories]),
     )
 
 

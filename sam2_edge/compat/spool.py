@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import OrderedDict
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,7 @@ class Spool:
                 ("pointer", np.float32, (geometry.hidden,)),
                 ("logits", np.float32, (low, low)),
                 ("memory", np.uint16 if self._halved else np.float32, self._memory_shape),
+                ("memory_cells", np.int32, (geometry.memory_tokens or 0,)),
             ]
         )
         try:
@@ -73,19 +74,20 @@ class Spool:
         self._file.close()
         self._memories.clear()
 
-    def write(self, slot: int, field: str, value: NDArray[np.float32] | np.float32) -> None:
+    def write(self, slot: int, field: str, value: NDArray[Any] | np.float32) -> None:
         """Write one field of a record."""
         kind, offset = self._field(field)
-        array = np.ascontiguousarray(value, np.float32)
+        halved = kind.base == np.uint16
+        array = np.ascontiguousarray(value, np.float32 if halved else kind.base)
         if field == "memory":
             self._keep(slot, array)
         try:
             self._file.seek(slot * self._fields.itemsize + offset)
-            self._file.write((_upper_bits(array) if kind.base == np.uint16 else array).tobytes())
+            self._file.write((_upper_bits(array) if halved else array).tobytes())
         except (OSError, ValueError) as error:  # ValueError: closed
             raise _no_room(error) from error
 
-    def read(self, slot: int, field: str) -> NDArray[np.float32]:
+    def read(self, slot: int, field: str) -> NDArray[Any]:
         """Read one field of a record."""
         if field == "memory" and slot in self._memories:
             self._memories.move_to_end(slot)
@@ -159,9 +161,16 @@ class FrameOutput:
         """[m,h,w]; `has_memory` tells whether there is one."""
         return self._spool.read(self.slot, "memory")
 
-    def remember(self, memory: NDArray[np.float32]) -> None:
-        """Store the memory [m,h,w] of the frame."""
+    @property
+    def memory_cells(self) -> NDArray[np.int32]:
+        """[N], the cells of the memory that are attended to where that is not all."""
+        return self._spool.read(self.slot, "memory_cells")
+
+    def remember(self, memory: NDArray[np.float32], cells: NDArray[np.int32] | None = None) -> None:
+        """Store the memory [m,h,w] of the frame, and the cells of it that are attended to."""
         self._spool.write(self.slot, "memory", memory)
+        if cells is not None:
+            self._spool.write(self.slot, "memory_cells", cells)
         self.has_memory = True
 
 

@@ -14,6 +14,7 @@ from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError, PromptError
 from sam2_edge.runtime.backends import Tensor
 from sam2_edge.runtime.decoding import MASK_PROMPT_SCORE, PREVIOUS_LOGIT_LIMIT, Decoder, Features
+from sam2_edge.runtime.memory_cells import cells_to_keep
 from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt
 
 
@@ -53,6 +54,8 @@ class Steps:
             "pointers": upload(seen.pointers),
             "pointer_age": upload(seen.pointer_age),
         }
+        if seen.memory_cells is not None:
+            inputs["memory_cells"] = upload(seen.memory_cells)
         if not len(seen.pointers) and self._most_points is not None:
             raise BackendError(
                 "this bundle's engines take one object pointer or more, and there is none on this "
@@ -118,6 +121,12 @@ class Steps:
             "binarize": upload(np.array([binarize], np.int32)),
         }
         return self._backend.download(self._backend.run(Graph.MEMORY_ENCODER, inputs)["memory"])[0]
+
+    def memory_cells(self, found: Found) -> NDArray[np.int32] | None:
+        """The cells [N] of that memory that are attended to, None for all."""
+        if self._geometry.memory_tokens is None:
+            return None
+        return cells_to_keep(found.logits[None], self._geometry)[0]
 
     def _absent_pointer(self, features: Features) -> NDArray[np.float32]:
         """The pointer of an object that is not there. It is a weight, so a graph has to say it: the

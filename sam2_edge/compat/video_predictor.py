@@ -339,7 +339,8 @@ class SAM2VideoPredictor:
             features = self._features(state, frame)
             found = self._steps.decode(features, self._seen(state, frame, track, reverse=reverse))
             output = self._store(state, found)
-            output.remember(self._steps.memory(features, found, binarize=False))
+            memory = self._steps.memory(features, found, binarize=False)
+            output.remember(memory, self._steps.memory_cells(found))
             track.settled.non_cond[frame] = output
         track.tracked[frame] = reverse
         return output.logits
@@ -356,7 +357,8 @@ class SAM2VideoPredictor:
             return
         found = Found(output.logits, output.pointer, float(output.object_score))
         binarize = self.binarize_mask_from_pts_for_mem_enc
-        output.remember(self._steps.memory(self._features(state, frame), found, binarize=binarize))
+        memory = self._steps.memory(self._features(state, frame), found, binarize=binarize)
+        output.remember(memory, self._steps.memory_cells(found))
 
     def _forget_around(self, track: Track, frame: int) -> None:
         if not self.clear_non_cond_mem_around_input:

@@ -143,6 +143,7 @@ def _example(
     integers = {
         "image": (0, 256),
         "memory_age": (0, geometry.memory_slots),
+        "memory_cells": (0, geometry.embedding_size**2),
         "point_labels": (-1, 4),
         "has_mask": (0, 2),
         "multimask": (0, 2),

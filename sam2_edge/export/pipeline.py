@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -63,6 +63,7 @@ def export_bundle(
     calibration: Calibration | None = None,
     memory_rounding: MemoryRounding = "bfloat16",
     memory_pooling: MemoryPooling = 1,
+    memory_tokens: int | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
@@ -73,14 +74,16 @@ def export_bundle(
     otherwise seeded inputs do.
     memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
     memory_pooling: 2 lets memory attention attend to averages of 2 x 2 memory tokens, which is
-    faster and not exact; see `MemoryAttention`.
+    faster and not exact; memory_tokens lets it attend to so many tokens of each memory, chosen
+    by the object's mask (`runtime/memory_cells.py`), None for all; see `MemoryAttention`.
 
     Raises ExportError, SourceError or BundleError; nothing is left at `target` then.
     """
     check_calibration(precision, calibration)
     check_new_bundle(target, overwrite=overwrite)
     report = progress or _no_progress
-    geometry = geometry_of(loaded.model.config)
+    geometry = replace(geometry_of(loaded.model.config), memory_tokens=memory_tokens)
+    check_memory_tokens(geometry, memory_pooling)
     modules = graph_modules(
         loaded.model, memory_rounding=memory_rounding, memory_pooling=memory_pooling
     )
@@ -92,6 +95,7 @@ def export_bundle(
                 Path(kept) / "full",
                 memory_rounding=memory_rounding,
                 memory_pooling=memory_pooling,
+                memory_tokens=memory_tokens,
                 progress=lambda graph, step: None if step == "done" else report(graph, step),
             )
             seen = _observe(full, calibration, engine, Path(kept), report)
@@ -134,6 +138,23 @@ def check_calibration(precision: Policy, calibration: Calibration | None) -> Non
         raise ExportError(f"a budget is for int8, not for {precision}; leave it out")
     if not 0 <= budget < 1:
         raise ExportError(f"a budget of {budget} of J&F; give 0 to 1, such as 0.005")
+
+
+def check_memory_tokens(geometry: Geometry, pooling: MemoryPooling) -> None:
+    """Raise ExportError unless memory attention can see so few tokens of each memory."""
+    tokens, side = geometry.memory_tokens, geometry.embedding_size
+    if tokens is None:
+        return
+    if not 1 <= tokens < side**2:
+        raise ExportError(
+            f"{tokens} memory tokens; a memory at {geometry.image_size} pixels has {side} x {side} "
+            f"tokens: give 1 to {side**2 - 1}, or leave it out to attend to all"
+        )
+    if pooling > 1:
+        raise ExportError(
+            f"{tokens} memory tokens together with a memory pooling of {pooling}: choose one of "
+            "the two"
+        )
 
 
 def _observe(
@@ -278,6 +299,7 @@ def _manifest(
             hidden=geometry.hidden,
             rounding=rounding,
             pooling=pooling,
+            tokens=geometry.memory_tokens,
         ),
         graphs=graphs,
     )

@@ -21,9 +21,12 @@ Runtime is no slower (docs/architecture.md)."""
 TEMPERATURE = 10000.0
 """Base of the sine encoding of pointer ages (SAM 2, `get_1d_sine_pe`)."""
 
+Rotary = tuple[Tensor, Tensor]
+"""Cosine and sine [..., C/2] of the rotary encoding of cells."""
+
 
 class MemoryAttention(nn.Module):
-    """embedding, memory, memory_age, pointers, pointer_age -> conditioned.
+    """embedding, memory, memory_age, pointers, pointer_age (, memory_cells) -> conditioned.
 
     Rotary encoding is written in real numbers, with the channel pairs of queries and keys sorted
     into two halves by their weights (the scores do not change), and applied slot by slot, so that
@@ -32,6 +35,9 @@ class MemoryAttention(nn.Module):
     pooling: with 2, cross-attention sees the mean key and the mean value of every 2 x 2 memory
     tokens, each counted four times by raising its logits by ln 4; pointers stay whole. Not exact;
     a quarter of the keys (Xiong et al., "Efficient Track Anything", 2024, section 3.3).
+
+    A sixth input, memory_cells, names the cells of each memory that cross-attention sees; the
+    others are left out before anything is computed of them. Not exact; their share of the keys.
     """
 
     embedding_position: Tensor
@@ -89,6 +95,7 @@ class MemoryAttention(nn.Module):
         memory_age: Tensor,
         pointers: Tensor,
         pointer_age: Tensor,
+        memory_cells: Tensor | None = None,
     ) -> Tensor:
         """The embedding conditioned on memory, for B objects."""
         slots, objects, channels = memory.shape[:3]
@@ -97,7 +104,12 @@ class MemoryAttention(nn.Module):
         # Age 0 (a prompted frame) takes the last row of the table, age n the row n - 1.
         age = (memory_age.long() + self.slots - 1) % self.slots
         position = self.temporal.reshape(self.slots, channels)[age].transpose(0, 1)
-        keyed = tokens + self.memory_position + position[:, :, None, :]
+        where, rotary = self.memory_position, (self.cosine, self.sine)
+        if memory_cells is not None:
+            cells = memory_cells.transpose(0, 1).long()
+            tokens = tokens.gather(2, cells[..., None].expand(-1, -1, -1, channels))
+            where, rotary = where[0][cells], (self.cosine[cells], self.sine[cells])
+        keyed = tokens + where + position[:, :, None, :]
         pointer_tokens, pointer_keyed = self._pointer_tokens(pointers, pointer_age, channels)
         values = torch.cat([self._pooled(tokens), pointer_tokens], dim=1)
         hidden = _flat(embedding) + 0.1 * self.embedding_position
@@ -106,7 +118,7 @@ class MemoryAttention(nn.Module):
             hidden = hidden + self._self_attention(layer.self_attn, layer.layer_norm1(hidden))
             query = layer.layer_norm2(hidden)
             hidden = hidden + self._cross_attention(
-                layer.cross_attn_image, query, keyed, pointer_keyed, values
+                layer.cross_attn_image, query, (keyed, rotary), pointer_keyed, values
             )
             inner = layer.activation(layer.linear1(layer.layer_norm3(hidden)))
             hidden = hidden + layer.linear2(inner)
@@ -128,7 +140,7 @@ class MemoryAttention(nn.Module):
         return tokens.flatten(1, 2), keyed.flatten(1, 2)
 
     def _pooled(self, tokens: Tensor) -> Tensor:
-        """Memory tokens [B,slots,h*w,C] in one row [B,K,C], averaged over squares of `pooling`."""
+        """Memory tokens [B,slots,N,C] in one row [B,K,C], averaged over squares of `pooling`."""
         if self.pooling == 1:
             return tokens.flatten(1, 2)
         objects, slots, cells, channels = tokens.shape
@@ -140,10 +152,12 @@ class MemoryAttention(nn.Module):
         """A query or key projection with its channel pairs sorted into two halves."""
         return F.linear(x, linear.weight[self.halves], linear.bias[self.halves])
 
-    def _rotate(self, x: Tensor) -> Tensor:
-        """Rotary encoding of [..., h*w, C] whose pairs stand in two halves."""
+    def _rotate(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """Rotary encoding of [..., h*w, C] whose pairs stand in two halves; rotary: of the cells of
+        `x` where they are not all of them in order.
+        """
         first, second = x.chunk(2, dim=-1)
-        cosine, sine = self.cosine, self.sine
+        cosine, sine = rotary or (self.cosine, self.sine)
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
 
     def _self_attention(self, attention: Any, x: Tensor) -> Tensor:
@@ -152,10 +166,16 @@ class MemoryAttention(nn.Module):
         return attention.o_proj(_attend(query, key, attention.v_proj(x), attention.scaling))
 
     def _cross_attention(
-        self, attention: Any, x: Tensor, keyed: Tensor, pointer_keyed: Tensor, values: Tensor
+        self,
+        attention: Any,
+        x: Tensor,
+        keyed: tuple[Tensor, Rotary],
+        pointer_keyed: Tensor,
+        values: Tensor,
     ) -> Tensor:
         query = self._rotate(self._project(attention.q_proj, x))
-        memory_key = self._pooled(self._rotate(self._project(attention.k_proj, keyed)))
+        tokens, rotary = keyed
+        memory_key = self._pooled(self._rotate(self._project(attention.k_proj, tokens), rotary))
         pointer_key = self._project(attention.k_proj, pointer_keyed)
         key = torch.cat([memory_key, pointer_key], dim=1)
         # The weights of a query sum to one, so the mean of projected values is the projected mean,

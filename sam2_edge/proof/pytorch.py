@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
 import numpy as np
@@ -32,7 +33,7 @@ class TorchBackend(HostTensors):
         self._modules = graph_modules(
             model, memory_rounding=memory.rounding, memory_pooling=memory.pooling
         )
-        self.geometry = geometry_of(model.config)
+        self.geometry = replace(geometry_of(model.config), memory_tokens=memory.tokens)
         self._specs = graph_specs(self.geometry)
 
     @torch.inference_mode()

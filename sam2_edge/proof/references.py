@@ -67,7 +67,8 @@ def _bundle_reference(
     if other.manifest.geometry != bundle.manifest.geometry:
         raise BundleError(
             f"{other.path} has another geometry ({other.manifest.geometry}) than {bundle.path} "
-            f"({bundle.manifest.geometry}); compare bundles of one model and image size"
+            f"({bundle.manifest.geometry}); compare bundles of one model, image size and number of "
+            "memory tokens"
         )
     backend = open_backend(other, backend_name, threads=threads)
 
@@ -96,7 +97,7 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
         )
 
     def loop(clip_frames: int | None) -> Follower:
-        if manifest.memory.pooling > 1:  # transformers has no such loop
+        if not manifest.memory.seen_in_full:  # transformers has no such loop
             return TrackerLoop(VideoTracker(bundle, backend=backend, clip_frames=clip_frames))
         return PyTorchLoop(loaded.model, manifest, clip_frames)
 

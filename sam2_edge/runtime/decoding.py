@@ -39,7 +39,8 @@ class Decoded:
 
     object_ids: row b's object, None once another result has replaced it. mask_logits: [B,1,s,s].
     pointer: [B,C]. object_score, iou: [B]. prompted: these frames condition later ones. by_user: a
-    prompt made these masks, so their memory is made from the binarised mask.
+    prompt made these masks, so their memory is made from the binarised mask. memory_cells: [B,N]
+    int32, what is attended to of their memories, None for all.
     """
 
     object_ids: list[int | None]
@@ -49,6 +50,7 @@ class Decoded:
     iou: Tensor
     prompted: bool
     by_user: bool
+    memory_cells: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ class MemoryBatch:
     """What memory attention is given for some objects.
 
     memory: [M,B,m,h,w]. memory_age: [M,B] int32, by the rule of slots, 0 for prompted frames.
-    pointers: [P,B,C]. pointer_age: [P,B] float32, frames over (span - 1).
+    pointers: [P,B,C]. pointer_age: [P,B] float32, frames over (span - 1). memory_cells: [M,B,N]
+    int32, the cells of each memory that are attended to, None for all.
     """
 
     object_ids: tuple[int, ...]
@@ -65,6 +66,7 @@ class MemoryBatch:
     memory_age: NDArray[np.int32]
     pointers: Tensor
     pointer_age: NDArray[np.float32]
+    memory_cells: NDArray[np.int32] | None
 
 
 class MemoryBank:
@@ -138,12 +140,14 @@ class MemoryBank:
         *,
         prompted: bool,
         keep: Sequence[Collection[Keep]] | None = None,
+        cells: NDArray[np.int32] | None = None,
     ) -> None:
         """Store what a frame left behind.
 
         memory: [B,m,h,w], None where none is kept; pointers: [B,C]; row b belongs to
         `object_ids[b]`, None skips a row. prompted: these are conditioning frames. keep: by row,
-        what the memory of an unprompted frame is kept as; None for recent ones all.
+        what the memory of an unprompted frame is kept as; None for recent ones all. cells: [B,N],
+        what is attended to of each memory, given exactly if the geometry has `memory_tokens`.
         """
         for row, object_id in enumerate(object_ids):
             if object_id is None:
@@ -154,7 +158,8 @@ class MemoryBank:
             now, group = frame - entry.held, entry.group
             for kind in (Keep.RECENT,) if prompted or keep is None else keep[row]:
                 assert memory is not None  # there is one where it is kept
-                slot = self._claim(entry.memory, Slot(now, prompted, kind), self._rule)
+                seen = None if cells is None else cells[row]
+                slot = self._claim(entry.memory, Slot(now, prompted, kind, seen), self._rule)
                 self._backend.copy(memory[row], group.memory[slot][entry.column])
             slot = self._claim(entry.pointers, Slot(now, prompted), self._pointer_rule)
             self._backend.copy(pointers[row], group.pointers[slot][entry.column])
@@ -195,7 +200,14 @@ class MemoryBank:
             memory_age=np.array(memory_age, np.int32).T.copy(),
             pointers=group.pointers[:pointers],
             pointer_age=np.array(pointer_age, np.float32) / np.float32(max(span - 1, 1)),
+            memory_cells=self._memory_cells([e for e, _ in now], memories),
         )
+
+    def _memory_cells(self, entries: list[_Object], memories: int) -> NDArray[np.int32] | None:
+        """The cells [M,B,N] that are attended to of each memory, None for all."""
+        if self._geometry.memory_tokens is None:
+            return None
+        return np.array([[e.memory[slot].cells for e in entries] for slot in range(memories)])
 
     def _memory_ages(self, entry: _Object, frame: int) -> list[int]:
         """Ages of an object's memories, all of which count on `frame`."""

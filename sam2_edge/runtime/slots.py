@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
+
+import numpy as np
+from numpy.typing import NDArray
 
 
 class Keep(Enum):
@@ -20,11 +23,14 @@ class Keep(Enum):
 
 @dataclass(slots=True)
 class Slot:
-    """What stands in one slot of a buffer. frame: number in the object's own time."""
+    """What stands in one slot of a buffer. frame: number in the object's own time. cells: of a
+    memory of which not all is seen, those that are, [N] int32.
+    """
 
     frame: int
     prompted: bool
     keep: Keep = Keep.RECENT
+    cells: NDArray[np.int32] | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

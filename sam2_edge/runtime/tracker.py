@@ -17,6 +17,7 @@ from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backen
 from sam2_edge.runtime.decoding import Decoded, Decoder, Features
 from sam2_edge.runtime.frames import Frame, check_frame, model_image
 from sam2_edge.runtime.memory import DEFAULT_MAX_PROMPTED, MemoryBank, MemoryBatch
+from sam2_edge.runtime.memory_cells import cells_to_keep
 from sam2_edge.runtime.policies import (
     MemoryPolicy,
     MemoryPolicyName,
@@ -251,6 +252,8 @@ class VideoTracker:
             "pointers": batch.pointers,
             "pointer_age": self._backend.upload(batch.pointer_age),
         }
+        if batch.memory_cells is not None:
+            inputs["memory_cells"] = self._backend.upload(batch.memory_cells)
         return self._backend.run(Graph.MEMORY_ATTENTION, inputs)["conditioned"]
 
     def _prompt(self, object_id: int, prompt: ModelPrompt) -> None:
@@ -292,6 +295,9 @@ class VideoTracker:
         download = self._backend.download
         logits, iou = download(decoded.mask_logits), download(decoded.iou)
         score = download(decoded.object_score)
+        if self._geometry.memory_tokens is not None:
+            # Chosen at once, as the arrays of the results are the user's from then on.
+            decoded.memory_cells = cells_to_keep(logits[:, 0], self._geometry)
         for row, object_id in enumerate(decoded.object_ids):
             assert object_id is not None  # rows are dropped only later
             found = ObjectResult(
@@ -332,6 +338,7 @@ class VideoTracker:
                 decoded.pointer,
                 prompted=decoded.prompted,
                 keep=kept,
+                cells=decoded.memory_cells,
             )
         self._decoded.clear()
 
