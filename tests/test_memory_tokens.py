@@ -29,8 +29,10 @@ from sam2_edge.export.pipeline import check_memory_tokens, export_bundle
 from sam2_edge.models.memory_attention import MemoryAttention, _attend
 from sam2_edge.models.variants import geometry_of
 from sam2_edge.proof.flops import graph_flops
+from sam2_edge.proof.footage import Footage
 from sam2_edge.proof.pytorch import TorchBackend
 from sam2_edge.proof.references import open_reference
+from sam2_edge.proof.verify import verify
 from sam2_edge.proof.wrapped import Wrapped
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.backends.base import Tensor as RunTensor
@@ -251,11 +253,23 @@ def test_calibration_records_the_cells(few_bundle: Bundle, tmp_path: Path) -> No
         assert feeds["memory_cells"].shape == (*feeds["memory_age"].shape, FEW)
 
 
-def test_bundles_that_keep_other_cells_are_not_compared_graph_by_graph(
+def test_what_some_tokens_cost_is_verified_against_the_bundle_that_sees_all(
+    few_bundle: Bundle, small_bundle: Bundle, clip: Clip
+) -> None:
+    reference = open_reference(few_bundle, str(small_bundle.path))
+    pictures = clip.frames[:6]
+    numbers, prompts = tuple(range(6)), (Prompt(1, points=[CLICK]),)
+    footage = Footage("clip", numbers, tuple(pictures), prompts)
+    found = verify(few_bundle, open_backend(few_bundle, "cpu"), reference, footage)
+    relative = {graph: worst.relative for (graph, _), worst in found.graphs.items()}
+    assert relative[Graph.IMAGE_ENCODER] < 1e-4 < relative[Graph.MEMORY_ATTENTION]
+
+
+def test_a_reference_that_sees_fewer_tokens_is_refused(
     few_bundle: Bundle, small_bundle: Bundle
 ) -> None:
-    with pytest.raises(BundleError, match="memory_tokens=24.* number of memory tokens"):
-        open_reference(few_bundle, str(small_bundle.path))
+    with pytest.raises(BundleError, match="memory_tokens=24.* as many memory tokens"):
+        open_reference(small_bundle, str(few_bundle.path))
 
 
 @pytest.mark.parametrize(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from sam2_edge.bundle import BUNDLED, MANIFEST_FILE, Bundle, Manifest, load_bundle
+from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
 from sam2_edge.proof.following import Follower, TrackerLoop
-from sam2_edge.runtime.backends import Backend, BackendName, open_backend
+from sam2_edge.proof.wrapped import Wrapped
+from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.tracker import VideoTracker
 
 NEEDS_EXTRA = (
@@ -64,11 +66,12 @@ def open_reference(
 def _bundle_reference(
     bundle: Bundle, other: Bundle, backend_name: BackendName, threads: int | None
 ) -> Reference:
-    if other.manifest.geometry != bundle.manifest.geometry:
+    mine, its = bundle.manifest.geometry, other.manifest.geometry
+    if its not in (mine, replace(mine, memory_tokens=None)):
         raise BundleError(
-            f"{other.path} has another geometry ({other.manifest.geometry}) than {bundle.path} "
-            f"({bundle.manifest.geometry}); compare bundles of one model, image size and number of "
-            "memory tokens"
+            f"{other.path} has another geometry ({its}) than {bundle.path} ({mine}); compare "
+            "bundles of one model and image size, of as many memory tokens or with one that sees "
+            "them all"
         )
     backend = open_backend(other, backend_name, threads=threads)
 
@@ -77,7 +80,16 @@ def _bundle_reference(
 
     ours, theirs = (b.manifest.model.sha256 for b in (bundle, other))
     same = ours == theirs if ours and theirs else None
-    return Reference(str(other.path), other.manifest, backend, loop, same)
+    asked = backend if its == mine else _SeesAll(backend)
+    return Reference(str(other.path), other.manifest, asked, loop, same)
+
+
+class _SeesAll(Wrapped):
+    """Memory attention over all tokens, asked by a bundle that names some."""
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """See `Backend.run`."""
+        return super().run(graph, {n: x for n, x in inputs.items() if n != "memory_cells"})
 
 
 def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) -> Reference:
