@@ -405,7 +405,14 @@ def test_an_interrupted_evaluation_keeps_what_is_done(
     out = tmp_path / "out"
     options = ["--output", out, "--threads", "1", "--processes", str(processes)]
     command = [SCRIPT, "eval", long_data, small_bundle.path, *options]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    process = subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # Where the tests run in the background of a script, SIGINT is ignored and passed on so.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     records = [out / f"records/{name}.json" for name in ("00000", "00001")]
     end = time.monotonic() + 60
     while not all(path.is_file() for path in records) and time.monotonic() < end:
