@@ -68,8 +68,8 @@ def _share_arena() -> None:
     """Lay one arena out for all sessions of the process that ask for it.
 
     The graphs of a frame run one after the other: with an arena each, as much memory as all of them
-    need stays taken (1.2 GB of SAM 2.1 tiny at 1024 pixels); with one, what the largest needs
-    (0.7 GB). It stays with the process when a tracker goes, for the next one.
+    need stays taken (for SAM 2.1 tiny at 1024 pixels 0.3 to 0.45 GB more); with one, what the
+    largest needs. It stays with the process when a tracker goes, for the next one.
     """
     kind, use = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
     where = ort.OrtMemoryInfo("Cpu", kind, 0, use)
