@@ -210,3 +210,10 @@ def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Bac
     kept = backend.download(batch.memory)[:, 0, 0, 0, 0]
     assert sorted(kept.tolist()) == [0.0, 7.0, 8.0]
     assert len(batch.pointers) == 9
+
+
+def test_each_object_of_a_batch_keeps_its_own_cells(backend: Backend) -> None:
+    bank = MemoryBank(backend, replace(GEOMETRY, memory_tokens=3))
+    store(bank, 0, [1, 2], [5.0, 7.0], prompted=True, tokens=3)
+    (batch,) = bank.read(1, [1, 2], span=SPAN)
+    np.testing.assert_array_equal(batch.memory_cells, [[[5, 5, 5], [7, 7, 7]]])
