@@ -19,8 +19,8 @@ from pathlib import Path
 
 from vos_benchmark.benchmark import VideoEvaluator
 
-from sam2_edge.proof.eval_folder import MASKS, RESULTS, SUMMARY
-from sam2_edge.proof.layouts import open_dataset
+from sam2_edge.evaluation.vos.datasets import open_dataset
+from sam2_edge.evaluation.vos.folder import MASKS, RESULTS, SUMMARY
 
 LAYOUTS = ("davis", "mose")
 ROUNDING = 0.5e-6

@@ -27,14 +27,14 @@ import torch
 from real_frames import click, frames_of
 
 from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
-from sam2_edge.contract import Graph
+from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import ExportError
-from sam2_edge.export.engine_bundle import EngineOptions, build_engines
 from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines
 from sam2_edge.models.checkpoints import LoadedModel, load_model
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.machine import findings
+from sam2_edge.runtime.doctor import findings
 
 Row = dict[str, Any]
 
@@ -155,7 +155,7 @@ def main() -> None:
     for finding in findings():
         print(f"{finding.name}: {finding.value or 'none'}")
     if not arguments.no_tests:
-        tests = Path(__file__).parent.parent / "tests" / "test_backends.py"
+        tests = Path(__file__).parent.parent / "tests" / "runtime" / "test_backends.py"
         subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", tests], check=False)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     seed = None if arguments.model == "nano" else arguments.seed

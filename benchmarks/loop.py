@@ -19,14 +19,14 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from sam2_edge import CameraLoop, VideoTracker
-from sam2_edge.runtime.camera import SyntheticCamera
-from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.sources.camera import SyntheticCamera
+from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
-from sam2_edge.synth import centre_click
+from sam2_edge.synthetic import centre_click
 
 SEED, SIZE, OBJECTS = 16, 256, 3
 SLOW_S = 0.1

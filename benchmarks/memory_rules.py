@@ -20,12 +20,12 @@ from typing import Any, get_args
 import numpy as np
 
 from sam2_edge import VideoTracker, load_bundle
-from sam2_edge.proof import heldout
-from sam2_edge.proof.heldout import SIZE, ObjectScore, Seen, first_prompts, summary
-from sam2_edge.proof.metrics import Accuracy
+from sam2_edge.evaluation import synthetic
+from sam2_edge.evaluation.metrics import Accuracy
+from sam2_edge.evaluation.synthetic import SIZE, ObjectScore, Seen, first_prompts, summary
 from sam2_edge.runtime.backends import open_backend
-from sam2_edge.runtime.policies import MemoryPolicyName
-from sam2_edge.synth import SynthClip, clip
+from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.synthetic import SynthClip, clip
 
 RULES = get_args(MemoryPolicyName)
 UNCOUNTED_FRAMES = 8
@@ -44,7 +44,7 @@ def clips(first: int, count: int, frames: int, lookalikes: int) -> Iterator[Synt
             "lookalikes": lookalikes,
         }
         sketch = clip(seed, size=SIZE, photographs=False, **options)
-        hidden = (sketch.occluded > heldout.OCCLUDED_SHARE).any() or not sketch.present.all()
+        hidden = (sketch.occluded > synthetic.OCCLUDED_SHARE).any() or not sketch.present.all()
         if hidden:
             found += 1
             if found > first:
@@ -70,7 +70,7 @@ def follow(
                 times[rule].append(1e3 * (time.perf_counter() - start))
             seen[rule].append({o.object_id: Seen(o.mask, o.present) for o in result.objects})
     scores = {
-        rule: [heldout._score(drawn, o, [f[o + 1] for f in frames]) for o in range(2)]
+        rule: [synthetic._score(drawn, o, [f[o + 1] for f in frames]) for o in range(2)]
         for rule, frames in seen.items()
     }
     return scores, times

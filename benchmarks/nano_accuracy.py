@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2_edge import VideoTracker, load_bundle
-from sam2_edge.proof.heldout import (
+from sam2_edge.evaluation.synthetic import (
     Track,
     first_prompts,
     follow_with,
@@ -28,8 +28,8 @@ from sam2_edge.proof.heldout import (
 
 def track_with_pytorch(name: str) -> Track:
     """Tracking through transformers' model, memory as in the bundle."""
+    from sam2_edge.evaluation.pytorch import PyTorchLoop
     from sam2_edge.models.checkpoints import load_model
-    from sam2_edge.proof.pytorch import PyTorchLoop
 
     model, manifest = load_model(name).model, load_bundle(name).manifest
     return follow_with(lambda: PyTorchLoop(model, manifest, None))

@@ -21,8 +21,8 @@ import cv2
 import numpy as np
 
 from sam2_edge import Prompt, VideoTracker
-from sam2_edge.runtime.overlay import draw
-from sam2_edge.synth import centre_click, clip
+from sam2_edge.runtime.sinks.overlay import draw
+from sam2_edge.synthetic import centre_click, clip
 
 
 class Clock:

@@ -22,17 +22,17 @@ from typing import Any
 import numpy as np
 
 from sam2_edge import Bundle, VideoTracker
+from sam2_edge.evaluation.bench.clips import bench_footage
+from sam2_edge.evaluation.bench.runner import race
+from sam2_edge.evaluation.bench.targets import BundleContender
+from sam2_edge.evaluation.metrics import mean_accuracy, object_accuracy, region_similarity
+from sam2_edge.evaluation.synthetic import first_prompts, heldout_clips, track_with
+from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import Calibration
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.proof.bench import race
-from sam2_edge.proof.bench_footage import bench_footage
-from sam2_edge.proof.contenders import BundleContender
-from sam2_edge.proof.dataset import write_dataset
-from sam2_edge.proof.heldout import first_prompts, heldout_clips, track_with
-from sam2_edge.proof.metrics import mean_accuracy, object_accuracy, region_similarity
 from sam2_edge.runtime.backends import open_backend
-from sam2_edge.synth import SynthClip, clip
+from sam2_edge.synthetic import SynthClip, clip
 
 Masks = list[list[np.ndarray]]
 """By clip and object: one mask per frame."""

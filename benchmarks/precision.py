@@ -26,20 +26,20 @@ import onnx
 import onnxruntime as ort
 
 from sam2_edge import Bundle, VideoTracker
+from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.int8 import candidates, quantised
+from sam2_edge.calibration.qdq import candidates, quantised
 from sam2_edge.calibration.ranges import collect_ranges
 from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.calibration.sensitivity import relative_error
-from sam2_edge.contract import Graph, graph_specs
-from sam2_edge.export.half import delicate_nodes, overflowing_nodes, simulated, to_half
+from sam2_edge.evaluation.differences import CHOSEN
+from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary, track_with
+from sam2_edge.export.fp16 import delicate_nodes, overflowing_nodes, simulated, to_half
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import POLICIES, Policy
 from sam2_edge.export.trial import trial_bundle
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.proof.differences import CHOSEN
-from sam2_edge.proof.heldout import heldout_clips, scores, summary, track_with
-from sam2_edge.synth import clip
+from sam2_edge.synthetic import clip
 
 Models = dict[tuple[Graph, str], onnx.ModelProto]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from sam2_edge.runtime.sources import FrameRange, open_source
+from sam2_edge.runtime.sources import FrameRange
+from sam2_edge.runtime.sources.video import open_source
 
 CLICK = (0.35, 0.45)
 """Where the object is clicked, as shares of width and height."""

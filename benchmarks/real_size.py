@@ -28,11 +28,11 @@ import torch
 from real_frames import click, frames_of
 
 from sam2_edge import Bundle, Prompt, VideoTracker, load_bundle
-from sam2_edge.contract import MemoryRounding
+from sam2_edge.bundle.contract import MemoryRounding
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original
-from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD
-from sam2_edge.models.original_names import from_original, to_original
+from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
+from sam2_edge.models.key_mapping import from_original, to_original
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
 
 MODEL, SEED = "sam2.1-hiera-tiny", 1

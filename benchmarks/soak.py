@@ -32,17 +32,19 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from sam2_edge import CameraLoop, LoopResult, Sam2EdgeError, VideoTracker
-from sam2_edge.proof.metrics import region_similarity
-from sam2_edge.runtime.camera import SYNTH_FRAMES, SyntheticCamera
-from sam2_edge.runtime.meter import Meter, resident_bytes
-from sam2_edge.runtime.rotation import RotatingSink, RotationRule
-from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo
+from sam2_edge.evaluation.metrics import region_similarity
+from sam2_edge.runtime.sinks.jsonl import JsonLines
+from sam2_edge.runtime.sinks.masks import MaskFolder
+from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationRule
+from sam2_edge.runtime.sinks.video import OverlayVideo
+from sam2_edge.runtime.sources.camera import SYNTH_FRAMES, SyntheticCamera
+from sam2_edge.runtime.streaming.stats import Meter, resident_bytes
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
-from sam2_edge.synth import centre_click
+from sam2_edge.synthetic import centre_click
 
 SEED, SIZE, OBJECTS = 16, 256, 3
 ANEW_EVERY = 2 * SYNTH_FRAMES - 2

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from sam2_edge import VideoTracker
-from sam2_edge.proof.heldout import first_prompts
-from sam2_edge.runtime.overlay import draw
-from sam2_edge.runtime.sinks import write_image
-from sam2_edge.synth import clip
+from sam2_edge.evaluation.synthetic import first_prompts
+from sam2_edge.runtime.sinks.files import write_image
+from sam2_edge.runtime.sinks.overlay import draw
+from sam2_edge.synthetic import clip
 
 
 def main() -> None:

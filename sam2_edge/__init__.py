@@ -12,8 +12,7 @@ from sam2_edge.errors import (
     SinkError,
     SourceError,
 )
-from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
-from sam2_edge.runtime.policies import (
+from sam2_edge.runtime.memory.policies import (
     DistractorMemory,
     MemoryPolicy,
     MotionMemory,
@@ -22,6 +21,7 @@ from sam2_edge.runtime.policies import (
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
+from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.tracker import VideoTracker
 
 __all__ = [

@@ -9,25 +9,18 @@ from pathlib import Path
 
 import sam2_edge
 from sam2_edge import Bundle
+from tests.helpers.interpreter import HEAVY, python
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "transformers", "onnx", "onnxscript", "huggingface_hub", "safetensors")
+
+
 NEED_THEM = (
     "sam2_edge.calibration",
     "sam2_edge.export",
     "sam2_edge.models",
-    "sam2_edge.proof.pytorch",
-    "sam2_edge.training",
+    "sam2_edge.evaluation.pytorch",
+    "tools.nano",
 )
-
-
-def python(code: str) -> None:
-    """Run code in a fresh interpreter in which the heavy packages cannot be imported."""
-    block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
-    done = subprocess.run(
-        [sys.executable, "-c", block + code], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_imports_flow_down() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from sam2_edge import Bundle
 from sam2_edge.cli.main import cli
-from tests.clips import moving_shapes
+from tests.helpers.clips import moving_shapes
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from sam2_edge.contract import Feeds
+from sam2_edge.bundle.contract import Feeds
 from sam2_edge.errors import SourceError
-from sam2_edge.runtime.camera import is_camera, open_camera
-from sam2_edge.runtime.frames import model_image
-from sam2_edge.runtime.sources import SourceFrame, open_source
+from sam2_edge.runtime.preprocess import model_image
+from sam2_edge.runtime.sources import SourceFrame
+from sam2_edge.runtime.sources.camera import is_camera, open_camera
+from sam2_edge.runtime.sources.video import open_source
 
 LEAST_FRAMES = 16
 """With fewer, the largest values of a graph's tensors are not seen."""

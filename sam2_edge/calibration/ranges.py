@@ -11,8 +11,8 @@ import numpy as np
 import onnx
 from onnxruntime.quantization.calibrate import HistogramCollector
 
-from sam2_edge.calibration.watching import Range, extremes, session_with_outputs
-from sam2_edge.contract import Feeds
+from sam2_edge.bundle.contract import Feeds
+from sam2_edge.calibration.tensor_stats import Range, extremes, session_with_outputs
 
 Method = Literal["minmax", "percentile", "entropy"]
 """minmax: the largest values seen. percentile: leaves out the largest 0.001 %. entropy: the range

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from sam2_edge.bundle import Bundle
+from sam2_edge.bundle.contract import Feeds, Graph
 from sam2_edge.calibration.frames import CalibrationFrames
-from sam2_edge.contract import Feeds, Graph
 from sam2_edge.runtime.backends import Tensor
-from sam2_edge.runtime.backends.onnxruntime import OnnxRuntimeCpu
+from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
 

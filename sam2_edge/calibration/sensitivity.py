@@ -10,9 +10,9 @@ import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
 
-from sam2_edge.calibration.int8 import Engine, quantised
-from sam2_edge.calibration.watching import Range
-from sam2_edge.contract import Feeds
+from sam2_edge.bundle.contract import Feeds
+from sam2_edge.calibration.qdq import Engine, quantised
+from sam2_edge.calibration.tensor_stats import Range
 
 
 def layer_errors(

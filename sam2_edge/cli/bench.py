@@ -17,6 +17,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.contract import Graph
 from sam2_edge.cli.options import (
     backend_option,
     memory_policy_option,
@@ -24,19 +25,18 @@ from sam2_edge.cli.options import (
     recent_memories_option,
     threads_option,
 )
-from sam2_edge.contract import Graph
 from sam2_edge.errors import BackendError, Sam2EdgeError
-from sam2_edge.proof.bench import LEAST_COUNTED, UNCOUNTED_FRAMES, Race, race
-from sam2_edge.proof.bench_footage import MOST_OBJECTS, bench_footage
-from sam2_edge.proof.bench_report import Extra, as_json, picture, stage_rows
-from sam2_edge.proof.contenders import BundleContender, Contender, PyTorchContender
-from sam2_edge.proof.flops import graph_flops, peak_flops
-from sam2_edge.proof.peak_memory import Peak, peak_of
-from sam2_edge.proof.references import model_of
+from sam2_edge.evaluation.bench.clips import MOST_OBJECTS, bench_footage
+from sam2_edge.evaluation.bench.flops import graph_flops, peak_flops
+from sam2_edge.evaluation.bench.peak_memory import Peak, peak_of
+from sam2_edge.evaluation.bench.report import Extra, as_json, picture, stage_rows
+from sam2_edge.evaluation.bench.runner import LEAST_COUNTED, UNCOUNTED_FRAMES, Race, race
+from sam2_edge.evaluation.bench.targets import BundleContender, Contender, PyTorchContender
+from sam2_edge.evaluation.verify.references import model_of
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.backends.onnxruntime import RUN_ERRORS
-from sam2_edge.runtime.policies import MemoryPolicyName
-from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
+from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
+from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
 
 PYTORCH, COMPILED = "pytorch", "pytorch-compiled"
 STAGE_COLUMNS = ("stage", "median ms", "p95", "p99", "GFLOP", "of peak")

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sam2_edge.runtime.machine import best_backend, findings
+from sam2_edge.runtime.doctor import best_backend, findings
 
 
 @click.command()

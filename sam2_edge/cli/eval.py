@@ -14,13 +14,13 @@ from rich.table import Table
 
 from sam2_edge.bundle import load_bundle
 from sam2_edge.cli.options import backend_option, memory_policy_option
-from sam2_edge.proof.eval_folder import RESULTS, EvalFolder, open_folder
-from sam2_edge.proof.eval_records import VideoRecord
-from sam2_edge.proof.eval_run import Job, eval_settings, evaluate, threads_each
-from sam2_edge.proof.layouts import DataSet, LayoutName, open_dataset
-from sam2_edge.proof.prompting import PromptKind
+from sam2_edge.evaluation.prompting import PromptKind
+from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
+from sam2_edge.evaluation.vos.folder import RESULTS, EvalFolder, open_folder
+from sam2_edge.evaluation.vos.results import VideoRecord
+from sam2_edge.evaluation.vos.runner import Job, eval_settings, evaluate, threads_each
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.policies import MemoryPolicyName
+from sam2_edge.runtime.memory.policies import MemoryPolicyName
 
 _FIGURES = {
     "J&F": "j_and_f",

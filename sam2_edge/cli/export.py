@@ -14,11 +14,13 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
-from sam2_edge.bundle import MANIFEST_FILE, Bundle, check_new_bundle, load_bundle
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.contract import Graph, MemoryRounding
+from sam2_edge.bundle.manifest import MANIFEST_FILE
+from sam2_edge.bundle.storage import check_new_bundle
 from sam2_edge.calibration.frames import DEFAULT_FRAMES
-from sam2_edge.contract import Graph, MemoryRounding
 from sam2_edge.errors import ExportError
-from sam2_edge.export.engine_bundle import EngineOptions, build_engines, check_engine_options
+from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
 
 _SHOWN = {
     "export": "exporting",

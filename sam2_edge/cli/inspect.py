@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.contract import Graph
+from sam2_edge.bundle.contract import Graph
 
 WORST_LAYERS = 10
 

@@ -25,17 +25,20 @@ from sam2_edge.cli.options import (
 )
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.camera import is_live
-from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
-from sam2_edge.runtime.meter import Meter
-from sam2_edge.runtime.policies import MemoryPolicyName
+from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.rotation import RotatingSink, RotationRule, SizedSink
-from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, RealTimeVideo, Sink
-from sam2_edge.runtime.sources import open_source
-from sam2_edge.runtime.systemd import Watchdog, notify
+from sam2_edge.runtime.sinks import Sink
+from sam2_edge.runtime.sinks.jsonl import JsonLines
+from sam2_edge.runtime.sinks.masks import MaskFolder
+from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationRule, SizedSink
+from sam2_edge.runtime.sinks.udp import UdpJson
+from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
+from sam2_edge.runtime.sources.camera import is_live
+from sam2_edge.runtime.sources.video import open_source
+from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
+from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.systemd import Watchdog, notify
 from sam2_edge.runtime.tracker import VideoTracker
-from sam2_edge.runtime.udp import UdpJson
 
 _log = logging.getLogger("sam2_edge.loop")
 _Function = TypeVar("_Function", bound=Callable[..., Any])

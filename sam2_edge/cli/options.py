@@ -10,9 +10,9 @@ from typing import Any, TypeVar, cast, get_args
 import click
 
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.policies import MemoryPolicyName
+from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt, read_mask
-from sam2_edge.runtime.script import PromptScript, load_script
+from sam2_edge.runtime.sources.prompt_file import PromptScript, load_script
 
 DEFAULT_OBJECT = 1
 

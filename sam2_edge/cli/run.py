@@ -14,9 +14,9 @@ from sam2_edge.cli.loop_options import (
     stopped_by_signals,
 )
 from sam2_edge.cli.options import PromptCommand, typed_prompts
-from sam2_edge.runtime.meter import Meter
-from sam2_edge.runtime.script import check_mask_ids
-from sam2_edge.runtime.systemd import Watchdog
+from sam2_edge.runtime.sources.prompt_file import check_mask_ids
+from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.systemd import Watchdog
 
 
 @click.command(cls=PromptCommand)

@@ -20,12 +20,12 @@ from sam2_edge.cli.options import (
 )
 from sam2_edge.errors import PromptError, SinkError
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.overlay import draw
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult, encode_rle
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
-from sam2_edge.runtime.sinks import check_outputs, write_image, write_text
-from sam2_edge.runtime.sources import read_image
+from sam2_edge.runtime.sinks.files import check_outputs, write_image, write_text
+from sam2_edge.runtime.sinks.overlay import draw
+from sam2_edge.runtime.sources.images import read_image
 
 
 @click.command(cls=PromptCommand)

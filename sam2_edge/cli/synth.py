@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
-from sam2_edge.proof.dataset import write_dataset
-from sam2_edge.synth import Split, SynthClip, clip
+from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
+from sam2_edge.synthetic import Split, SynthClip, clip
 
 
 @click.command()

@@ -21,11 +21,16 @@ from sam2_edge.cli.options import (
     threads_option,
 )
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.loop import track_source
-from sam2_edge.runtime.policies import MemoryPolicyName
-from sam2_edge.runtime.script import PromptScript, check_mask_ids, check_script
-from sam2_edge.runtime.sinks import JsonLines, MaskFolder, OverlayVideo, Sink, check_outputs
-from sam2_edge.runtime.sources import FrameRange, Source, open_source
+from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.sinks import Sink
+from sam2_edge.runtime.sinks.files import check_outputs
+from sam2_edge.runtime.sinks.jsonl import JsonLines
+from sam2_edge.runtime.sinks.masks import MaskFolder
+from sam2_edge.runtime.sinks.video import OverlayVideo
+from sam2_edge.runtime.sources import FrameRange, Source
+from sam2_edge.runtime.sources.prompt_file import PromptScript, check_mask_ids, check_script
+from sam2_edge.runtime.sources.video import open_source
+from sam2_edge.runtime.streaming.offline import track_source
 from sam2_edge.runtime.tracker import VideoTracker
 
 

@@ -16,7 +16,9 @@ from rich.markup import escape
 from rich.progress import Progress
 from rich.table import Table
 
-from sam2_edge.bundle import MANIFEST_FILE, Bundle, load_bundle
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.cli.options import (
     PromptCommand,
     backend_option,
@@ -28,19 +30,18 @@ from sam2_edge.cli.options import (
     threads_option,
 )
 from sam2_edge.cli.track import frame_range
-from sam2_edge.contract import Graph
 from sam2_edge.errors import PromptError
-from sam2_edge.proof.budgets import Budget, budget_for, check_limits
-from sam2_edge.proof.footage import footage
-from sam2_edge.proof.layers import LayerDifference, check_layers, layer_differences
-from sam2_edge.proof.references import open_reference
-from sam2_edge.proof.verify import Verification
-from sam2_edge.proof.verify import verify as compare_with
-from sam2_edge.proof.verify_report import GRAPH_COLUMNS, About, as_json, as_page, graph_rows
+from sam2_edge.evaluation.verify.clips import footage
+from sam2_edge.evaluation.verify.compare import Verification
+from sam2_edge.evaluation.verify.compare import verify as compare_with
+from sam2_edge.evaluation.verify.layers import LayerDifference, check_layers, layer_differences
+from sam2_edge.evaluation.verify.references import open_reference
+from sam2_edge.evaluation.verify.report import GRAPH_COLUMNS, About, as_json, as_page, graph_rows
+from sam2_edge.evaluation.verify.tolerances import Budget, budget_for, check_limits
 from sam2_edge.runtime.backends import BackendName, open_backend
-from sam2_edge.runtime.policies import MemoryPolicyName
-from sam2_edge.runtime.script import check_script
-from sam2_edge.runtime.sinks import check_new_file, check_outputs, write_text
+from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
+from sam2_edge.runtime.sources.prompt_file import check_script
 
 DEFAULT_FRAMES = "0:32"
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sam2_edge.compat.checkpoint import find_bundle
-from sam2_edge.compat.masks import OutputKind
 from sam2_edge.compat.model import Sam2Model, open_model
 from sam2_edge.compat.overrides import IMAGE_SIZE, STABILITY_OPTION, predictor_options
-from sam2_edge.compat.video_predictor import SAM2VideoPredictor
+from sam2_edge.compat.video.masks import OutputKind
+from sam2_edge.compat.video.predictor import SAM2VideoPredictor
 from sam2_edge.errors import BundleError, Sam2EdgeError
 from sam2_edge.runtime.backends import BackendName
 

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 
 from sam2_edge.bundle import Bundle
+from sam2_edge.bundle.contract import Graph
 from sam2_edge.calibration.frames import CalibrationFrames
-from sam2_edge.calibration.int8 import Engine, candidates, quantised
+from sam2_edge.calibration.qdq import Engine, candidates, quantised
 from sam2_edge.calibration.ranges import Method, collect_ranges
 from sam2_edge.calibration.sensitivity import layer_errors
-from sam2_edge.contract import Graph
 from sam2_edge.errors import ExportError
+from sam2_edge.evaluation.synthetic import heldout_clips, scores, track_with
 from sam2_edge.export.trial import trial_bundle
-from sam2_edge.proof.heldout import heldout_clips, scores, track_with
 from sam2_edge.runtime.tracker import VideoTracker
 
 SENSITIVITY_FRAMES = 4

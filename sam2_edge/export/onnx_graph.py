@@ -12,7 +12,7 @@ import onnxscript.optimizer
 import torch
 from torch import nn
 
-from sam2_edge.contract import GraphSpec
+from sam2_edge.bundle.contract import GraphSpec
 from sam2_edge.errors import ExportError
 
 OPSET = 18

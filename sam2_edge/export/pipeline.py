@@ -11,27 +11,8 @@ from tempfile import TemporaryDirectory
 
 from torch import nn
 
-from sam2_edge.bundle import (
-    FORMAT_VERSION,
-    Bundle,
-    CalibrationEntry,
-    GraphEntry,
-    Manifest,
-    MemoryEntry,
-    ModelEntry,
-    NormalisationEntry,
-    check_new_bundle,
-    file_entry,
-    load_bundle,
-    new_bundle_folder,
-    save_manifest,
-    tensor_entries,
-)
-from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.int8 import Engine
-from sam2_edge.calibration.ranges import Method
-from sam2_edge.calibration.recording import Recording, record_inputs
-from sam2_edge.contract import (
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.contract import (
     Feeds,
     Geometry,
     Graph,
@@ -40,13 +21,29 @@ from sam2_edge.contract import (
     Precision,
     graph_specs,
 )
+from sam2_edge.bundle.manifest import (
+    FORMAT_VERSION,
+    CalibrationEntry,
+    GraphEntry,
+    Manifest,
+    MemoryEntry,
+    ModelEntry,
+    NormalisationEntry,
+    tensor_entries,
+)
+from sam2_edge.bundle.storage import check_new_bundle, file_entry, new_bundle_folder, save_manifest
+from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
+from sam2_edge.calibration.qdq import Engine
+from sam2_edge.calibration.ranges import Method
+from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.errors import ExportError
-from sam2_edge.export.check import check_numbers, check_structure, example_feeds
 from sam2_edge.export.int8_search import search_int8
 from sam2_edge.export.onnx_graph import export_onnx, opset_of
 from sam2_edge.export.precision import POLICIES, Calibration, Policy, halve, quantise
+from sam2_edge.export.validate import check_numbers, check_structure, example_feeds
 from sam2_edge.models.checkpoints import LoadedModel
-from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD, graph_modules
+from sam2_edge.models.graphs import graph_modules
+from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
 from sam2_edge.models.variants import geometry_of
 
 ProgressCallback = Callable[[Graph, str], None]

@@ -9,12 +9,12 @@ from typing import Literal
 
 import onnx
 
-from sam2_edge.bundle import CalibrationEntry
+from sam2_edge.bundle.contract import Feeds, Graph, Precision
+from sam2_edge.bundle.manifest import CalibrationEntry
 from sam2_edge.calibration.frames import DEFAULT_FRAMES, CalibrationFrames
-from sam2_edge.calibration.int8 import Engine, candidates, quantised
+from sam2_edge.calibration.qdq import Engine, candidates, quantised
 from sam2_edge.calibration.ranges import Method, collect_ranges
-from sam2_edge.contract import Feeds, Graph, Precision
-from sam2_edge.export.half import delicate_nodes, overflowing_nodes, to_half
+from sam2_edge.export.fp16 import delicate_nodes, overflowing_nodes, to_half
 
 Policy = Literal["fp32", "mixed", "fp16", "int8"]
 """mixed: the two graphs that cost most in float16, what decides on masks and memory in float32.

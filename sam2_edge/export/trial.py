@@ -8,9 +8,10 @@ from pathlib import Path
 
 import onnx
 
-from sam2_edge.bundle import Bundle, file_entry, load_bundle, save_manifest
-from sam2_edge.contract import Graph
-from sam2_edge.export.half import simulated
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.storage import file_entry, save_manifest
+from sam2_edge.export.fp16 import simulated
 
 
 def trial_bundle(source: Bundle, folder: Path, changed: Mapping[Graph, onnx.ModelProto]) -> Bundle:

@@ -15,10 +15,10 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
-from sam2_edge.bundle import BUNDLED, sha256_of
+from sam2_edge.bundle import BUNDLED
+from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import CheckpointError
-from sam2_edge.models.nano import NANO
-from sam2_edge.models.original_names import from_original
+from sam2_edge.models.key_mapping import from_original
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import (
     DEFAULT_IMAGE_SIZE,
@@ -30,6 +30,7 @@ from sam2_edge.models.variants import (
     recognise_variant,
     variant_config,
 )
+from tools.nano.architecture import NANO
 
 _LISTED = 20
 """At most so many tensor names of each kind in an error."""

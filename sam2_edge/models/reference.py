@@ -23,8 +23,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
-from sam2_edge.contract import MemoryRounding
-from sam2_edge.models.graphs import IMAGE_MEAN, IMAGE_STD
+from sam2_edge.bundle.contract import MemoryRounding
+from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
 
 PREVIOUS_LOGIT_LIMIT = 32.0
 

@@ -9,7 +9,7 @@ from types import MappingProxyType
 from transformers import Sam2VideoConfig, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
-from sam2_edge.contract import (
+from sam2_edge.bundle.contract import (
     MASK_STRIDE,
     MEMORY_STRIDE,
     SIZE_STEP,

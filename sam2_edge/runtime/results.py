@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from sam2_edge.contract import NO_OBJECT_LOGIT
+from sam2_edge.bundle.contract import NO_OBJECT_LOGIT
 from sam2_edge.errors import Sam2EdgeError
 
 if TYPE_CHECKING:

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.contract import Graph
+from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.backends import Backend, BackendName, open_backend
-from sam2_edge.runtime.decoding import PREVIOUS_LOGIT_LIMIT, Decoder, Features
-from sam2_edge.runtime.frames import check_frame, model_image
+from sam2_edge.runtime.model import PREVIOUS_LOGIT_LIMIT, Decoder, Features
+from sam2_edge.runtime.preprocess import check_frame, model_image
 from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt, Prompt, model_prompt
 from sam2_edge.runtime.results import MASK_LOGIT, full_size
 

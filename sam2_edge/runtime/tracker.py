@@ -11,20 +11,20 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.contract import Graph
+from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
-from sam2_edge.runtime.decoding import Decoded, Decoder, Features
-from sam2_edge.runtime.frames import Frame, check_frame, model_image
-from sam2_edge.runtime.memory import DEFAULT_MAX_PROMPTED, MemoryBank, MemoryBatch
-from sam2_edge.runtime.memory_cells import cells_to_keep
-from sam2_edge.runtime.policies import (
+from sam2_edge.runtime.memory.bank import DEFAULT_MAX_PROMPTED, MemoryBank, MemoryBatch
+from sam2_edge.runtime.memory.policies import (
     MemoryPolicy,
     MemoryPolicyName,
     open_policy,
     policy_slots,
 )
-from sam2_edge.runtime.policies.objects import ObjectRules
+from sam2_edge.runtime.memory.policies.objects import ObjectRules
+from sam2_edge.runtime.memory.token_selection import cells_to_keep
+from sam2_edge.runtime.model import Decoded, Decoder, Features
+from sam2_edge.runtime.preprocess import Frame, check_frame, model_image
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 

@@ -12,8 +12,8 @@ from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
 
-from sam2_edge.runtime.camera_loop import CameraLoop, LoopResult
-from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
+from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.serve.messages import Command
 from sam2_edge.serve.picture import message
 

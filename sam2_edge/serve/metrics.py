@@ -8,8 +8,8 @@ from prometheus_client import CollectorRegistry, Histogram, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from sam2_edge.runtime.camera_loop import LoopResult
-from sam2_edge.runtime.meter import Meter
+from sam2_edge.runtime.streaming.loop import LoopResult
+from sam2_edge.runtime.streaming.stats import Meter
 
 _BUCKETS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.runtime.camera_loop import LoopResult
-from sam2_edge.runtime.frames import Frame
-from sam2_edge.runtime.overlay import colour_of
-from sam2_edge.runtime.sinks import finite
+from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.sinks.jsonl import finite
+from sam2_edge.runtime.sinks.overlay import colour_of
+from sam2_edge.runtime.streaming.loop import LoopResult
 
 LARGEST_SIDE = 960
 """Pixels of the picture that is sent; larger frames are made smaller."""

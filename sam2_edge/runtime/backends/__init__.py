@@ -10,8 +10,8 @@ import onnxruntime as ort
 from sam2_edge.bundle import Bundle
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Backend, Tensor
-from sam2_edge.runtime.backends.onnxruntime import OnnxRuntimeCpu
-from sam2_edge.runtime.cuda import device_info
+from sam2_edge.runtime.backends.cuda.driver import device_info
+from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 
 __all__ = ["Backend", "BackendName", "OpenedName", "Tensor", "choose_backend", "open_backend"]
 
@@ -40,7 +40,7 @@ def open_backend(
         return OnnxRuntimeCpu(bundle, threads=threads)
     # What a GPU backend imports is not there everywhere.
     if chosen == "cuda":
-        from sam2_edge.runtime.backends.onnxruntime_cuda import OnnxRuntimeCuda
+        from sam2_edge.runtime.backends.ort_cuda import OnnxRuntimeCuda
 
         return OnnxRuntimeCuda(bundle)
     from sam2_edge.runtime.backends.tensorrt import TensorRt

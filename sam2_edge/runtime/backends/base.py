@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.contract import Graph
+from sam2_edge.bundle.contract import Graph
 
 
 class Tensor(Protocol):

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, cast
 
-from sam2_edge.bundle import Bundle, EngineEntry
-from sam2_edge.contract import Graph
+from sam2_edge.bundle import Bundle
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.manifest import EngineEntry
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
-from sam2_edge.runtime.backends.cuda_graphs import CudaGraphs
-from sam2_edge.runtime.backends.device import DeviceBackend, axis_sizes
+from sam2_edge.runtime.backends.cuda.backend import DeviceBackend, axis_sizes
+from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
+from sam2_edge.runtime.backends.cuda.graphs import CudaGraphs
+from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
 from sam2_edge.runtime.backends.runtime_cache import new_context
-from sam2_edge.runtime.cuda import DeviceInfo, device_info
-from sam2_edge.runtime.device import DeviceTensor
-from sam2_edge.runtime.tensorrt_flavour import Flavour, import_tensorrt
+from sam2_edge.runtime.backends.tensorrt_variant import Flavour, import_tensorrt
 
 _log = logging.getLogger(__name__)
 

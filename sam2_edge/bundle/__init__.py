@@ -1,0 +1,126 @@
+"""A bundle: a folder with manifest.json and the graph files it names, checked before it is used."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from sam2_edge.bundle.contract import Graph, GraphSpec, graph_specs
+from sam2_edge.bundle.manifest import (
+    FORMAT_VERSION,
+    MANIFEST_FILE,
+    FileEntry,
+    GraphEntry,
+    Manifest,
+    tensor_entries,
+)
+from sam2_edge.bundle.storage import sha256_of
+from sam2_edge.errors import BundleError
+
+BUNDLED = {"nano": Path(__file__).parent.parent / "models" / "bundled" / "nano"}
+"""Bundles that come with the package, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A checked bundle on disk."""
+
+    path: Path
+    manifest: Manifest
+
+    def graph_path(self, graph: Graph) -> Path:
+        """The file of one graph."""
+        return self.path / self.manifest.graphs[graph].file
+
+    def most(self, axis: str) -> int | None:
+        """The largest size of a dynamic axis that every engine takes; None without engines."""
+        engines = [entry.engine for entry in self.manifest.graphs.values() if entry.engine]
+        return min((e.profile[axis][2] for e in engines if axis in e.profile), default=None)
+
+
+def load_bundle(path: str | Path) -> Bundle:
+    """Read and check a bundle: version, fields, files, hashes and the graphs' contract.
+
+    path: a folder, or "nano" for the bundle that comes with the package (unless there is a folder
+    of that name).
+
+    Raises BundleError, naming the file and the remedy, before any graph is opened.
+    """
+    folder = Path(path)
+    if not folder.exists():
+        folder = BUNDLED.get(str(path), folder)
+    manifest_path = folder / MANIFEST_FILE
+    if not manifest_path.is_file():
+        raise BundleError(
+            f"{folder} is not a bundle: it has no {MANIFEST_FILE}; make one with sam2-edge export"
+        )
+    manifest = _read_manifest(manifest_path)
+    missing = [graph.value for graph in Graph if graph not in manifest.graphs]
+    if missing:
+        raise BundleError(f"{manifest_path} lacks the graphs {', '.join(missing)}; export it again")
+    specs = graph_specs(manifest.geometry)
+    files: dict[tuple[str, str], FileEntry] = {}  # graphs may share a file of weights
+    for graph, entry in manifest.graphs.items():
+        _check_contract(manifest_path, specs[graph], entry)
+        files |= {(file.file, file.sha256): file for file in (entry, *entry.data)}
+    for file in files.values():
+        _check_file(folder, file)
+    return Bundle(folder, manifest)
+
+
+def _read_manifest(path: Path) -> Manifest:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise BundleError(f"{path} cannot be read ({error}); export the bundle again") from error
+    version = content.get("format_version") if isinstance(content, dict) else None
+    if version != FORMAT_VERSION:
+        raise BundleError(
+            f"{path} has format version {version!r}, this sam2_edge reads {FORMAT_VERSION}; export "
+            "the bundle again or install the matching sam2_edge"
+        )
+    try:
+        return Manifest.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
+
+
+def _check_contract(manifest_path: Path, spec: GraphSpec, entry: GraphEntry) -> None:
+    for kind, given, wanted in (
+        ("inputs", entry.inputs, tensor_entries(spec.inputs)),
+        ("outputs", entry.outputs, tensor_entries(spec.outputs)),
+    ):
+        if given != wanted:
+            raise BundleError(
+                f"{manifest_path}: the {kind} of {spec.graph.value} are not those of this "
+                "sam2_edge's contract; export the bundle again"
+            )
+
+
+def _check_file(folder: Path, entry: FileEntry) -> None:
+    path = folder / entry.file
+    try:
+        if folder.resolve() not in path.resolve().parents:
+            raise BundleError(
+                f"{folder / MANIFEST_FILE}: {entry.file!r} leaves the bundle; do not use "
+                "this bundle"
+            )
+        if not path.is_file():
+            raise BundleError(f"{path} is missing; copy the whole bundle again")
+        found = sha256_of(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        # ValueError: a zero byte or a lone surrogate in the name; RuntimeError: links in a circle.
+        raise BundleError(
+            f"{folder / MANIFEST_FILE}: file {entry.file!r} cannot be read ({error}); copy or "
+            "export the bundle again"
+        ) from error
+    if found != entry.sha256:
+        raise BundleError(
+            f"{path} has sha256 {found[:12]}…, the manifest says {entry.sha256[:12]}…; "
+            "copy or export the bundle again"
+        )

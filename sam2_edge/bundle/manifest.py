@@ -1,0 +1,165 @@
+"""What manifest.json holds: a versioned model of a bundle."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+
+from sam2_edge.bundle.contract import (
+    MEMORY_STRIDE,
+    Geometry,
+    Graph,
+    MemoryPooling,
+    MemoryRounding,
+    Precision,
+    TensorSpec,
+)
+
+MANIFEST_FILE = "manifest.json"
+
+
+FORMAT_VERSION = 1
+
+
+class _Entry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class TensorEntry(_Entry):
+    """One input or output: numpy dtype name, and a size or the letter of a dynamic axis each."""
+
+    name: str
+    dtype: str
+    axes: tuple[int | str, ...]
+
+
+class FileEntry(_Entry):
+    """A file of the bundle: path inside the folder, and sha256 of its bytes."""
+
+    file: str
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+Profile = dict[str, tuple[int, int, int]]
+"""Least, usual and largest size of each dynamic axis that an engine takes."""
+
+
+class EngineEntry(_Entry):
+    """What a TensorRT engine was built with and for: it runs with that version alone, on GPUs of
+    those compute capabilities (major, minor).
+    """
+
+    flavour: Literal["tensorrt", "tensorrt-rtx"]
+    version: str
+    compute_capabilities: tuple[tuple[int, int], ...]
+    profile: Profile
+
+
+class CalibrationEntry(_Entry):
+    """What a graph was calibrated with: the file, folder or camera, and numbers of its frames.
+
+    A float16 graph has no more than that: the frames showed which values are too large for it. In
+    INT8, method and ranges: the least and largest value kept of every quantised tensor. left_out:
+    layers that stayed in float to keep masks as good. sensitivity: where that was asked for, the
+    graph's relative error with this layer alone in INT8, worst first.
+    """
+
+    source: str
+    frames: tuple[int, ...]
+    method: Literal["minmax", "percentile", "entropy"] | None = None
+    ranges: dict[str, tuple[float, float]] = {}
+    left_out: tuple[str, ...] = ()
+    sensitivity: dict[str, float] = {}
+
+
+class GraphEntry(FileEntry):
+    """One graph.
+
+    engine: set if the file is a TensorRT engine, otherwise it is ONNX. data: files beside the graph
+    that hold weights of it. parity: by output, the largest absolute difference to the PyTorch
+    module at export, on seeded inputs or those of calibration, of the ONNX graph from which an
+    engine was built.
+    """
+
+    backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
+    precision: Precision
+    opset: int
+    inputs: tuple[TensorEntry, ...]
+    outputs: tuple[TensorEntry, ...]
+    data: tuple[FileEntry, ...] = ()
+    parity: dict[str, float] = {}
+    engine: EngineEntry | None = None
+    calibration: CalibrationEntry | None = None
+
+
+class ModelEntry(_Entry):
+    """Where the weights come from; sha256 is None for random ones."""
+
+    name: str
+    family: Literal["sam2", "sam2.1"]
+    source: str
+    sha256: str | None
+
+
+class MemoryEntry(_Entry):
+    """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored, `pooling`
+    how memory attention averages it, `tokens` how many cells of each memory it sees, None for all.
+    """
+
+    slots: int = Field(ge=2, le=64)
+    pointers: int = Field(ge=2, le=256)
+    channels: int = Field(ge=1, le=4096)
+    hidden: int = Field(ge=1, le=4096)
+    rounding: MemoryRounding
+    pooling: MemoryPooling = 1
+    tokens: int | None = Field(default=None, ge=1)
+
+    @property
+    def seen_in_full(self) -> bool:
+        """Whether memory attention sees every token of a memory as it is."""
+        return self.pooling == 1 and self.tokens is None
+
+
+class NormalisationEntry(_Entry):
+    """Mean and standard deviation of RGB in 0..1; applied inside the image encoder."""
+
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+class Manifest(_Entry):
+    """What manifest.json holds."""
+
+    format_version: Literal[1]
+    sam2_edge_version: str
+    model: ModelEntry
+    image_size: int
+    normalisation: NormalisationEntry
+    memory: MemoryEntry
+    graphs: dict[Graph, GraphEntry]
+
+    @field_validator("memory")
+    @classmethod
+    def _tokens_are_there(cls, memory: MemoryEntry, info: ValidationInfo) -> MemoryEntry:
+        cells = (info.data.get("image_size", 0) // MEMORY_STRIDE) ** 2
+        if memory.tokens is not None and (memory.tokens >= cells or memory.pooling > 1):
+            raise ValueError(f"{memory.tokens} tokens of {cells}, pooling {memory.pooling}")
+        return memory
+
+    @property
+    def geometry(self) -> Geometry:
+        """The sizes that fix every tensor."""
+        return Geometry(
+            image_size=self.image_size,
+            hidden=self.memory.hidden,
+            memory_channels=self.memory.channels,
+            memory_slots=self.memory.slots,
+            pointers=self.memory.pointers,
+            memory_tokens=self.memory.tokens,
+        )
+
+
+def tensor_entries(specs: tuple[TensorSpec, ...]) -> tuple[TensorEntry, ...]:
+    """A contract's tensors as manifest entries."""
+    return tuple(TensorEntry(name=s.name, dtype=s.dtype, axes=s.axes) for s in specs)

@@ -1,0 +1,1 @@
+"""The original package's image API."""

@@ -1,0 +1,28 @@
+"""Prompts made from true masks, as every measure of ours makes them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.synthetic import centre_click
+
+PromptKind = Literal["click", "box", "mask"]
+
+
+def prompt_from_mask(object_id: int, mask: NDArray[np.bool_], kind: PromptKind) -> Prompt:
+    """A prompt of a kind for an object, from its mask [H,W] with at least one pixel set.
+
+    click: the pixel furthest from the mask's edge. box: the tightest one, whose lower right corner
+    lies just outside the mask. mask: the mask itself.
+    """
+    if kind == "mask":
+        return Prompt(object_id, mask=mask)
+    if kind == "click":
+        return Prompt(object_id, points=[centre_click(mask)])
+    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
+    return Prompt(object_id, box=(x, y, x + width, y + height))

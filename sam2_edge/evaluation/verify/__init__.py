@@ -1,0 +1,1 @@
+"""Comparing a bundle with PyTorch or with another bundle."""

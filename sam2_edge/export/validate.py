@@ -1,0 +1,161 @@
+"""Checks of an exported ONNX graph: its structure, and its numbers against the PyTorch module."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from sam2_edge.bundle.contract import (
+    PARITY_TOLERANCE,
+    Feeds,
+    Geometry,
+    Graph,
+    GraphSpec,
+    Precision,
+    TensorSpec,
+)
+from sam2_edge.errors import ExportError
+from sam2_edge.evaluation.differences import CHOSEN, rows_of_equal_choice
+
+FORBIDDEN_OPERATORS = frozenset({"NonZero", "If", "Loop", "Scan", "Einsum"})
+"""Operators that one of the runtimes refuses or that make shapes depend on data."""
+
+BFLOAT16_STEP = 2.0**-7
+"""Largest distance of neighbouring bfloat16 numbers, relative to their magnitude."""
+
+_SIZES = ({"M": 1, "P": 1, "B": 1, "N": 1}, {"M": 2, "P": 3, "B": 2, "N": 3})
+_SEED = 2024
+
+
+def check_structure(path: Path, spec: GraphSpec) -> None:
+    """Run onnx.checker with full shape inference and the project's own rules.
+
+    Raises ExportError that names the graph and the rule.
+    """
+    try:
+        onnx.checker.check_model(str(path), full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(f"{path.name} is not valid ONNX: {error}") from error
+    model = onnx.load(path, load_external_data=False)
+    problems = [f"operator domain {o.domain}" for o in model.opset_import if o.domain]
+    problems += [f"function {f.name}" for f in model.functions]
+    for node in model.graph.node:
+        if node.op_type in FORBIDDEN_OPERATORS:
+            problems.append(f"operator {node.op_type}")
+        if node.op_type == "Resize" and any(a.name == "antialias" and a.i for a in node.attribute):
+            problems.append("Resize with antialias")
+    for kind, values, wanted in (
+        ("inputs", model.graph.input, spec.inputs),
+        ("outputs", model.graph.output, spec.outputs),
+    ):
+        found = [_tensor_spec(value) for value in values]
+        if found != list(wanted):
+            problems.append(f"{kind} {found} instead of {list(wanted)}")
+    if problems:
+        raise ExportError(f"{path.name} breaks the contract: {'; '.join(dict.fromkeys(problems))}")
+
+
+def check_numbers(
+    path: Path,
+    module: nn.Module,
+    spec: GraphSpec,
+    examples: Iterable[Feeds],
+    *,
+    rounded: bool,
+    precision: Precision = "fp32",
+) -> dict[str, float]:
+    """Run a graph in ONNX Runtime and as PyTorch module on each of `examples`.
+
+    rounded: memory is rounded to bfloat16 in the graph; two results may then differ by one step.
+    precision: of the graph; the module is in float32 always.
+    Returns the largest absolute difference by output.
+
+    Raises ExportError when a difference is above the tolerance.
+    """
+    session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
+    worst = {s.name: 0.0 for s in spec.outputs}
+    for feeds in examples:
+        with torch.inference_mode():
+            result = module(*(torch.from_numpy(feeds[s.name]) for s in spec.inputs))
+        tensors = result if isinstance(result, tuple) else (result,)
+        expected = dict(zip(worst, (tensor.numpy() for tensor in tensors), strict=True))
+        got = dict(zip(worst, session.run(None, dict(feeds)), strict=True))
+        alike = rows_of_equal_choice(got, expected) if precision != "fp32" else slice(None)
+        for output in spec.outputs:
+            name = output.name
+            rows = alike if name in CHOSEN else slice(None)
+            step = BFLOAT16_STEP if rounded and name == "memory" else 0.0
+            difference = _compare(
+                spec.graph, output, got[name][rows], expected[name][rows], precision, step
+            )
+            worst[name] = max(worst[name], difference)
+    return worst
+
+
+def example_feeds(spec: GraphSpec, geometry: Geometry) -> list[Feeds]:
+    """Seeded inputs in the range that the runtime hands over, small and of several sizes."""
+    generator = np.random.default_rng(_SEED)
+    return [
+        {s.name: _example(s, s.shape(**sizes), geometry, generator) for s in spec.inputs}
+        for sizes in _SIZES
+    ]
+
+
+def _compare(
+    graph: Graph,
+    output: TensorSpec,
+    got: NDArray[np.generic],
+    want: NDArray[np.generic],
+    precision: Precision,
+    step: float,
+) -> float:
+    """Largest absolute difference, checked against the tolerance."""
+    reference = want.astype(np.float64)
+    difference = np.abs(got.astype(np.float64) - reference)
+    allowed = PARITY_TOLERANCE[precision] * max(1.0, float(np.abs(reference).max(initial=0.0)))
+    largest = float(difference.max(initial=0.0))
+    if not np.all(difference <= allowed + step * np.abs(reference)):
+        raise ExportError(
+            f"{graph.value} in {precision} does not agree with PyTorch: output {output.name} "
+            f"differs by {largest:.3g}, {allowed:.3g} is allowed; no bundle was written. Check the "
+            "installed versions of torch, transformers and onnxruntime against the README"
+        )
+    return largest
+
+
+def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    tensor = value.type.tensor_type
+    dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.elem_type).name
+    axes = tuple(d.dim_param or d.dim_value for d in tensor.shape.dim)
+    return TensorSpec(value.name, dtype, axes)
+
+
+def _example(
+    spec: TensorSpec, shape: tuple[int, ...], geometry: Geometry, generator: np.random.Generator
+) -> NDArray[np.generic]:
+    integers = {
+        "image": (0, 256),
+        "memory_age": (0, geometry.memory_slots),
+        "memory_cells": (0, geometry.embedding_size**2),
+        "point_labels": (-1, 4),
+        "has_mask": (0, 2),
+        "multimask": (0, 2),
+        "binarize": (0, 2),
+    }
+    if spec.name in integers:
+        return generator.integers(*integers[spec.name], size=shape).astype(spec.dtype)
+    if spec.name == "point_coords":
+        return generator.uniform(0, geometry.image_size, shape).astype(spec.dtype)
+    if spec.name == "pointer_age":
+        return generator.uniform(0, 2, shape).astype(spec.dtype)
+    if spec.name == "mask":
+        return (generator.random(shape) < 0.5).astype(spec.dtype)
+    scale = 10.0 if spec.name in ("mask_logits", "mask_input") else 1.0
+    return (scale * generator.standard_normal(shape)).astype(spec.dtype)

@@ -1,0 +1,212 @@
+"""The memory attention graph as a PyTorch module: memories and pointers condition an embedding."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Sam2VideoModel
+
+from sam2_edge.bundle.contract import MemoryPooling
+from sam2_edge.models.variants import geometry_of
+
+QUERY_TILE = 512
+"""Queries that memory attention takes at a time. At 1024 pixels with a full bank the scores of all
+4096 queries are half a gigabyte per layer; tile by tile they are an eighth of that, and ONNX
+Runtime is no slower (docs/architecture.md)."""
+
+TEMPERATURE = 10000.0
+"""Base of the sine encoding of pointer ages (SAM 2, `get_1d_sine_pe`)."""
+
+Rotary = tuple[Tensor, Tensor]
+"""Cosine and sine [..., C/2] of the rotary encoding of cells."""
+
+
+class MemoryAttention(nn.Module):
+    """embedding, memory, memory_age, pointers, pointer_age (, memory_cells) -> conditioned.
+
+    Rotary encoding is written in real numbers, with the channel pairs of queries and keys sorted
+    into two halves by their weights (the scores do not change), and applied slot by slot, so that
+    nothing is tiled along the keys.
+
+    pooling: with 2, cross-attention sees the mean key and the mean value of every 2 x 2 memory
+    tokens, each counted four times by raising its logits by ln 4; pointers stay whole. Not exact;
+    a quarter of the keys (Xiong et al., "Efficient Track Anything", 2024, section 3.3).
+
+    A sixth input, memory_cells, names the cells of each memory that cross-attention sees; the
+    others are left out before anything is computed of them. Not exact; their share of the keys.
+    """
+
+    embedding_position: Tensor
+    memory_position: Tensor
+    halves: Tensor
+    age_divisor: Tensor
+    cosine: Tensor
+    sine: Tensor
+
+    def __init__(self, model: Sam2VideoModel, *, pooling: MemoryPooling = 1) -> None:
+        super().__init__()
+        config = model.config
+        self.pooling = pooling
+        if config.memory_attention_num_attention_heads != 1:
+            raise ValueError("memory attention has one head in every SAM 2 variant")
+        self.layers = model.memory_attention.layers
+        self.norm = model.memory_attention.layer_norm
+        self.temporal = model.memory_temporal_positional_encoding
+        self.slots = config.num_maskmem
+        self.pointer_position = None
+        if config.enable_temporal_pos_encoding_for_object_pointers:
+            self.pointer_position = model.temporal_positional_encoding_projection_layer
+        geometry = geometry_of(config)
+        side = geometry.embedding_size
+        hidden_grid = torch.zeros(1, geometry.hidden, side, side)
+        sine = model.vision_encoder.neck.position_encoding
+        self.register_buffer(
+            "embedding_position", _flat(sine_grid(sine, hidden_grid)), persistent=False
+        )
+        memory_grid = torch.zeros(1, geometry.memory_channels, side, side)
+        sine = model.memory_encoder.position_encoding
+        self.register_buffer(
+            "memory_position", _flat(sine_grid(sine, memory_grid)), persistent=False
+        )
+        self._rotary(model.memory_attention, side)
+        pairs = torch.arange(geometry.hidden).reshape(-1, 2)
+        self.register_buffer("halves", pairs.T.reshape(-1).contiguous(), persistent=False)
+        half = torch.arange(geometry.hidden // 2)
+        divisor = TEMPERATURE ** (2 * (half // 2) / (geometry.hidden // 2))
+        self.register_buffer("age_divisor", divisor, persistent=False)
+
+    @torch.no_grad()
+    def _rotary(self, attention: Any, side: int) -> None:
+        """Cosine and sine [h*w, C/2] of the axial rotary encoding of a side x side grid."""
+        y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+        frequency = attention.rotary_emb.inv_freq
+        angle = torch.cat([x.reshape(-1, 1) * frequency, y.reshape(-1, 1) * frequency], dim=-1)
+        self.register_buffer("cosine", angle.cos(), persistent=False)
+        self.register_buffer("sine", angle.sin(), persistent=False)
+
+    def forward(
+        self,
+        embedding: Tensor,
+        memory: Tensor,
+        memory_age: Tensor,
+        pointers: Tensor,
+        pointer_age: Tensor,
+        memory_cells: Tensor | None = None,
+    ) -> Tensor:
+        """The embedding conditioned on memory, for B objects."""
+        slots, objects, channels = memory.shape[:3]
+        side = embedding.shape[-1]
+        tokens = memory.permute(1, 0, 3, 4, 2).reshape(objects, slots, side * side, channels)
+        # Age 0 (a prompted frame) takes the last row of the table, age n the row n - 1.
+        age = (memory_age.long() + self.slots - 1) % self.slots
+        position = self.temporal.reshape(self.slots, channels)[age].transpose(0, 1)
+        where, rotary = self.memory_position, (self.cosine, self.sine)
+        if memory_cells is not None:
+            cells = memory_cells.transpose(0, 1).long()
+            tokens = tokens.gather(2, cells[..., None].expand(-1, -1, -1, channels))
+            where, rotary = where[0][cells], (self.cosine[cells], self.sine[cells])
+        keyed = tokens + where + position[:, :, None, :]
+        pointer_tokens, pointer_keyed = self._pointer_tokens(pointers, pointer_age, channels)
+        values = torch.cat([self._pooled(tokens), pointer_tokens], dim=1)
+        hidden = _flat(embedding) + 0.1 * self.embedding_position
+        hidden = hidden.expand(objects, -1, -1)
+        for layer in self.layers:
+            hidden = hidden + self._self_attention(layer.self_attn, layer.layer_norm1(hidden))
+            query = layer.layer_norm2(hidden)
+            hidden = hidden + self._cross_attention(
+                layer.cross_attn_image, query, (keyed, rotary), pointer_keyed, values
+            )
+            inner = layer.activation(layer.linear1(layer.layer_norm3(hidden)))
+            hidden = hidden + layer.linear2(inner)
+        hidden = self.norm(hidden).transpose(1, 2)
+        return hidden.reshape(objects, -1, side, side)
+
+    def _pointer_tokens(
+        self, pointers: Tensor, age: Tensor, channels: int
+    ) -> tuple[Tensor, Tensor]:
+        """Pointers [P,B,C] as tokens [B,P*C/m,m] without and with their age's encoding."""
+        count, objects, hidden = pointers.shape
+        splits = hidden // channels
+        tokens = pointers.reshape(count, objects, splits, channels).permute(1, 0, 2, 3)
+        if self.pointer_position is None:  # SAM 2.0 does not encode the age
+            return tokens.flatten(1, 2), tokens.flatten(1, 2)
+        angle = age[..., None] / self.age_divisor
+        position = self.pointer_position(torch.cat([angle.sin(), angle.cos()], dim=-1))
+        keyed = tokens + position.transpose(0, 1)[:, :, None, :]
+        return tokens.flatten(1, 2), keyed.flatten(1, 2)
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """Memory tokens [B,slots,N,C] in one row [B,K,C], averaged over squares of `pooling`."""
+        if self.pooling == 1:
+            return tokens.flatten(1, 2)
+        objects, slots, cells, channels = tokens.shape
+        few = math.isqrt(cells) // self.pooling
+        squares = tokens.reshape(objects, slots, few, self.pooling, few, self.pooling, channels)
+        return squares.mean(dim=(3, 5)).flatten(1, 3)
+
+    def _project(self, linear: nn.Linear, x: Tensor) -> Tensor:
+        """A query or key projection with its channel pairs sorted into two halves."""
+        return F.linear(x, linear.weight[self.halves], linear.bias[self.halves])
+
+    def _rotate(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
+        """Rotary encoding of [..., h*w, C] whose pairs stand in two halves; rotary: of the cells of
+        `x` where they are not all of them in order.
+        """
+        first, second = x.chunk(2, dim=-1)
+        cosine, sine = rotary or (self.cosine, self.sine)
+        return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
+
+    def _self_attention(self, attention: Any, x: Tensor) -> Tensor:
+        query = self._rotate(self._project(attention.q_proj, x))
+        key = self._rotate(self._project(attention.k_proj, x))
+        return attention.o_proj(_attend(query, key, attention.v_proj(x), attention.scaling))
+
+    def _cross_attention(
+        self,
+        attention: Any,
+        x: Tensor,
+        keyed: tuple[Tensor, Rotary],
+        pointer_keyed: Tensor,
+        values: Tensor,
+    ) -> Tensor:
+        query = self._rotate(self._project(attention.q_proj, x))
+        tokens, rotary = keyed
+        memory_key = self._pooled(self._rotate(self._project(attention.k_proj, tokens), rotary))
+        pointer_key = self._project(attention.k_proj, pointer_keyed)
+        key = torch.cat([memory_key, pointer_key], dim=1)
+        # The weights of a query sum to one, so the mean of projected values is the projected mean,
+        # of a quarter of the channels in every SAM 2 variant.
+        raised = None
+        if self.pooling > 1:
+            four = key.new_full((memory_key.shape[1],), 2 * math.log(self.pooling))
+            raised = torch.cat([four, key.new_zeros(pointer_key.shape[1])])
+        mean = _attend(query, key, values, attention.scaling, raised)
+        return attention.o_proj(attention.v_proj(mean))
+
+
+def _flat(grid: Tensor) -> Tensor:
+    """[B,C,h,w] -> [B,h*w,C]."""
+    return grid.flatten(2).transpose(1, 2)
+
+
+@torch.no_grad()
+def sine_grid(encoding: nn.Module, grid: Tensor) -> Tensor:
+    """The sine encoding that a transformers position module gives for a grid's shape."""
+    return encoding(grid.shape, grid.device, grid.dtype).clone()
+
+
+def _attend(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, raised: Tensor | None = None
+) -> Tensor:
+    """Attention of one head: [B,Q,C], [B,K,C], [B,K,V] -> [B,Q,V], tile by tile of the queries.
+
+    raised: what is added to the logits of each key, [K].
+    """
+    keys = key.transpose(1, 2)
+    tiles = torch.split(query * scale, QUERY_TILE, dim=1)
+    logits = (tile @ keys if raised is None else tile @ keys + raised for tile in tiles)
+    return torch.cat([each.softmax(dim=-1) @ value for each in logits], dim=1)

@@ -1,0 +1,69 @@
+"""The memory encoder graph as a PyTorch module: a frame and its masks become memories."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import Sam2VideoModel
+
+from sam2_edge.bundle.contract import MemoryRounding
+
+FEW_CHANNELS = 32
+"""Below so many channels, layer normalisation is written out."""
+
+
+class MemoryEncoder(nn.Module):
+    """embedding, mask_logits, object_score, binarize -> memory.
+
+    rounding: "bfloat16" rounds what is stored as the published predictor does (the tensor stays
+    float32), "none" does not.
+    """
+
+    def __init__(self, model: Sam2VideoModel, *, rounding: MemoryRounding) -> None:
+        super().__init__()
+        self.encoder = model.memory_encoder
+        self.scale = float(model.config.sigmoid_scale_for_mem_enc)
+        self.bias = float(model.config.sigmoid_bias_for_mem_enc)
+        self.absent = model.occlusion_spatial_embedding_parameter
+        self.size = int(model.config.image_size)
+        self.round_to_bfloat16 = rounding == "bfloat16"
+
+    def forward(
+        self, embedding: Tensor, mask_logits: Tensor, object_score: Tensor, binarize: Tensor
+    ) -> Tensor:
+        """Memory [B,m,h,w] of a frame for B objects."""
+        logits = F.interpolate(
+            mask_logits, size=(self.size, self.size), mode="bilinear", align_corners=False
+        )
+        hard = (logits > 0).to(logits.dtype)
+        mask = torch.where(binarize[:, None, None, None] > 0, hard, logits.sigmoid())
+        mask = self._downsampled(mask * self.scale + self.bias)
+        hidden = self.encoder.feature_projection(embedding) + mask
+        memory = self.encoder.projection(self.encoder.memory_fuser(hidden))
+        if self.absent is not None:
+            gone = (object_score <= 0).to(memory.dtype)[:, None, None, None]
+            memory = memory + gone * self.absent.reshape(1, -1, 1, 1)
+        if self.round_to_bfloat16:
+            memory = memory.to(torch.bfloat16).to(torch.float32)
+        return memory
+
+    def _downsampled(self, mask: Tensor) -> Tensor:
+        """A mask [B,1,S,S] as features of the embedding's size [B,C,h,w]."""
+        downsampler = self.encoder.mask_downsampler
+        for layer in downsampler.layers:
+            mask = layer.activation(_normalised(layer.layer_norm, layer.conv(mask)))
+        return downsampler.final_conv(mask)
+
+
+def _normalised(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer normalisation over the channels of [B,C,H,W].
+
+    ONNX Runtime's operator goes cell by cell: with 4 channels that takes several times as long as
+    arithmetic on whole channels.
+    """
+    if x.shape[1] >= FEW_CHANNELS:
+        return norm(x)
+    centred = x - x.mean(dim=1, keepdim=True)
+    scale = torch.rsqrt((centred * centred).mean(dim=1, keepdim=True) + norm.eps)
+    return centred * scale * norm.weight[:, None, None] + norm.bias[:, None, None]

@@ -1,0 +1,1 @@
+"""CUDA: the driver, device memory, graphs, and what the GPU backends share."""

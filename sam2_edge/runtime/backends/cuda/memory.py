@@ -1,0 +1,215 @@
+"""Tensors in GPU memory, all used on one stream.
+
+Blocks of memory come from a pool and go back to it when no tensor holds them: after a few frames
+nothing is allocated any more. Of the free blocks of a size the one of the lowest address is taken,
+so that a loop that repeats finds the same tensors at the same addresses, which is what a captured
+CUDA graph needs. That a block may be used again while the GPU still reads it is no danger, since
+everything happens on one stream, in order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import heapq
+import math
+import weakref
+from collections import defaultdict
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.errors import BackendError
+from sam2_edge.runtime.backends.cuda.driver import bindings, checked
+
+PINNED_LIMIT = 64 * 2**20
+"""Bytes of uploads that may be under way before the host waits for them."""
+
+
+class _Pool:
+    """All memory of one stream, given back when the last tensor in it is gone."""
+
+    def __init__(self, cuda: Any) -> None:
+        self.cuda = cuda
+        self.stream = int(checked(cuda.cudaStreamCreate(), "making a CUDA stream"))
+        self.free: dict[int, list[int]] = defaultdict(list)
+        self._owned: set[int] = set()
+        self._pinned: list[int] = []
+        end = weakref.finalize(self, _give_back, cuda, self.stream, self._owned, self._pinned)
+        end.atexit = False  # the process gives back everything
+
+    def take(self, size: int) -> int:
+        """The address of a free block, or of a new one; what lies idle in other sizes is given back
+        first where memory is short.
+        """
+        if self.free[size]:
+            return heapq.heappop(self.free[size])
+        try:
+            address = self._allocate(size)
+        except BackendError:
+            if not self._free_idle():
+                raise
+            address = self._allocate(size)
+        self._owned.add(address)
+        return address
+
+    def pinned(self, size: int) -> NDArray[np.uint8]:
+        """New page-locked host memory."""
+        doing = f"taking {size} bytes of page-locked memory"
+        address = int(checked(self.cuda.cudaMallocHost(size), doing))
+        self._pinned.append(address)
+        return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
+
+    def _allocate(self, size: int) -> int:
+        return int(checked(self.cuda.cudaMalloc(size), f"taking {size} bytes of GPU memory"))
+
+    def _free_idle(self) -> bool:
+        """Whether there was anything to give back."""
+        checked(self.cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
+        idle = [address for blocks in self.free.values() for address in blocks]
+        for blocks in self.free.values():
+            blocks.clear()  # blocks in use hold these lists
+        for address in idle:
+            self._owned.discard(address)
+            checked(self.cuda.cudaFree(address), "giving GPU memory back")
+        return bool(idle)
+
+
+def _give_back(cuda: Any, stream: int, owned: set[int], pinned: list[int]) -> None:
+    """Free everything; an error has nobody left to be told."""
+    cuda.cudaStreamSynchronize(stream)
+    for address in owned:
+        cuda.cudaFree(address)
+    for address in pinned:
+        cuda.cudaFreeHost(address)
+    cuda.cudaStreamDestroy(stream)
+
+
+class _Block:
+    """A piece of device memory that returns to its pool when the last tensor in it is gone."""
+
+    __slots__ = ("address", "pool", "size")
+
+    def __init__(self, pool: _Pool, size: int) -> None:
+        self.address, self.pool, self.size = pool.take(size), pool, size
+
+    def __del__(self) -> None:
+        if hasattr(self, "size"):  # taking it did not fail
+            heapq.heappush(self.pool.free[self.size], self.address)
+
+
+class _Event:
+    """A CUDA event that has been put on a stream."""
+
+    __slots__ = ("_cuda", "event")
+
+    def __init__(self, cuda: Any, stream: int) -> None:
+        self._cuda = cuda
+        self.event = checked(cuda.cudaEventCreate(), "making a CUDA event")
+        checked(cuda.cudaEventRecord(self.event, stream), "recording a CUDA event")
+
+    def __del__(self) -> None:
+        if hasattr(self, "event"):
+            self._cuda.cudaEventDestroy(self.event)
+
+
+class DeviceTensor:
+    """A contiguous tensor in device memory; see `backends.base.Tensor`."""
+
+    __slots__ = ("address", "block", "dtype", "shape")
+
+    def __init__(
+        self, address: int, shape: tuple[int, ...], dtype: np.dtype[Any], block: object
+    ) -> None:
+        self.address, self.shape, self.dtype, self.block = address, shape, dtype, block
+
+    @property
+    def nbytes(self) -> int:
+        """Size in bytes."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __getitem__(self, index: int | slice, /) -> DeviceTensor:
+        length, *rest = self.shape
+        if isinstance(index, slice):
+            stop = length if index.stop is None else index.stop
+            if index.start or index.step or not 0 <= stop <= length:
+                raise IndexError(f"{index} is not a prefix of {length} rows")
+            return DeviceTensor(self.address, (stop, *rest), self.dtype, self.block)
+        if not 0 <= index < length:
+            raise IndexError(f"row {index} of {length}")
+        stride = math.prod(rest) * self.dtype.itemsize
+        return DeviceTensor(self.address + index * stride, tuple(rest), self.dtype, self.block)
+
+
+class DeviceMemory:
+    """Allocation and copies on one stream of the current GPU.
+
+    Raises BackendError when there is no GPU, or too little memory on it.
+    """
+
+    def __init__(self) -> None:
+        self._cuda = bindings()
+        self._pool = _Pool(self._cuda)
+        self.stream = self._pool.stream
+        self._pinned: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
+        self._under_way: list[NDArray[np.uint8]] = []
+
+    def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceTensor:
+        """An uninitialised tensor."""
+        kind = np.dtype(dtype)
+        block = _Block(self._pool, max(1, math.prod(shape)) * kind.itemsize)
+        return DeviceTensor(block.address, shape, kind, block)
+
+    def upload(self, array: NDArray[Any]) -> DeviceTensor:
+        """A host array as a tensor; the array may be changed as soon as this returns."""
+        tensor = self.empty(array.shape, array.dtype)
+        staging = self._stage(tensor.nbytes)
+        staging[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._copy(tensor.address, staging.ctypes.data, tensor.nbytes, "HostToDevice")
+        self._under_way.append(staging)
+        if sum(buffer.nbytes for buffer in self._under_way) > PINNED_LIMIT:
+            self.synchronise()
+        return tensor
+
+    def download(self, tensor: DeviceTensor) -> NDArray[Any]:
+        """A tensor as a host array that the caller may keep."""
+        staging = self._stage(tensor.nbytes)
+        self._copy(staging.ctypes.data, tensor.address, tensor.nbytes, "DeviceToHost")
+        self.synchronise()
+        result = staging.view(tensor.dtype).reshape(tensor.shape).copy()
+        self._pinned[staging.nbytes].append(staging)
+        return result
+
+    def copy(self, source: DeviceTensor, target: DeviceTensor) -> None:
+        """Copy between two tensors of equal shape."""
+        if (source.shape, source.dtype) != (target.shape, target.dtype):
+            raise ValueError(f"{source.shape} {source.dtype} to {target.shape} {target.dtype}")
+        self._copy(target.address, source.address, source.nbytes, "DeviceToDevice")
+
+    def synchronise(self) -> None:
+        """Wait until all that was started is done."""
+        checked(self._cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
+        for staging in self._under_way:
+            self._pinned[staging.nbytes].append(staging)
+        self._under_way.clear()
+
+    def mark(self) -> _Event:
+        """An event on the stream, reached when all that was started before is done."""
+        return _Event(self._cuda, self.stream)
+
+    def milliseconds(self, first: _Event, last: _Event) -> float:
+        """Time between two events, by the device's clock; waits for the last."""
+        checked(self._cuda.cudaEventSynchronize(last.event), "waiting for the GPU")
+        elapsed = self._cuda.cudaEventElapsedTime(first.event, last.event)
+        return float(checked(elapsed, "reading the time between two events"))
+
+    def _stage(self, size: int) -> NDArray[np.uint8]:
+        """Page-locked host memory, from which and to which a copy needs no further copy."""
+        return self._pinned[size].pop() if self._pinned[size] else self._pool.pinned(size)
+
+    def _copy(self, target: int, source: int, size: int, kind: str) -> None:
+        way = getattr(self._cuda.cudaMemcpyKind, f"cudaMemcpy{kind}")
+        checked(
+            self._cuda.cudaMemcpyAsync(target, source, size, way, self.stream),
+            f"copying {size} bytes",
+        )

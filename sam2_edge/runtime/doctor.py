@@ -1,0 +1,124 @@
+"""What this machine has for running the graphs, and what is missing for better."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+
+import cv2
+import onnxruntime as ort
+
+from sam2_edge.errors import BackendError
+from sam2_edge.runtime.backends.cuda.driver import bindings, checked, device_info
+from sam2_edge.runtime.backends.tensorrt_variant import (
+    MODULES,
+    Flavour,
+    import_tensorrt,
+    rtx_targets,
+)
+from sam2_edge.runtime.sources.camera import has_gstreamer
+
+JETPACK_FILE = Path("/etc/nv_tegra_release")
+"""Names the L4T release on a Jetson."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked for. value: what there is, None if it is not there. remedy: what to
+    do to have it, where that is of use.
+    """
+
+    name: str
+    value: str | None
+    remedy: str | None = None
+
+
+def findings() -> list[Finding]:
+    """Everything that decides which backend can run."""
+    return [
+        Finding("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
+        Finding("Python", platform.python_version()),
+        Finding("JetPack", _jetpack()),
+        _asked("GPU", _gpu),
+        _asked("CUDA of the driver", _driver),
+        *(_asked(flavour, partial(_version, flavour)) for flavour in MODULES),
+        Finding("onnxruntime", ort.__version__),
+        Finding("providers of onnxruntime", ", ".join(ort.get_available_providers())),
+        Finding("OpenCV", cv2.__version__),
+        _gstreamer(),
+    ]
+
+
+def best_backend(found: Sequence[Finding]) -> str:
+    """The fastest backend that a machine with these findings can run, with the bundle it needs."""
+    has = {finding.name for finding in found if finding.value is not None}
+    if "GPU" in has:
+        for flavour in MODULES:
+            if flavour in has:
+                return f"{flavour}, with a bundle of its engines"
+        if "CUDAExecutionProvider" in ort.get_available_providers():
+            return "cuda, with a bundle of ONNX graphs"
+    return "cpu, with a bundle of ONNX graphs"
+
+
+def _asked(name: str, ask: Callable[[], str]) -> Finding:
+    try:
+        return Finding(name, ask())
+    except BackendError as error:
+        return Finding(name, None, str(error))
+
+
+def _gpu() -> str:
+    gpu = device_info()
+    major, minor = gpu.compute_capability
+    return f"{gpu.name}, compute capability {major}.{minor}, {gpu.memory_bytes / 2**30:.1f} GiB"
+
+
+def _driver() -> str:
+    version = int(checked(bindings().cudaDriverGetVersion(), "asking the driver for its version"))
+    if version == 0:
+        raise BackendError("there is no NVIDIA driver; install one for this GPU")
+    return f"{version // 1000}.{version % 1000 // 10}"
+
+
+def _version(flavour: Flavour) -> str:
+    trt = import_tensorrt(flavour)
+    if flavour == "tensorrt-rtx":
+        _check_target(trt)
+    return str(trt.__version__)
+
+
+def _check_target(trt: ModuleType) -> None:
+    """Raise BackendError where there is a GPU that TensorRT-RTX cannot build for."""
+    try:
+        here = "SM{}{}".format(*device_info().compute_capability)
+    except BackendError:
+        return
+    if here not in rtx_targets(trt):
+        raise BackendError(
+            f"{trt.__version__} is installed, but cannot build for this GPU ({here}, not among "
+            f"{', '.join(rtx_targets(trt))}); use tensorrt or cuda"
+        )
+
+
+def _jetpack() -> str | None:
+    if not JETPACK_FILE.is_file():
+        return None
+    found = re.search(r"R(\d+) .*?REVISION: ([\d.]+)", JETPACK_FILE.read_text(encoding="utf-8"))
+    return f"L4T {found[1]}.{found[2]}" if found else "of an unknown release"
+
+
+def _gstreamer() -> Finding:
+    line = re.search(r"GStreamer:\s+(.*)", cv2.getBuildInformation())
+    there = has_gstreamer()
+    return Finding(
+        "GStreamer in OpenCV",
+        (line[1] if line else "yes") if there else None,
+        None if there else "CSI cameras of a Jetson need it: JetPack's own OpenCV has it",
+    )

@@ -1,0 +1,83 @@
+"""A Kalman filter on the box of an object that moves and grows steadily.
+
+The state is that of SAMURAI (arXiv 2411.11922, section 4.1): centre x, y, width, height and their
+velocities. Noise follows the size of the box as in BoT-SORT (arXiv 2206.14651, section 3.1): the
+deviations of a coordinate are shares of the width (x and width) or of the height (y and height).
+With such noise the four coordinates do not touch each other, and the filter is four filters of
+two numbers each, computed at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.runtime.memory.policies.boxes import Box
+
+PLACE_NOISE, SPEED_NOISE = 1 / 20, 1 / 160
+"""Deviations, as shares of the box's side, of a measured or predicted coordinate and of a velocity
+from frame to frame."""
+
+FIRST_PLACE, FIRST_SPEED = 2.0, 10.0
+"""Deviations at the first box, as multiples of those."""
+
+SMALLEST_SIDE_PX = 1.0
+"""Least side that noise is a share of; a side of nothing would make the filter certain."""
+
+Numbers = NDArray[np.float64]
+
+
+class BoxFilter:
+    """Where an object's box is expected. Call `update`, if there is a box, then `advance`, once per
+    frame; boxes are in pixels.
+    """
+
+    def __init__(self, box: Box) -> None:
+        """Begin at a box, at rest."""
+        self._place = _centre_and_size(box)
+        self._speed: Numbers = np.zeros(4)
+        sides = _sides(self._place)
+        # Variances of place and speed and their covariance, [4] each.
+        self._place_var = np.square(FIRST_PLACE * PLACE_NOISE * sides)
+        self._speed_var = np.square(FIRST_SPEED * SPEED_NOISE * sides)
+        self._shared_var: Numbers = np.zeros(4)
+
+    @property
+    def box(self) -> Box:
+        """The box that is expected on the frame that `advance` has come to."""
+        centre, half = self._place[:2], self._place[2:] / 2
+        return np.concatenate([centre - half, centre + half])
+
+    def advance(self) -> None:
+        """Go on to the next frame."""
+        sides = _sides(self._place)
+        self._place = self._place + self._speed
+        self._place_var = (
+            self._place_var
+            + 2 * self._shared_var
+            + self._speed_var
+            + np.square(PLACE_NOISE * sides)
+        )
+        self._shared_var = self._shared_var + self._speed_var
+        self._speed_var = self._speed_var + np.square(SPEED_NOISE * sides)
+
+    def update(self, box: Box) -> None:
+        """Take account of the box that was found on this frame."""
+        innovation = _centre_and_size(box) - self._place
+        total = self._place_var + np.square(PLACE_NOISE * _sides(self._place))
+        place_gain, speed_gain = self._place_var / total, self._shared_var / total
+        self._place = self._place + place_gain * innovation
+        self._speed = self._speed + speed_gain * innovation
+        self._speed_var = self._speed_var - speed_gain * self._shared_var
+        self._shared_var = (1 - place_gain) * self._shared_var
+        self._place_var = (1 - place_gain) * self._place_var
+
+
+def _centre_and_size(box: Box) -> Numbers:
+    size = box[2:] - box[:2]
+    return np.concatenate([box[:2] + size / 2, size])
+
+
+def _sides(place: Numbers) -> Numbers:
+    """The side [4] that each coordinate's noise is a share of: width, height, width, height."""
+    return np.tile(np.maximum(place[2:], SMALLEST_SIDE_PX), 2)

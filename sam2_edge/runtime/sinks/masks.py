@@ -1,0 +1,54 @@
+"""Indexed PNG masks, one file per frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sam2_edge.errors import SinkError
+from sam2_edge.runtime.results import FrameResult
+from sam2_edge.runtime.sinks.files import _write_atomically, check_new_folder
+from sam2_edge.runtime.sinks.overlay import palette
+from sam2_edge.runtime.sources import SourceFrame
+
+
+class MaskFolder:
+    """One indexed PNG per frame as in DAVIS: pixel value is the object id, named as the frame."""
+
+    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+        check_new_folder(folder, overwrite=overwrite)
+        self._folder = folder
+        self.size_bytes = 0
+
+    def write(self, frame: SourceFrame, result: FrameResult) -> None:
+        """Write one mask, whole or not at all; the first makes the folder."""
+        try:
+            self._folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SinkError(
+                f"{self._folder} cannot be made: {error.strerror}; choose another"
+            ) from error
+        path = self._folder / f"{frame.name}.png"
+        write_indexed_png(path, result.index_mask())
+        self.size_bytes += on_disk(path)
+
+    def close(self) -> None:
+        """Every file is complete already."""
+
+
+def on_disk(path: Path) -> int:
+    """Bytes that a file takes of the disk, at least a block of 4 KiB."""
+    return max(4096, path.stat().st_blocks * 512)
+
+
+def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
+    """Write [H,W] uint8 as a palette PNG, by way of a temporary file.
+
+    Raises SinkError when it cannot be written.
+    """
+    image = Image.fromarray(indexed).convert("P")
+    image.putpalette(palette().reshape(-1).tolist())
+    _write_atomically(path, image)

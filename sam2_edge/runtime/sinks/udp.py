@@ -1,0 +1,50 @@
+"""Results to other processes of a robot: one JSON datagram per object and frame over UDP."""
+
+from __future__ import annotations
+
+import json
+import socket
+from contextlib import suppress
+
+from sam2_edge.errors import SinkError
+from sam2_edge.runtime.results import FrameResult
+from sam2_edge.runtime.sinks.jsonl import json_record
+from sam2_edge.runtime.sources import SourceFrame
+
+LARGEST_DATAGRAM = 60_000
+"""Bytes; UDP itself takes 65,507."""
+
+
+class UdpJson:
+    """Sends what a JSON line says; `rle` is null where the mask would make a datagram too large.
+
+    Datagrams that nobody takes are lost, as UDP has it: a receiver that is not there, or that comes
+    and goes, does not disturb the loop.
+
+    Raises SinkError for an address that cannot be resolved.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            self._socket = socket.socket(found[0], found[1])
+        except (OSError, OverflowError) as error:
+            raise SinkError(
+                f"{host}:{port} is no address for UDP: {error}; give HOST:PORT"
+            ) from error
+        self._address = found[4]
+        self._socket.settimeout(0)
+
+    def write(self, frame: SourceFrame, result: FrameResult) -> None:
+        """Send every object of a frame."""
+        for entry in result.objects:
+            record = json_record(frame, result, entry)
+            data = json.dumps(record).encode()
+            if len(data) > LARGEST_DATAGRAM:
+                data = json.dumps(record | {"rle": None}).encode()
+            with suppress(OSError):  # no receiver, no network, or its buffer is full
+                self._socket.sendto(data, self._address)
+
+    def close(self) -> None:
+        """Give the socket back."""
+        self._socket.close()

@@ -1,0 +1,91 @@
+"""Video files, frame by frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
+
+import cv2
+
+from sam2_edge.errors import SourceError
+from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.sources import DEFAULT_FPS, FrameRange, Source, SourceFrame
+from sam2_edge.runtime.sources.images import ImageFolder
+
+COUNT_TOLERANCE = 2
+"""Frames by which a video may fall short of the number it declares: containers without an index
+of frames only estimate it from the duration."""
+
+
+def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
+    """Open a video file or a folder of images.
+
+    Raises SourceError when there is nothing to read.
+    """
+    wanted = frames or FrameRange()
+    location = Path(path)
+    if location.is_dir():
+        return ImageFolder(location, wanted)
+    if not location.is_file():
+        raise SourceError(f"{location} does not exist; give a video file or a folder of images")
+    return VideoFile(location, wanted)
+
+
+class VideoFile:
+    """Frames of a video file that OpenCV can decode."""
+
+    def __init__(self, path: Path, frames: FrameRange) -> None:
+        self._path = path
+        capture = _open_video(path)
+        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
+        fps = float(capture.get(cv2.CAP_PROP_FPS))
+        capture.release()
+        self._declared = declared if declared > 0 else None
+        self._range = frames.within(self._declared, str(path))
+        self.frames = self._range.length
+        self.start = self._range.start
+        self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
+
+    def __iter__(self) -> Iterator[SourceFrame]:
+        """Decode from the start of the file, so that every frame has its exact number.
+
+        Raises SourceError where the video ends before the frames it declares.
+        """
+        capture = _open_video(self._path)
+        try:
+            index = 0
+            while self._range.stop is None or index < self._range.stop:
+                wanted = index >= self._range.start
+                ok, picture = capture.read() if wanted else (capture.grab(), None)
+                if not ok:
+                    self._ended(index)
+                    return
+                if wanted:
+                    yield SourceFrame(index, f"{index:05d}", cast("Frame", picture))
+                index += 1
+        finally:
+            capture.release()
+
+    def _ended(self, index: int) -> None:
+        missing = 0 if self._declared is None else self._declared - index
+        if missing <= COUNT_TOLERANCE and index > self._range.start:
+            return
+        declared = "no number of" if self._declared is None else str(self._declared)
+        start = self._range.start
+        remedy = (
+            f"results up to there are kept. Repair it, or give --frames {start}:{index}"
+            if index > start
+            else f"there is no frame {start}. Repair it, or give --frames that start earlier"
+        )
+        raise SourceError(
+            f"{self._path} ends after {index} frames, but declares {declared} frames: the file is "
+            f"truncated or corrupt; {remedy}"
+        )
+
+
+def _open_video(path: Path) -> cv2.VideoCapture:
+    capture = cv2.VideoCapture(str(path))
+    if not capture.isOpened():
+        raise SourceError(f"{path} cannot be opened as a video; check that it is one")
+    return capture

@@ -1,0 +1,41 @@
+"""Tracking through a whole source: scripted prompts in, results to sinks."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from contextlib import ExitStack
+
+from sam2_edge.errors import PromptError
+from sam2_edge.runtime.results import FrameResult
+from sam2_edge.runtime.sinks import Sink
+from sam2_edge.runtime.sources import Source, SourceFrame
+from sam2_edge.runtime.sources.prompt_file import PromptScript, check_script
+from sam2_edge.runtime.tracker import VideoTracker
+
+
+def track_source(
+    source: Source, tracker: VideoTracker, script: PromptScript, sinks: Sequence[Sink] = ()
+) -> Generator[tuple[SourceFrame, FrameResult], None, None]:
+    """Track every frame of a source, hand each result to the sinks, then yield it.
+
+    Frames before the first prompt give results without objects. However the iteration ends, the
+    sinks are closed and what they hold is readable.
+
+    Raises PromptError, SourceError or SinkError; results up to there are kept.
+    """
+    with ExitStack() as stack:
+        for sink in sinks:
+            stack.callback(sink.close)
+        check_script(script, source.start, source.frames)
+        index = source.start - 1
+        for frame in source:
+            index = frame.index
+            result = tracker.track(frame.picture, script.get(index, ()))
+            for sink in sinks:
+                sink.write(frame, result)
+            yield frame, result
+        late = [f for f in script if f > index]
+        if late:
+            raise PromptError(
+                f"a prompt is on frame {min(late)}, but the source ended with frame {index}"
+            )

@@ -1,0 +1,237 @@
+"""A scene: a background, things in depth order and a camera; and how a frame of it is drawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.synthetic import motion
+from sam2_edge.synthetic.shapes import Part, Shape, fill, random_shape
+from sam2_edge.synthetic.textures import POOL, SIDE, Split, texture
+
+Image = NDArray[np.uint8]
+
+SMALLEST, LARGEST = 0.01, 0.4
+"""Areas of things as shares of the picture."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A texture and the colour matrix [3, 4] float32 that it is seen through."""
+
+    number: int
+    colour: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Thing:
+    """Something that moves.
+
+    object_id: 1 and up for tracked objects, 0 for distractors and occluders.
+    maps: [T, 2, 3], from the shape's unit frame to the frame (0..1).
+    bend: [T, 2, 3] amplitude, frequency and phase of the outline's waves along x and y.
+    texture_scale: texture sides per unit of the shape's frame.
+    """
+
+    object_id: int
+    shape: Shape
+    look: Look
+    maps: motion.Maps
+    bend: NDArray[np.float64]
+    texture_scale: float
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """Things from back to front over a background (maps: [T, 2, 3], texture 0..1 to frame)."""
+
+    background: Look
+    background_maps: motion.Maps
+    things: tuple[Thing, ...]
+
+
+def random_scene(
+    rng: np.random.Generator, *, frames: int, objects: int, lookalikes: int = 0
+) -> Scene:
+    """A scene with `objects` tracked things among distractors and occluders.
+
+    lookalikes: further things in the shape and look of tracked ones, some of which cross them.
+    """
+    view = motion.camera(rng, frames)
+    background = _look(rng)
+    tracked = [_tracked(rng, frames, i + 1, background) for i in range(objects)]
+    extras = [_distractor(rng, frames, tracked) for _ in range(int(rng.integers(0, 4)))]
+    behind_or_before = tracked + extras
+    order = rng.permutation(len(behind_or_before))
+    things = [behind_or_before[i] for i in order]
+    things += [_occluder(rng, t) for t in tracked if rng.random() < 0.4]
+    zoom = rng.uniform(0.8, 2.2)
+    maps = np.zeros((1, 2, 3))
+    maps[:, :, :2] = zoom * np.eye(2)
+    maps[:, :, 2] = rng.uniform(1 - zoom, 0, 2) if zoom > 1 else rng.uniform(0, 1 - zoom, 2)
+    for index in range(lookalikes):  # drawn last: the scene is otherwise what it is without them
+        alike = _lookalike(rng, frames, tracked[index % objects])
+        things.insert(int(rng.integers(len(things) + 1)), alike)
+    moved = [
+        Thing(t.object_id, t.shape, t.look, motion.compose(view, t.maps), t.bend, t.texture_scale)
+        for t in things
+    ]
+    return Scene(background, motion.compose(view, maps.repeat(frames, axis=0)), tuple(moved))
+
+
+def _look(rng: np.random.Generator) -> Look:
+    return Look(int(rng.integers(POOL)), _colour_matrix(rng))
+
+
+def _colour_matrix(rng: np.random.Generator) -> NDArray[np.float32]:
+    """Channels exchanged, mixed, inverted or scaled at random; [3, 4] on BGR in 0..255."""
+    matrix = np.eye(3)[rng.permutation(3)] if rng.random() < 0.5 else np.eye(3)
+    if rng.random() < 0.25:  # towards grey
+        matrix = rng.uniform(0.2, 0.8) * matrix + rng.uniform(0.1, 0.3) * np.ones((3, 3))
+    matrix = matrix * rng.uniform(0.55, 1.35, size=(3, 1))
+    offset = rng.uniform(-40, 40) + rng.uniform(-20, 20, 3)
+    if rng.random() < 0.25:
+        matrix, offset = -matrix, 255 - offset
+    return np.concatenate([matrix, offset[:, None]], axis=1).astype(np.float32)
+
+
+def _area(rng: np.random.Generator) -> float:
+    return float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
+
+
+def _thing(
+    rng: np.random.Generator, object_id: int, positions: motion.Curve, area: float, look: Look
+) -> Thing:
+    frames = len(positions)
+    speed, strength = rng.uniform(0.05, 0.3), rng.choice([0.0, 0.04, 0.1])
+    bend = np.empty((frames, 2, 3))
+    for axis in range(2):
+        bend[:, axis, 0] = strength * rng.uniform(0.5, 1.0)
+        bend[:, axis, 1] = rng.uniform(1, 5)
+        bend[:, axis, 2] = rng.uniform(0, 2 * np.pi) + speed * np.arange(frames)
+    maps = motion.pose(rng, positions, float(np.sqrt(area)))
+    return Thing(object_id, random_shape(rng), look, maps, bend, float(rng.uniform(1.5, 4.0)))
+
+
+def _tracked(rng: np.random.Generator, frames: int, object_id: int, background: Look) -> Thing:
+    area, start = _area(rng), rng.uniform(0.12, 0.88, 2)
+    if frames > 1 and rng.random() < 0.2:
+        reach = float(np.sqrt(area))
+        positions = motion.excursion(rng, frames, start, reach)
+    else:
+        positions = motion.wander(rng, frames, start)
+    look = _look(rng)
+    if rng.random() < 0.06:  # camouflage: the background's own texture, other colours
+        look = Look(background.number, look.colour)
+    return _thing(rng, object_id, positions, area, look)
+
+
+def _distractor(rng: np.random.Generator, frames: int, tracked: list[Thing]) -> Thing:
+    """Something else that moves; often of the texture of a tracked thing, or of its shape too."""
+    positions = motion.wander(rng, frames, rng.uniform(0.05, 0.95, 2))
+    like = tracked[int(rng.integers(len(tracked)))]
+    look = like.look if rng.random() < 0.5 else _look(rng)
+    thing = _thing(rng, 0, positions, _area(rng), look)
+    if rng.random() < 0.25:
+        maps = like.maps.copy()
+        maps[:, :, 2] = positions
+        return Thing(0, like.shape, look, maps, like.bend, like.texture_scale)
+    return thing
+
+
+def _lookalike(rng: np.random.Generator, frames: int, like: Thing) -> Thing:
+    """Something that cannot be told from a tracked thing but by where it is."""
+    if rng.random() < 0.5:
+        size = float(np.sqrt(abs(np.linalg.det(like.maps[0, :, :2]))))
+        positions = motion.crossing(rng, like.maps[:, :, 2], size)
+    else:
+        positions = motion.wander(rng, frames, rng.uniform(0.05, 0.95, 2))
+    maps = like.maps.copy()
+    maps[:, :, 2] = positions
+    return Thing(0, like.shape, like.look, maps, like.bend, like.texture_scale)
+
+
+def _occluder(rng: np.random.Generator, target: Thing) -> Thing:
+    """Something that crosses in front of a tracked thing."""
+    size = float(np.sqrt(abs(np.linalg.det(target.maps[0, :, :2])))) * rng.uniform(0.8, 1.8)
+    positions = motion.crossing(rng, target.maps[:, :, 2], size)
+    return _thing(rng, 0, positions, min(size**2, 0.5), _look(rng))
+
+
+def outline_mask(thing: Thing, frame: int, size: int) -> Image:
+    """All pixels of a thing in one frame, seen or hidden: [S, S] uint8 of 0 and 1."""
+    mask = np.zeros((size, size), np.uint8)
+    matrix = (size * thing.maps[frame]).astype(np.float32)
+    fill(mask, tuple(_placed(part, matrix, thing.bend[frame]) for part in thing.shape.parts))
+    return mask
+
+
+def _placed(part: Part, matrix: NDArray[np.float32], bend: NDArray[np.float64]) -> Part:
+    hole = None if part.hole is None else _bent(part.hole, bend) @ matrix[:, :2].T + matrix[:, 2]
+    return Part(_bent(part.outline, bend) @ matrix[:, :2].T + matrix[:, 2], hole)
+
+
+def _bent(points: NDArray[np.float32], bend: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Waves along the outline: non-rigid motion."""
+    if not bend[0, 0]:
+        return points
+    across = points[:, ::-1]
+    wave = bend[:, 0] * np.sin(bend[:, 1] * across + bend[:, 2])
+    return (points + wave).astype(np.float32)
+
+
+class Painter:
+    """Draws frames of one scene; textures are coloured once."""
+
+    def __init__(self, scene: Scene, *, size: int, split: Split, photographs: bool) -> None:
+        self._scene, self._size = scene, size
+        looks = [scene.background, *(thing.look for thing in scene.things)]
+        self._textures = [
+            np.asarray(
+                cv2.transform(texture(k.number, split, photographs=photographs), k.colour), np.uint8
+            )
+            for k in looks
+        ]
+
+    def draw(self, frame: int, outlines: list[Image]) -> Image:
+        """One frame [S, S, 3] uint8 BGR; outlines: a mask per thing, back to front."""
+        size, scene = self._size, self._scene
+        whole = (0, 0, size, size)
+        image = self._warp(self._textures[0], size * scene.background_maps[frame], whole)
+        for thing, pixels, mask in zip(scene.things, self._textures[1:], outlines, strict=True):
+            x, y, width, height = cv2.boundingRect(mask)
+            if width == 0:
+                continue
+            x, y = max(x - 1, 0), max(y - 1, 0)
+            width, height = min(width + 2, size - x), min(height + 2, size - y)
+            matrix = size * thing.maps[frame]
+            matrix = matrix.copy()
+            matrix[:, :2] /= thing.texture_scale / 2
+            # The texture's middle sits on the thing's own origin.
+            matrix[:, 2] -= matrix[:, :2] @ np.full(2, 0.5)
+            patch = self._warp(pixels, matrix, (x, y, width, height))
+            part = image[y : y + height, x : x + width]
+            # Edge pixels mix, as they do in a lens.
+            alpha = cv2.blur(mask[y : y + height, x : x + width].astype(np.float32), (3, 3))
+            part[:] = cv2.blendLinear(patch, part, alpha, 1 - alpha)
+        return image
+
+    def _warp(
+        self, pixels: Image, matrix: NDArray[np.float64], box: tuple[int, int, int, int]
+    ) -> Image:
+        """The part `box` (x, y, width, height) of a texture laid into the frame."""
+        x, y, width, height = box
+        local = matrix.copy()
+        local[:, :2] /= SIDE
+        local[:, 2] -= (x, y)
+        warped = cv2.warpAffine(
+            pixels,
+            local,
+            (width, height),
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_REFLECT_101,
+        )
+        return np.asarray(warped, np.uint8)

@@ -1,0 +1,310 @@
+"""A bundle is used whole and unaltered, or refused with the file's name and a remedy."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sam2_edge import Bundle, BundleError, load_bundle
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.manifest import (
+    MANIFEST_FILE,
+    FileEntry,
+    GraphEntry,
+    Manifest,
+    MemoryEntry,
+    ModelEntry,
+    NormalisationEntry,
+    TensorEntry,
+)
+from sam2_edge.bundle.storage import new_bundle_folder, sha256_of
+
+NAMES_A_FILE = re.compile(r"manifest\.json|\.onnx|/etc/hostname")
+NAMES_A_REMEDY = re.compile("export the bundle again|export it again|copy|do not use this bundle")
+
+
+@pytest.fixture
+def copy(small_bundle: Bundle, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(small_bundle.path, tmp_path / "copy"))
+
+
+def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    manifest = json.loads((folder / MANIFEST_FILE).read_text())
+    change(manifest)
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+
+
+def test_a_whole_bundle_loads(copy: Path) -> None:
+    bundle = load_bundle(copy)
+    assert bundle.manifest.image_size == 128
+    assert all(bundle.graph_path(g).is_file() for g in bundle.manifest.graphs)
+
+
+CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
+    "newer format": (lambda m: m.update(format_version=2), "format version 2, .* reads 1"),
+    "no format": (lambda m: m.pop("format_version"), "format version None"),
+    "unknown field": (lambda m: m.update(extra=1), "extra"),
+    "missing field": (lambda m: m.pop("image_size"), "image_size"),
+    "missing graph": (lambda m: m["graphs"].pop("mask_decoder"), "lacks the graphs mask_decoder"),
+    "other shape": (
+        lambda m: m["graphs"]["image_encoder"]["outputs"][0]["axes"].append(1),
+        "outputs of image_encoder",
+    ),
+    "other size": (lambda m: m.update(image_size=256), "inputs of image_encoder"),
+    "other dtype": (
+        lambda m: m["graphs"]["mask_prompt"]["inputs"][0].update(dtype="float16"),
+        "inputs of mask_prompt",
+    ),
+    "unknown graph": (lambda m: m["graphs"].update(other={}), "graphs.other"),
+    "memory beyond bounds": (lambda m: m["memory"].update(slots=10**9), "memory.slots"),
+    "data file outside": (
+        lambda m: m["graphs"]["mask_prompt"].update(
+            data=[{"file": "../weights.onnx.data", "sha256": "0" * 64}]
+        ),
+        "leaves the bundle",
+    ),
+    "data file not there": (
+        lambda m: m["graphs"]["mask_prompt"].update(
+            data=[{"file": "mask_prompt.onnx.data", "sha256": "0" * 64}]
+        ),
+        "mask_prompt.onnx.data is missing",
+    ),
+    "file name with a zero byte": (
+        lambda m: m["graphs"]["mask_prompt"].update(file="a\0.onnx"),
+        "file",
+    ),
+    "endless file name": (
+        lambda m: m["graphs"]["mask_prompt"].update(file="a" * 300 + ".onnx"),
+        "aaa",
+    ),
+    "file outside": (
+        lambda m: m["graphs"]["mask_prompt"].update(file="../mask_prompt.onnx"),
+        "leaves the bundle",
+    ),
+    "absolute file": (
+        lambda m: m["graphs"]["mask_prompt"].update(file="/etc/hostname"),
+        "leaves the bundle",
+    ),
+    "file not there": (
+        lambda m: m["graphs"]["mask_prompt"].update(file="gone.onnx"),
+        "gone.onnx is missing",
+    ),
+    "other hash": (
+        lambda m: m["graphs"]["mask_prompt"].update(sha256="0" * 64),
+        "has sha256",
+    ),
+}
+
+
+@pytest.mark.parametrize(("change", "message"), CHANGES.values(), ids=CHANGES.keys())
+def test_an_altered_manifest_is_refused(
+    copy: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    edit(copy, change)
+    with pytest.raises(BundleError, match=message) as refused:
+        load_bundle(copy)
+    assert NAMES_A_FILE.search(str(refused.value))
+    assert NAMES_A_REMEDY.search(str(refused.value))
+
+
+def test_an_altered_graph_is_refused(copy: Path) -> None:
+    path = copy / "memory_encoder.onnx"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(BundleError, match=r"memory_encoder\.onnx has sha256"):
+        load_bundle(copy)
+
+
+def test_a_link_out_of_the_bundle_is_refused(copy: Path, tmp_path: Path) -> None:
+    (copy / "mask_prompt.onnx").rename(tmp_path / "elsewhere.onnx")
+    (copy / "mask_prompt.onnx").symlink_to(tmp_path / "elsewhere.onnx")
+    with pytest.raises(BundleError, match="leaves the bundle"):
+        load_bundle(copy)
+
+
+def test_a_link_in_a_circle_is_refused(copy: Path) -> None:
+    (copy / "mask_prompt.onnx").unlink()
+    (copy / "mask_prompt.onnx").symlink_to("mask_prompt.onnx")
+    with pytest.raises(BundleError, match=r"mask_prompt\.onnx"):
+        load_bundle(copy)
+
+
+BROKEN = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000]
+
+
+@pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:4]))
+def test_a_manifest_that_is_none_is_refused(copy: Path, content: bytes) -> None:
+    (copy / MANIFEST_FILE).write_bytes(content)
+    with pytest.raises(BundleError, match=r"manifest\.json"):
+        load_bundle(copy)
+
+
+def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="sam2-edge export"):
+        load_bundle(tmp_path / "nothing")
+
+
+def test_a_manifest_survives_its_json(small_bundle: Bundle) -> None:
+    text = small_bundle.manifest.model_dump_json()
+    assert Manifest.model_validate_json(text) == small_bundle.manifest
+
+
+SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
+# PyTorch in the process of the tests takes subnormal numbers as zero (conftest.py).
+FINITE = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
+TENSORS = st.lists(
+    st.builds(
+        TensorEntry,
+        name=st.text(max_size=4),
+        dtype=st.sampled_from(["float32", "int32", "uint8"]),
+        axes=st.lists(st.integers(1, 2048) | st.text(max_size=2), max_size=4),
+    ),
+    max_size=2,
+)
+MANIFESTS = st.builds(
+    Manifest,
+    format_version=st.just(1),
+    sam2_edge_version=st.text(max_size=8),
+    model=st.builds(
+        ModelEntry,
+        name=st.text(max_size=8),
+        family=st.sampled_from(["sam2", "sam2.1"]),
+        source=st.text(max_size=8),
+        sha256=st.none() | SHA256,
+    ),
+    image_size=st.integers(64, 2048),
+    normalisation=st.builds(
+        NormalisationEntry,
+        mean=st.tuples(FINITE, FINITE, FINITE),
+        std=st.tuples(FINITE, FINITE, FINITE),
+    ),
+    memory=st.builds(
+        MemoryEntry,
+        slots=st.integers(2, 8),
+        pointers=st.integers(2, 16),
+        channels=st.integers(1, 256),
+        hidden=st.integers(1, 256),
+        rounding=st.sampled_from(["none", "bfloat16"]),
+    ),
+    graphs=st.dictionaries(
+        st.sampled_from(Graph),
+        st.builds(
+            GraphEntry,
+            file=st.text(max_size=8),
+            sha256=SHA256,
+            backend=st.just("onnxruntime"),
+            precision=st.just("fp32"),
+            opset=st.integers(1, 30),
+            inputs=TENSORS,
+            outputs=TENSORS,
+            data=st.lists(st.builds(FileEntry, file=st.text(max_size=8), sha256=SHA256)),
+            parity=st.dictionaries(st.text(max_size=4), FINITE, max_size=2),
+        ),
+        max_size=2,
+    ),
+)
+
+
+@settings(max_examples=50, deadline=None)
+@given(manifest=MANIFESTS)
+def test_any_manifest_survives_its_json(manifest: Manifest) -> None:
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+
+
+@settings(max_examples=60, deadline=None)
+@given(data=st.data(), value=st.one_of(st.none(), st.integers(), st.text(max_size=5), st.just([])))
+def test_a_manifest_with_any_value_replaced_loads_or_is_refused(
+    small_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory, data: st.DataObject, value: Any
+) -> None:
+    folder = tmp_path_factory.mktemp("fuzz")
+    for path in small_bundle.path.iterdir():
+        (folder / path.name).hardlink_to(path)
+    manifest = json.loads(small_bundle.manifest.model_dump_json())
+    place: Any = manifest
+    while True:
+        keys = list(place) if isinstance(place, dict) else list(range(len(place)))
+        key = data.draw(st.sampled_from(keys))
+        if not isinstance(place[key], (dict, list)) or not place[key] or data.draw(st.booleans()):
+            break
+        place = place[key]
+    place[key] = value
+    (folder / MANIFEST_FILE).unlink()
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
+    with contextlib.suppress(BundleError):  # and nothing else
+        load_bundle(folder)
+
+
+def test_a_bundle_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    target = tmp_path / "bundle"
+    with pytest.raises(RuntimeError), new_bundle_folder(target) as folder:
+        (folder / MANIFEST_FILE).write_text("half")
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+    with new_bundle_folder(target) as folder:
+        (folder / MANIFEST_FILE).write_text("whole")
+        assert not target.exists()
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_what_exists_is_replaced_only_on_demand_and_only_if_it_is_a_bundle(tmp_path: Path) -> None:
+    bundle, other = tmp_path / "bundle", tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.txt").write_text("precious")
+    with new_bundle_folder(bundle) as folder:
+        (folder / MANIFEST_FILE).write_text("old")
+
+    with pytest.raises(BundleError, match="--overwrite"), new_bundle_folder(bundle):
+        pass
+    with pytest.raises(BundleError, match="not a bundle"), new_bundle_folder(other, overwrite=True):
+        pass
+    with new_bundle_folder(bundle, overwrite=True) as folder:
+        (folder / MANIFEST_FILE).write_text("new")
+
+    assert (bundle / MANIFEST_FILE).read_text() == "new"
+    assert (other / "thesis.txt").read_text() == "precious"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "other"]
+
+
+def test_a_replacement_that_fails_leaves_the_old_bundle(tmp_path: Path) -> None:
+    with new_bundle_folder(tmp_path / "bundle") as folder:
+        (folder / MANIFEST_FILE).write_text("old")
+    with pytest.raises(RuntimeError), new_bundle_folder(tmp_path / "bundle", overwrite=True) as new:
+        (new / MANIFEST_FILE).write_text("half")
+        raise RuntimeError
+    assert (tmp_path / "bundle" / MANIFEST_FILE).read_text() == "old"
+    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_file_or_a_broken_link_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
+    (tmp_path / "file").write_text("precious")
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("file", "link"):
+        with (
+            pytest.raises(BundleError, match="exists"),
+            new_bundle_folder(tmp_path / name, overwrite=overwrite),
+        ):
+            pass
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_bundle_cannot_lie_below_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("precious")
+    with pytest.raises(BundleError, match="file"), new_bundle_folder(tmp_path / "file" / "bundle"):
+        pass
+    assert (tmp_path / "file").read_text() == "precious"
+
+
+def test_a_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "abc").write_bytes(b"abc")
+    assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1

@@ -1,0 +1,181 @@
+"""Every command tracks with the memory that it is asked for: its policy and how far it reaches."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sam2_edge import Bundle, Prompt, Sam2EdgeError, VideoTracker
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.cli.main import cli
+from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
+from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
+from sam2_edge.synthetic import clip as synthetic_clip
+from tests.helpers.clips import Clip
+
+POLICY = "distractor"
+"""It differs from the original from the third frame after the prompt on."""
+
+
+def call(*arguments: object) -> int:
+    return cli([str(argument) for argument in arguments], standalone_mode=False) or 0
+
+
+def records(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("command", ["track", "run"])
+def test_results_are_those_of_the_policy(
+    small_bundle: Bundle, clip: Clip, clip_folder: Path, tmp_path: Path, command: str
+) -> None:
+    target = tmp_path / ("out.jsonl" if command == "track" else "out")
+    call(
+        *(command, clip_folder, "--bundle", small_bundle.path, "--point", "34,38"),
+        *("--jsonl", target, "--memory-policy", POLICY),
+        *(("--unpaced",) if command == "run" else ()),
+    )
+    lines = records(target if target.is_file() else next(target.iterdir()))
+    found = {}
+    for policy in (POLICY, "original"):
+        tracker = VideoTracker(
+            small_bundle,
+            clip_frames=6 if command == "track" else None,
+            remember_absent=command == "track",
+            memory_policy=policy,
+        )
+        found[policy] = [
+            tracker.track(frame, [Prompt(1, points=[(34, 38)])] if index == 0 else [])[1].iou
+            for index, frame in enumerate(clip.frames[:6])
+        ]
+    assert [line["iou"] for line in lines] == pytest.approx(found[POLICY], abs=1e-4)
+    assert [line["iou"] for line in lines] != pytest.approx(found["original"], abs=1e-4)
+
+
+def test_evaluations_of_two_policies_are_never_mixed(small_bundle: Bundle, tmp_path: Path) -> None:
+    drawn = synthetic_clip(2, frames=7, size=64, objects=1, photographs=False)
+    write_dataset(tmp_path / "data", [drawn])
+    masks = {}
+    for policy in (POLICY, "original"):
+        out = tmp_path / policy
+        command = ["eval", tmp_path / "data", small_bundle.path, "--output", out]
+        call(*command, "--prompt", "click", "--memory-policy", policy)
+        assert json.loads((out / "settings.json").read_text())["memory_policy"] == policy
+        masks[policy] = [p.read_bytes() for p in sorted(out.rglob("*.png"))]
+        assert len(masks[policy]) == 7
+    with pytest.raises(Sam2EdgeError, match="memory_policy original, this one has distractor"):
+        call(*command, "--prompt", "click", "--memory-policy", POLICY)
+    assert masks[POLICY] != masks["original"]
+
+
+def test_verify_follows_under_the_policy(small_bundle: Bundle, tmp_path: Path) -> None:
+    drifts = {}
+    for policy in (POLICY, "original"):
+        target = tmp_path / f"{policy}.json"
+        call(
+            *("verify", small_bundle.path, "--reference", small_bundle.path, "--frames", "0:6"),
+            *("--json", target, "--memory-policy", policy),
+        )
+        found = json.loads(target.read_text())
+        assert policy in json.dumps(found)
+        drifts[policy] = found
+    assert drifts[POLICY] != drifts["original"]
+
+
+def test_bench_names_the_policy_and_does_not_mix_it_with_peak_memory(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    target = tmp_path / "bench.json"
+    call(
+        *("bench", small_bundle.path, "--frames", 34, "--json", target),
+        *("--memory-policy", POLICY, "--against", small_bundle.path),
+    )
+    assert f"memory policy {POLICY}" in target.read_text()
+    with pytest.raises(Exception, match="leave out --recent-memories and --memory-policy"):
+        call("bench", small_bundle.path, "--memory", "--memory-policy", POLICY)
+
+
+@pytest.fixture
+def ages(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[int]]]:
+    """The memory ages of every call of memory attention, by backend in the order of their first."""
+    seen: dict[int, list[list[int]]] = {}
+    ran = OnnxRuntimeCpu.run
+
+    def watched(self: OnnxRuntimeCpu, graph: Graph, feeds: Any) -> Any:
+        if graph is Graph.MEMORY_ATTENTION:
+            seen.setdefault(id(self), []).append(feeds["memory_age"][:, 0].tolist())
+        return ran(self, graph, feeds)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "run", watched)
+    return seen
+
+
+def farthest(ages: list[list[int]]) -> int:
+    return max(age for call in ages for age in call)
+
+
+def test_verify_follows_with_fewer_memories_in_the_bundle_alone(
+    small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
+) -> None:
+    target = tmp_path / "fewer.json"
+    call(
+        *("verify", small_bundle.path, "--reference", small_bundle.path, "--frames", "0:8"),
+        *("--json", target, "--recent-memories", 2, "--backend", "cpu", "--threads", 1),
+        *("--budget", "j_and_f=0", "--budget", "presence=0"),
+        *("--budget", "memory=9", "--budget", "pointer=9"),
+    )
+
+    ours, theirs = ages.values()
+    assert farthest(ours) == 2
+    assert farthest(theirs) == 6
+    assert [0, 1, 2] in [sorted(set(ages)) for ages in ours]
+    found = json.loads(target.read_text())
+    assert found["facts"]["recent memories"] == "2"
+    apart = dict.fromkeys(range(8), 0.0)
+    for row in found["frames"]:
+        apart[row["frame"]] = max(apart[row["frame"]], row["logits"])
+    # The prompt is on frame 0, so that frame 4 is the first with three memories after it.
+    assert [value > 0 for value in apart.values()] == [False] * 4 + [True] * 4
+
+
+def test_verify_follows_with_all_memories_unless_it_is_told_otherwise(
+    small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
+) -> None:
+    target = tmp_path / "all.json"
+    call(
+        *("verify", small_bundle.path, "--reference", small_bundle.path, "--frames", "0:8"),
+        *("--json", target, "--backend", "cpu", "--threads", 1),
+    )
+    assert [farthest(of_one) for of_one in ages.values()] == [6, 6]
+    found = json.loads(target.read_text())
+    assert found["facts"]["recent memories"] == "6"
+    assert {row["logits"] for row in found["frames"]} == {0.0}
+
+
+def test_bench_races_fewer_memories_against_all(
+    small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
+) -> None:
+    target = tmp_path / "bench.json"
+    call(
+        *("bench", small_bundle.path, "--against", small_bundle.path, "--frames", 34),
+        *("--json", target, "--recent-memories", 2, "--backend", "cpu", "--threads", 1),
+    )
+    assert sorted(farthest(of_one) for of_one in ages.values()) == [2, 6]
+    assert list(json.loads(target.read_text())["races"][0]["contenders"]) == [
+        f"{small_bundle.path}, recent memories 2",
+        str(small_bundle.path),
+    ]
+    with pytest.raises(Exception, match="leave out --recent-memories and --memory-policy"):
+        call("bench", small_bundle.path, "--memory", "--recent-memories", 2)
+
+
+@pytest.mark.parametrize("command", ["verify", "bench"])
+def test_more_memories_than_the_model_was_trained_with_are_refused(
+    small_bundle: Bundle, command: str
+) -> None:
+    against = ["--reference", small_bundle.path] if command == "verify" else []
+    with pytest.raises(Sam2EdgeError, match="recent_memories is 7"):
+        call(command, small_bundle.path, *against, "--recent-memories", 7, "--threads", 1)

@@ -1,0 +1,178 @@
+"""`sam2-edge bench`: what it measures adds up, and contenders race on the same frames."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from sam2_edge import BackendError, Bundle
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.evaluation.bench.flops import graph_flops
+from sam2_edge.evaluation.bench.latency import Spread
+from sam2_edge.evaluation.bench.peak_memory import peak_of
+from sam2_edge.evaluation.bench.runner import LEAST_COUNTED, UNCOUNTED_FRAMES, race
+from sam2_edge.evaluation.bench.targets import WHOLE, BundleContender, Times
+from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
+from sam2_edge.runtime.prompts import Prompt
+from tests.helpers.cli import run, video
+from tests.helpers.clips import moving_shapes
+
+FRAMES = [np.zeros((8, 8, 3), np.uint8)] * (UNCOUNTED_FRAMES + LEAST_COUNTED)
+
+
+class Paced:
+    """A contender that says what it takes, and notes when it was asked."""
+
+    image_size = 8
+    device = "cpu"
+
+    def __init__(self, name: str, milliseconds: float, asked: list[str]) -> None:
+        self.name, self._milliseconds, self._asked = name, milliseconds, asked
+
+    def reset(self) -> None:
+        self._asked.clear()
+
+    def step(self, *_: Any) -> Times:
+        self._asked.append(self.name)
+        # The first frames take longer: they must not count.
+        full = len(self._asked) > 2 * UNCOUNTED_FRAMES
+        return {WHOLE: self._milliseconds if full else 1000.0}
+
+
+def test_contenders_take_turns_and_each_frame_gives_a_ratio() -> None:
+    asked: list[str] = []
+    found = race([Paced("a", 10.0, asked), Paced("b", 25.0, asked)], FRAMES, [Prompt(1)])
+
+    assert asked[:6] == ["a", "b", "b", "a", "a", "b"]
+    assert found.ratio("a", "b") == Spread(2.5, 2.5, 2.5)
+    assert found.frames_per_second("a") == pytest.approx(100.0)
+    assert found.by_fill("b")[:2] == [(0, 1000.0), (1, 1000.0)]
+    with pytest.raises(ValueError, match="give 34 or more"):
+        race([], FRAMES[1:], [])
+
+
+def test_operations_are_counted_from_the_graph(tmp_path: Path) -> None:
+    def value(name: str, *shape: int | str) -> onnx.ValueInfoProto:
+        return helper.make_tensor_value_info(name, TensorProto.FLOAT, shape)
+
+    def weight(name: str, *shape: int) -> onnx.TensorProto:
+        return helper.make_tensor(name, TensorProto.FLOAT, shape, np.zeros(shape).ravel())
+
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["y"]),  # B x 3 x 5 by 5 x 7
+        helper.make_node("Conv", ["i", "k"], ["c"], group=2),  # 6 channels from 4, kernel 3 x 3
+        helper.make_node("ConvTranspose", ["i", "t"], ["u"], strides=[2, 2]),
+        helper.make_node("Gemm", ["g", "h"], ["z"], transA=1),
+        helper.make_node("Relu", ["c"], ["r"]),
+    ]
+    inputs = [value("x", "B", 3, 5), value("i", "B", 4, 8, 8), value("g", 9, 2)]
+    outputs = [value(name, *(["n"] * rank)) for name, rank in (("y", 3), ("u", 4), ("z", 2))]
+    weights = [weight("w", 5, 7), weight("k", 6, 2, 3, 3), weight("t", 4, 3, 2, 2)]
+    graph = helper.make_graph(
+        nodes, "g", inputs, [*outputs, value("r", "B", 6, 6, 6)], [*weights, weight("h", 9, 4)]
+    )
+    path = tmp_path / "g.onnx"
+    opsets = [helper.make_opsetid("", 18)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=10), path)
+
+    product = 2 * 2 * 3 * 7 * 5
+    convolution = 2 * (2 * 6 * 6 * 6) * (2 * 3 * 3)
+    transposed = 2 * (2 * 4 * 8 * 8) * (3 * 2 * 2)
+    gemm = 2 * (2 * 4) * 9
+    assert graph_flops(path, {"B": 2}) == product + convolution + transposed + gemm
+
+
+def test_operations_of_every_graph_are_known(small_bundle: Bundle) -> None:
+    few = {"M": 1, "P": 1, "B": 1, "N": 1}
+    for graph in Graph:
+        path = small_bundle.graph_path(graph)
+        one, two = (graph_flops(path, {**few, "M": m, "B": b}) for m, b in ((1, 1), (7, 2)))
+        assert one > 0
+        assert two >= one
+    attention = small_bundle.graph_path(Graph.MEMORY_ATTENTION)
+    growth = [graph_flops(attention, {**few, "M": m}) for m in (1, 2, 3)]
+    assert growth[2] - growth[1] == growth[1] - growth[0] > 0
+
+
+def test_a_stage_is_what_its_graph_takes(
+    small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = OnnxRuntimeCpu.run
+
+    def slowed(self: OnnxRuntimeCpu, graph: Graph, feeds: Any) -> Any:
+        if graph is Graph.MEMORY_ATTENTION:
+            time.sleep(0.2)
+        return run(self, graph, feeds)
+
+    monkeypatch.setattr(OnnxRuntimeCpu, "run", slowed)
+    contender = BundleContender(small_bundle, backend="cpu", threads=1)
+    frames = moving_shapes(3).frames
+    first, *_, last = (
+        contender.step(frame, [Prompt(1, points=[(34, 38)])] if index == 0 else [])
+        for index, frame in enumerate(frames)
+    )
+    assert "memory_attention" not in first
+    assert {g.value for g in Graph} - last.keys() == {"mask_prompt"}
+    assert 200 <= last["memory_attention"] < last[WHOLE]
+    assert last["rest"] < 200  # the sleep is no part of it
+
+
+def test_the_command_races_bundle_pytorch_and_itself(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    data, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
+    options = ["--frames", 34, "--objects", "1,2", "--threads", 1, "--memory"]
+    outputs = ["--json", data, "--plot", plot]
+
+    code = run(monkeypatch, "bench", "nano", "--against", "pytorch", *options, *outputs)
+
+    said = capsys.readouterr()
+    assert code == 0, said.err
+    found = json.loads(data.read_text())
+    assert [race["objects"] for race in found["races"]] == [1, 2]
+    ours, theirs = found["races"][0]["contenders"].values()
+    assert ours["ratio"]["median"] == 1.0
+    assert theirs["ratio"]["median"] > 0
+    assert {"image_encoder", "memory_attention", "preprocess"} <= ours["stages"].keys()
+    assert found["flops"]["image_encoder"] > 1e9
+    assert found["peak_flops_per_s"] > 1e9
+    peaks = [peak["host"] for peak in found["memory"].values()]
+    assert peaks[0] < peaks[1]  # PyTorch alone is larger than nano's whole process
+    assert plot.read_text().count("<rect") > 6
+    assert "memory_attention" in said.out
+
+
+def test_peak_memory_of_a_bundle_that_is_not_there_is_one_error(tmp_path: Path) -> None:
+    with pytest.raises(BackendError, match="is not a bundle"):
+        peak_of(str(tmp_path), video(tmp_path / "clip.avi"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--objects", "0"], "1 to 16"),
+        (["--objects", "two"], "1 to 16"),
+        (["--frames", "33"], "33"),
+        (["--against", "nano"], "once"),
+        (["--against", "nowhere"], "nowhere"),
+        (["--source", "nowhere.mp4"], "nowhere.mp4"),
+        (["--against", "pytorch-compiled", "--memory"], "pytorch-compiled"),
+    ],
+)
+def test_bad_input_is_one_clear_error(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    assert run(monkeypatch, "bench", "nano", *options) in (1, 2)
+    said = capsys.readouterr().err
+    assert message in said
+    assert "Traceback" not in said

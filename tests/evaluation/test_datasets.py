@@ -1,0 +1,231 @@
+"""Data sets in each published layout are read into one description, or refused in one sentence."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from sam2_edge.errors import SourceError
+from sam2_edge.evaluation.vos.datasets import LayoutName, open_dataset
+from sam2_edge.synthetic import SynthClip
+from tests.helpers.datasets import LATE, SAV_STEP, late_clip, write_layout
+
+LAYOUTS = get_args(LayoutName)
+
+
+@pytest.fixture(scope="module")
+def clips() -> dict[str, SynthClip]:
+    return {"zebra": late_clip(3, 13), "cup": late_clip(1, 7)}
+
+
+@pytest.fixture
+def data(tmp_path: Path, clips: dict[str, SynthClip]) -> Callable[[LayoutName], Path]:
+    return lambda layout: write_layout(tmp_path / "data", layout, clips)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_layout_is_recognised_and_its_videos_are_listed(
+    layout: LayoutName, data: Callable[[LayoutName], Path]
+) -> None:
+    root = data(layout)
+    opened = open_dataset(root)
+    assert opened.layout == layout
+    listed = layout in ("davis", "sa-v")  # lists have an order of their own
+    names = ["zebra", "cup"] if listed else ["cup", "zebra"]
+    assert [video.name for video in opened.videos] == names
+    assert {v.name: len(v.frames) for v in opened.videos} == {"zebra": 13, "cup": 7}
+    assert all(v.frames == tuple(sorted(v.frames)) for v in opened.videos)
+    assert open_dataset(root, layout=layout).videos == opened.videos
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_masks_belong_to_their_frames_and_objects(
+    layout: LayoutName, data: Callable[[LayoutName], Path], clips: dict[str, SynthClip]
+) -> None:
+    videos = {video.name: video for video in open_dataset(data(layout)).videos}
+    video, drawn = videos["zebra"], clips["zebra"]
+    annotated = {
+        "davis": range(13),
+        "sa-v": range(0, 13, SAV_STEP),
+        "mose": [0],
+        "lvos": range(13),
+        "youtube-vos": [0, LATE],
+    }[layout]
+    assert [t for t in range(13) if video.annotated(t)] == list(annotated)
+    for t in annotated:
+        for object_id, mask in video.read_masks(t).items():
+            np.testing.assert_array_equal(mask, drawn.mask(t, object_id))
+    assert video.read_masks(0)[1].any()
+    assert video.read_masks(annotated[-1] + 1) == {}
+
+
+def test_the_late_object_of_youtube_vos_is_alone_in_its_file(
+    data: Callable[[LayoutName], Path],
+) -> None:
+    (video,) = open_dataset(data("youtube-vos"), videos=["cup"]).videos
+    assert list(video.read_masks(0)) == [1]
+    assert list(video.read_masks(LATE)) == [2]
+
+
+def test_objects_of_sa_v_have_the_names_of_their_folders(
+    data: Callable[[LayoutName], Path],
+) -> None:
+    (video,) = open_dataset(data("sa-v"), videos=["zebra"]).videos
+    assert video.per_object
+    assert [video.object_name(i) for i in (1, 2)] == ["000", "001"]
+    masks = video.read_masks(0)
+    assert masks.keys() == {1, 2}
+    assert not masks[2].any()  # it has a file, in which it is not seen
+
+
+def test_lvos_takes_the_range_of_an_object_from_its_meta_file(
+    data: Callable[[LayoutName], Path],
+) -> None:
+    (video,) = open_dataset(data("lvos"), videos=["cup"]).videos
+    assert video.ranges == {1: (1, 21), 2: (11, 31)}
+    assert video.frames[0].stem == "00000001"
+
+
+def test_lvos_without_its_meta_file_is_named(data: Callable[[LayoutName], Path]) -> None:
+    root = data("lvos")
+    (root / "val_meta.json").unlink()
+    assert open_dataset(root).layout == "mose"
+    opened = open_dataset(root, layout="lvos")
+    assert [video.ranges for video in opened.videos] == [{}, {}]
+
+
+def test_the_split_within_a_data_set_is_found(data: Callable[[LayoutName], Path]) -> None:
+    root = data("youtube-vos")
+    assert open_dataset(root).root == root / "valid"
+    assert open_dataset(root / "valid").videos == open_dataset(root).videos
+
+
+def test_videos_are_chosen_by_name_in_the_order_of_the_list(
+    data: Callable[[LayoutName], Path],
+) -> None:
+    root = data("davis")
+    both = open_dataset(root, videos=["cup", "zebra", "cup"]).videos
+    assert [v.name for v in both] == ["zebra", "cup"]
+    (root / "ImageSets/2017/val.txt").write_text("zebra\n")
+    assert [v.name for v in open_dataset(root).videos] == ["zebra"]
+    assert [v.name for v in open_dataset(root, videos=["cup"]).videos] == ["cup"]
+
+
+def test_the_void_of_indexed_masks_is_no_object(data: Callable[[LayoutName], Path]) -> None:
+    root = data("davis")
+    indexed = np.zeros((64, 64), np.uint8)
+    indexed[:8], indexed[8:16] = 1, 255
+    Image.fromarray(indexed).save(root / "Annotations/480p/cup/00000.png")
+    (video,) = open_dataset(root, videos=["cup"]).videos
+    assert list(video.read_masks(0)) == [1]
+
+
+def _remove(path: str) -> Callable[[Path], None]:
+    return lambda root: (
+        shutil.rmtree(root / path) if (root / path).is_dir() else (root / path).unlink()
+    )
+
+
+def _write(path: str, text: str) -> Callable[[Path], None]:
+    return lambda root: (root / path).write_text(text)
+
+
+BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
+    "no frames at all": ("mose", _remove("JPEGImages"), "holds neither JPEGImages nor"),
+    "no masks at all": ("mose", _remove("Annotations"), "Annotations does not exist, which"),
+    "no videos": (
+        "mose",
+        lambda root: [shutil.rmtree(p) for p in (root / "JPEGImages").iterdir()] and None,
+        "JPEGImages holds no videos",
+    ),
+    "no masks of a video": (
+        "davis",
+        _remove("Annotations/480p/cup"),
+        "video 'cup' has no masks; copy it again",
+    ),
+    "an empty folder of masks": ("mose", _remove("Annotations/cup/00000.png"), "holds no PNG"),
+    "an empty folder of frames": (
+        "mose",
+        lambda root: [p.unlink() for p in (root / "JPEGImages/cup").iterdir()] and None,
+        "cup holds no images",
+    ),
+    "a frame that is missing": (
+        "lvos",
+        _remove("JPEGImages/cup/00000011.jpg"),
+        "00000011.png has no frame of its name",
+    ),
+    "a mask that is missing": (
+        "davis",
+        _remove("Annotations/480p/cup/00003.png"),
+        "00003.jpg has no mask in",
+    ),
+    "a video of the list that is missing": (
+        "sa-v",
+        _write("sav_val.txt", "cup\nmug\n"),
+        "video 'mug' has no folder in",
+    ),
+    "a name that leaves the data set": (
+        "youtube-vos",
+        _write("valid/meta.json", json.dumps({"videos": {"../JPEGImages": {}}})),
+        "video '../JPEGImages' has no folder in",
+    ),
+    "a meta file that is none": (
+        "lvos",
+        _write("val_meta.json", "{"),
+        "val_meta.json is not a list of videos",
+    ),
+    "no folder of an object": (
+        "sa-v",
+        lambda root: [shutil.rmtree(p) for p in (root / "Annotations_6fps/cup").iterdir()] and None,
+        "cup holds no folder of an object",
+    ),
+}
+
+
+@pytest.mark.parametrize(("layout", "damage", "message"), BROKEN.values(), ids=BROKEN.keys())
+def test_a_damaged_data_set_is_refused(
+    layout: LayoutName,
+    damage: Callable[[Path], None],
+    message: str,
+    data: Callable[[LayoutName], Path],
+) -> None:
+    root = data(layout)
+    damage(root)
+    with pytest.raises(SourceError, match=message):
+        open_dataset(root)
+
+
+@pytest.mark.parametrize("damage", ["text", "cut", "colour", "sixteen bits"])
+def test_a_mask_that_is_none_is_refused(damage: str, data: Callable[[LayoutName], Path]) -> None:
+    root = data("mose")
+    path = root / "Annotations/cup/00000.png"
+    if damage == "text":
+        path.write_text("mask")
+    elif damage == "cut":
+        path.write_bytes(path.read_bytes()[:-60])
+    elif damage == "colour":
+        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+    else:
+        Image.fromarray(np.full((64, 64), 300, np.uint16)).save(path)
+    (video,) = open_dataset(root, videos=["cup"]).videos
+    with pytest.raises(SourceError, match="00000.png .*; (write it again|give an indexed mask)"):
+        video.read_masks(0)
+
+
+def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="is not a folder"):
+        open_dataset(tmp_path / "none")
+    with pytest.raises(SourceError, match="davis, sa-v, mose, lvos, youtube-vos"):
+        open_dataset(tmp_path)
+
+
+def test_another_layout_than_the_folders_is_refused(data: Callable[[LayoutName], Path]) -> None:
+    with pytest.raises(SourceError, match="JPEGImages_24fps does not exist, which .* sa-v has"):
+        open_dataset(data("mose"), layout="sa-v")

@@ -1,0 +1,284 @@
+"""TensorRT engines: built from every graph without a GPU, for what the manifest says they are for.
+
+Built by TensorRT-RTX, which needs no GPU for it; that they run is for a machine that has one.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from onnx import TensorProto, helper, save_model
+from transformers import Sam2VideoModel
+
+from sam2_edge import BackendError, Bundle, ExportError, VideoTracker, load_bundle
+from sam2_edge.bundle.contract import Geometry, Graph, Precision, graph_specs
+from sam2_edge.calibration.frames import collect_frames
+from sam2_edge.cli.main import cli
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import POLICIES, Calibration, Policy, halve, quantise
+from sam2_edge.export.tensorrt.builder import (
+    EngineRequest,
+    build_engine,
+    engine_profile,
+    engine_shapes,
+)
+from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
+from sam2_edge.export.validate import check_structure, example_feeds
+from sam2_edge.models.checkpoints import load_model
+from sam2_edge.runtime.backends.cuda.driver import device_info
+from tests.helpers.models import frames_of_a_clip, loaded
+
+RTX = EngineOptions("tensorrt-rtx", ((8, 6),))
+
+pytestmark = pytest.mark.skipif(
+    importlib.util.find_spec("tensorrt_rtx") is None, reason="TensorRT-RTX is not installed"
+)
+
+
+@pytest.mark.parametrize("policy", POLICIES["tensorrt"])
+def test_every_graph_of_nano_becomes_an_engine(policy: Policy, tmp_path: Path) -> None:
+    calibration = None
+    if policy == "int8":
+        calibration = Calibration(frames_of_a_clip(tmp_path / "data"), frames=16)
+    graphs = export_bundle(
+        load_model("nano"),
+        tmp_path / "onnx",
+        precision=policy,
+        engine="tensorrt",
+        calibration=calibration,
+    )
+    told: list[tuple[Graph, str]] = []
+
+    engines = build_engines(
+        graphs, tmp_path / "engines", RTX, watch=lambda graph, now: told.append((graph, now))
+    )
+
+    for graph, entry in engines.manifest.graphs.items():
+        assert entry.backend == "tensorrt-rtx"
+        assert entry.precision == POLICIES["tensorrt"][policy][graph]
+        assert entry.engine is not None
+        assert entry.engine.compute_capabilities == ((8, 6),)
+        assert engines.graph_path(graph).stat().st_size > 100_000
+        assert (graph, "done") in told
+    assert {g: e.parity for g, e in engines.manifest.graphs.items()} == {
+        g: e.parity for g, e in graphs.manifest.graphs.items()
+    }
+    assert {p.name for p in tmp_path.iterdir()} - {"data"} == {"onnx", "engines"}
+
+
+@pytest.mark.parametrize("policy", ["fp32", "fp16"])
+def test_memory_attention_over_some_tokens_becomes_an_engine(
+    policy: Policy, small_model: Sam2VideoModel, tmp_path: Path
+) -> None:
+    graphs = export_bundle(
+        loaded(small_model),
+        tmp_path / "onnx",
+        precision=policy,
+        engine="tensorrt",
+        memory_tokens=24,
+    )
+    engines = build_engines(graphs, tmp_path / "engines", RTX)
+    assert engines.manifest.geometry.memory_tokens == 24
+    entry = engines.manifest.graphs[Graph.MEMORY_ATTENTION]
+    assert entry.engine is not None
+    assert entry.engine.profile["M"] == (1, 7, 10)
+    assert entry.inputs[-1].axes == ("M", "B", 24)
+
+
+def test_the_bundled_model_becomes_engines_as_it_lies_in_the_package(tmp_path: Path) -> None:
+    engines = build_engines(load_bundle("nano"), tmp_path / "engines", RTX)
+    assert all(e.engine and not e.data for e in engines.manifest.graphs.values())
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """SAM 2.1 tiny at 1024 pixels."""
+    loaded = load_model("sam2.1-hiera-tiny", random_seed=1)
+    return export_bundle(loaded, tmp_path_factory.mktemp("tiny") / "fp32")
+
+
+@pytest.mark.parametrize(
+    ("graph", "precision"),
+    sorted({pair for precisions in POLICIES["tensorrt"].values() for pair in precisions.items()}),
+)
+def test_every_graph_of_real_size_becomes_an_engine(
+    graph: Graph, precision: Precision, tiny: Bundle, tmp_path: Path
+) -> None:
+    geometry, path = tiny.manifest.geometry, tmp_path / f"{graph.value}.onnx"
+    spec = graph_specs(geometry)[graph]
+    for file in tiny.path.glob(f"{path.name}*"):
+        shutil.copy2(file, tmp_path)
+    inputs = example_feeds(spec, geometry)
+    if precision == "fp16":
+        halve(path, inputs)
+    if precision == "int8":
+        source = frames_of_a_clip(tmp_path / "data")
+        frames = collect_frames(source, tmp_path, size=geometry.image_size, count=16)
+        quantise(path, frames, "minmax", "tensorrt", inputs=inputs[:1], errors={}, left_out=())
+    check_structure(path, spec)
+    profile = engine_profile(geometry, objects=8, points=16, prompted=4)
+
+    engine = build_engine(
+        EngineRequest(
+            graph=path,
+            engine=path.with_suffix(".engine"),
+            flavour="tensorrt-rtx",
+            compute_capabilities=((8, 6),),
+            profile=profile,
+            shapes=engine_shapes(spec, profile),
+            cache=tmp_path / "cache",
+        ),
+        lambda _: None,
+    )
+
+    assert engine.compute_capabilities == ((8, 6),)
+    weights = sum(p.stat().st_size for p in tiny.path.glob(f"{path.name}*"))
+    share = path.with_suffix(".engine").stat().st_size / weights
+    assert share > {"fp32": 0.9, "fp16": 0.45, "int8": 0.22}[precision]
+
+
+def test_an_engine_takes_a_bank_that_fills_and_one_with_more_prompted_frames() -> None:
+    geometry = Geometry(256)
+    profile = engine_profile(geometry, objects=8, points=16, prompted=4)
+    assert profile == {"M": (1, 7, 10), "P": (1, 16, 19), "B": (1, 1, 8), "N": (1, 1, 16)}
+    shapes = engine_shapes(graph_specs(geometry)[Graph.MEMORY_ATTENTION], profile)
+    assert shapes["memory"] == (
+        (1, 1, 64, 16, 16),
+        (7, 1, 64, 16, 16),
+        (10, 8, 64, 16, 16),
+    )
+
+
+def request(path: Path, shape: tuple[int, ...]) -> EngineRequest:
+    return EngineRequest(
+        graph=path,
+        engine=path.with_suffix(".engine"),
+        flavour="tensorrt-rtx",
+        compute_capabilities=((8, 6),),
+        profile={},
+        shapes={"x": (shape, shape, shape)},
+        cache=path.parent / "cache",
+    )
+
+
+def write(path: Path, *, domain: str, operator: str, output: tuple[int | str, ...]) -> Path:
+    """One operator on x [1,4,64] three times, or once."""
+    inputs = ["x"] * (3 if domain else 1)
+    attributes = {"num_heads": 4} if domain else {}
+    node = helper.make_node(operator, inputs, ["y"], domain=domain, **attributes)
+    graph = helper.make_graph(
+        [node],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 4, 64))],
+        [helper.make_tensor_value_info("y", TensorProto.INT64, output)]
+        if not domain
+        else [helper.make_tensor_value_info("y", TensorProto.FLOAT, output)],
+    )
+    opsets = [helper.make_opsetid("", 18), helper.make_opsetid("com.microsoft", 1)]
+    save_model(helper.make_model(graph, opset_imports=opsets, ir_version=9), path)
+    return path
+
+
+def test_a_builder_that_crashes_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "g.onnx",
+        domain="com.microsoft",
+        operator="MultiHeadAttention",
+        output=(1, 4, 64),
+    )
+    with pytest.raises(
+        ExportError, match=r"g\.onnx was not built: the builder was ended by signal"
+    ):
+        build_engine(request(path, (1, 4, 64)), lambda _now: None)
+    assert not (tmp_path / "g.engine").exists()
+
+
+def test_a_graph_that_is_refused_is_an_error(tmp_path: Path) -> None:
+    path = tmp_path / "g.onnx"
+    path.write_bytes(b"not a graph")
+    with pytest.raises(
+        ExportError, match=r"tensorrt-rtx engine of g\.onnx was not built: Could not parse"
+    ):
+        build_engine(request(path, (1, 4, 64)), lambda _now: None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (EngineOptions("tensorrt-rtx", ((8, 7),)), "cannot build for SM87; it knows SM75, SM80"),
+        (
+            EngineOptions("tensorrt-rtx", ((8, 6),), objects=0),
+            "engines for 0 objects: give 1 or more",
+        ),
+    ],
+)
+def test_engines_that_cannot_be_built_are_refused_at_once(
+    options: EngineOptions, message: str
+) -> None:
+    with pytest.raises(ExportError, match=message):
+        check_engine_options(options)
+
+
+def test_without_a_gpu_the_gpus_to_build_for_must_be_named() -> None:
+    try:
+        device_info()
+    except BackendError:
+        with pytest.raises(ExportError, match=r"name the GPUs to build for: --compute-capability"):
+            check_engine_options(EngineOptions("tensorrt-rtx"))
+    else:
+        check_engine_options(EngineOptions("tensorrt-rtx"))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="it is installed")
+def test_classic_tensorrt_that_is_missing_is_told_with_the_remedy() -> None:
+    with pytest.raises(BackendError, match="tensorrt cannot be imported .* comes with JetPack"):
+        check_engine_options(EngineOptions("tensorrt"))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--calibration-frames 20", "--calibration-frames 20 has no effect without --calibrate"),
+        ("--calibration-method entropy", "entropy has no effect without --precision int8"),
+        ("--precision fp16 --int8-budget 0.005", "0.005 has no effect without --precision int8"),
+        ("--precision int8", "int8 needs frames to calibrate with"),
+        ("--max-objects 4", "--max-objects is for engines; add --target"),
+        ("--compute-capability 8.6", "--compute-capability is for engines; add --target"),
+    ],
+)
+def test_options_that_would_have_no_effect_are_refused(
+    options: str, message: str, tmp_path: Path
+) -> None:
+    arguments = ["export", "nano", "--output", str(tmp_path / "b"), *options.split()]
+    refused = CliRunner().invoke(cli, arguments)
+    assert isinstance(refused.exception, ExportError)
+    assert message in str(refused.exception)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_builds_engines_from_a_bundle(small_bundle: Bundle, tmp_path: Path) -> None:
+    arguments = ["export", str(small_bundle.path), "--target", "tensorrt-rtx"]
+    output = ["--output", str(tmp_path / "engines")]
+    capability = ["--compute-capability", "8.6,8.9"]
+
+    refused = CliRunner().invoke(cli, [*arguments, *output, *capability, "--precision", "fp16"])
+    assert isinstance(refused.exception, ExportError)
+    assert "is a bundle, whose graphs are as they are: leave out --precision" in str(
+        refused.exception
+    )
+
+    done = CliRunner().invoke(cli, [*arguments, *output, *capability])
+    assert done.exit_code == 0, done.output
+    engines = load_bundle(tmp_path / "engines")
+    engine = engines.manifest.graphs[Graph.IMAGE_ENCODER].engine
+    assert engine is not None
+    assert engine.compute_capabilities == ((8, 6), (8, 9))
+
+    with pytest.raises(BackendError, match="holds engines of tensorrt-rtx"):
+        VideoTracker(engines, backend="cpu")
+    with pytest.raises(ExportError, match="holds engines already"):
+        build_engines(engines, tmp_path / "again", RTX)

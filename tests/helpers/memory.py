@@ -1,0 +1,33 @@
+"""A small memory geometry, and frames stored in a bank."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sam2_edge.bundle.contract import Geometry
+from sam2_edge.runtime.memory.bank import MemoryBank
+
+GEOMETRY = Geometry(image_size=64, hidden=8, memory_channels=4)
+
+
+SPAN = 16
+
+
+def store(
+    bank: MemoryBank,
+    frame: int,
+    ids: list[int],
+    values: list[float],
+    *,
+    prompted: bool,
+    tokens: int | None = None,
+) -> None:
+    """Write memories, pointers and, where not all is seen, cells that are constant and tell their
+    value.
+    """
+    side = GEOMETRY.embedding_size
+    column = np.array(values, np.float32)
+    memory = np.broadcast_to(column[:, None, None, None], (len(ids), 4, side, side))
+    pointers = np.broadcast_to(column[:, None], (len(ids), 8))
+    cells = None if tokens is None else np.repeat(column[:, None], tokens, axis=1).astype(np.int32)
+    bank.write(frame, ids, memory, pointers, prompted=prompted, cells=cells)

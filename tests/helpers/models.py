@@ -1,0 +1,65 @@
+"""A small random model of the full architecture, and frames to calibrate with."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
+from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
+
+from sam2_edge.models.checkpoints import LoadedModel
+from sam2_edge.models.variants import at_image_size
+from sam2_edge.synthetic import clip as synthetic_clip
+
+IMAGE_SIZE = 128
+
+
+SEED = 6
+
+
+def small_config(image_size: int = IMAGE_SIZE, *, family: str = "sam2.1") -> Sam2VideoConfig:
+    """SAM 2 with every part of the real one, narrow and shallow (memory has 64 channels in
+    transformers whatever the configuration says).
+    """
+    widths = [16, 32, 64, 128]
+    backbone = Sam2HieraDetConfig(
+        hidden_size=16,
+        blocks_per_stage=[1, 2, 3, 1],
+        embed_dim_per_stage=widths,
+        global_attention_blocks=[4],
+    )
+    vision = Sam2VisionConfig(
+        backbone_config=backbone, backbone_channel_list=widths[::-1], fpn_hidden_size=128
+    )
+    published_21 = family == "sam2.1"
+    config = Sam2VideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 128},
+        mask_decoder_config={"hidden_size": 128, "mlp_dim": 128, "iou_head_hidden_dim": 64},
+        memory_attention_hidden_size=128,
+        memory_attention_feed_forward_hidden_size=128,
+        memory_attention_num_layers=2,
+        memory_encoder_hidden_size=128,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=128,
+        enable_occlusion_spatial_embedding=published_21,
+        enable_temporal_pos_encoding_for_object_pointers=published_21,
+    )
+    config._attn_implementation = "eager"
+    return at_image_size(config, image_size)
+
+
+def loaded(model: Sam2VideoModel, name: str = "small") -> LoadedModel:
+    """A model as `load_model` gives it."""
+    family = "sam2.1" if model.config.enable_occlusion_spatial_embedding else "sam2"
+    return LoadedModel(model, name, family, "test", None)
+
+
+def frames_of_a_clip(folder: Path, *, frames: int = 16, seed: int = 5) -> Path:
+    """A folder of the frames of a synthetic clip, to calibrate with."""
+    folder.mkdir()
+    for index, frame in enumerate(synthetic_clip(seed, frames=frames, split="heldout").frames):
+        cv2.imwrite(str(folder / f"{index:03d}.png"), frame)
+    return folder

@@ -1,0 +1,101 @@
+"""A server beside a loop, and a viewer of it."""
+
+from __future__ import annotations
+
+import json
+import struct
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from websockets.sync.client import ClientConnection, connect
+
+from sam2_edge import CameraLoop, VideoTracker
+from sam2_edge.runtime.sources.camera import SyntheticCamera
+from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.serve.app import make_app
+from sam2_edge.serve.hub import Hub
+from sam2_edge.serve.metrics import LoopMetrics
+from sam2_edge.serve.security import Access
+from sam2_edge.serve.server import Server
+
+TOKEN = "a-token-of-some-length"  # noqa: S105
+
+
+class Site:
+    """A loop on the synthetic camera with its server."""
+
+    def __init__(self, access: Access) -> None:
+        self.camera = SyntheticCamera(3, size=256, objects=2, paced=True)
+        tracker = VideoTracker("nano", threads=1, remember_absent=False)
+        self.loop = CameraLoop(lambda: self.camera, tracker)
+        meter = Meter(self.loop)
+        self.hub, self.metrics = Hub(self.loop, meter), LoopMetrics(meter)
+        self.server = Server(make_app(self.hub, access, self.metrics), "127.0.0.1", 0)
+        self._thread = threading.Thread(target=self._run)
+        self._meter = meter
+
+    def _run(self) -> None:
+        for tracked in self.loop:
+            self._meter.see(tracked)
+            self.metrics.see(tracked)
+            self.hub.publish(tracked)
+
+    def __enter__(self) -> Site:
+        self.server.__enter__()
+        self._thread.start()
+        while self.hub.latest is None:
+            time.sleep(0.01)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.close()
+        self._thread.join()
+        self.server.__exit__(None, None, None)
+
+    def url(self, path: str = "/") -> str:
+        return f"http://127.0.0.1:{self.server.bound_port}{path}"
+
+    def socket(self, **options: Any) -> AbstractContextManager[ClientConnection]:
+        address = f"ws://127.0.0.1:{self.server.bound_port}/ws"
+        return connect(address, max_size=None, compression=None, close_timeout=0.5, **options)
+
+
+def frame_of(data: bytes) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.uint8]]:
+    """Header, mask and picture of a message."""
+    (size,) = struct.unpack("<I", data[:4])
+    header = json.loads(data[4 : 4 + size])
+    end = 4 + size + 4 * header["runs"]
+    packed = np.frombuffer(data[4 + size : end], "<u4")
+    flat = np.repeat((packed >> 24).astype(np.uint8), packed & 0xFFFFFF)
+    picture = cv2.imdecode(np.frombuffer(data[end:], np.uint8), cv2.IMREAD_COLOR)
+    return header, flat.reshape(header["height"], header["width"]), picture
+
+
+def next_frame(
+    socket: ClientConnection, until: Callable[[dict[str, Any]], bool] = lambda _: True
+) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.uint8]]:
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        data = socket.recv(timeout=20)
+        if isinstance(data, bytes):
+            found = frame_of(data)
+            if until(found[0]):
+                return found
+    raise AssertionError("no such frame came")
+
+
+def ask(socket: ClientConnection, **message: Any) -> dict[str, Any]:
+    """Send a message and wait for its answer."""
+    socket.send(json.dumps({"id": 7, **message}))
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        data = socket.recv(timeout=20)
+        if isinstance(data, str) and json.loads(data)["type"] != "alive":
+            return json.loads(data)
+    raise AssertionError("no answer came")

@@ -1,0 +1,149 @@
+"""The bundled model: small, complete, usable without PyTorch, and as good as its card says."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import Sam2VideoModel
+
+from sam2_edge import Prompt, VideoTracker
+from sam2_edge.bundle import BUNDLED, load_bundle
+from sam2_edge.bundle.contract import Graph, graph_specs
+from sam2_edge.errors import BundleError, ExportError
+from sam2_edge.evaluation.pytorch import PyTorchLoop
+from sam2_edge.evaluation.synthetic import follow_with, heldout_clips, scores, summary, track_with
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.validate import check_numbers, example_feeds
+from sam2_edge.models.checkpoints import load_model
+from sam2_edge.models.graphs import graph_modules
+from sam2_edge.synthetic import SynthClip
+from tests.helpers.models import loaded
+from tools.nano.packing import pack_bundle, stored_tensors
+
+NANO = BUNDLED["nano"]
+CLIPS = 20
+
+
+@pytest.fixture(scope="module")
+def nano() -> Sam2VideoModel:
+    return load_model("nano").model
+
+
+@pytest.fixture(scope="module")
+def clips() -> list[SynthClip]:
+    return list(heldout_clips(CLIPS))
+
+
+def test_it_is_small_and_described() -> None:
+    assert (NANO / "model.safetensors").stat().st_size <= 8_000_000
+    assert sum(file.stat().st_size for file in NANO.iterdir()) <= 10_000_000
+    card = (NANO / "README.md").read_text(encoding="utf-8")
+    for word in ("J&F", "seed", "hours", "Apache-2.0", "Limits"):
+        assert word in card
+
+
+def test_its_graphs_are_those_of_its_weights(nano: Sam2VideoModel) -> None:
+    bundle = load_bundle("nano")
+    geometry = bundle.manifest.geometry
+    for graph, module in graph_modules(nano, memory_rounding="none").items():
+        spec = graph_specs(geometry)[graph]
+        worst = check_numbers(
+            bundle.graph_path(graph), module, spec, example_feeds(spec, geometry), rounded=False
+        )
+        assert max(worst.values()) < 1e-3
+
+
+def test_it_tracks_offline_without_torch(tmp_path: Path) -> None:
+    code = (
+        "import sys, socket\n"
+        "sys.modules.update(dict.fromkeys(('torch', 'transformers', 'onnx', 'safetensors')))\n"
+        "def refused(*_): raise OSError('no network')\n"
+        "socket.socket.connect = refused\n"
+        "from sam2_edge.cli.main import cli\n"
+        "cli(['synth', 'data', '--frames', '6'], standalone_mode=False)\n"
+        "cli(['track', 'data/JPEGImages/00000', '--bundle', 'nano', '--prompts',\n"
+        "     'data/prompts/00000.json', '--masks', 'masks'], standalone_mode=False)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "masks").glob("*.png"))) == 6
+
+
+def test_a_folder_called_nano_comes_before_the_bundled_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_bundle("nano").path == NANO
+    Path("nano").mkdir()
+    with pytest.raises(BundleError, match="is not a bundle"):
+        load_bundle("nano")
+
+
+def test_it_can_be_exported_at_its_own_size_and_at_another(tmp_path: Path) -> None:
+    assert load_model("nano").model.config.image_size == 256
+    bundle = export_bundle(load_model("nano", image_size=320), tmp_path / "nano")
+    assert bundle.manifest.image_size == 320
+    assert bundle.manifest.model.name == "sam2-edge-nano"
+
+
+def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
+    nano: Sam2VideoModel, clips: list[SynthClip]
+) -> None:
+    ours = list(scores(iter(clips), "click", track_with(VideoTracker("nano", threads=1))))
+    manifest = load_bundle("nano").manifest
+    pytorch = follow_with(lambda: PyTorchLoop(nano, manifest, None))
+    theirs = list(scores(iter(clips), "click", pytorch))
+    difference = summary(ours)["j_and_f"] - summary(theirs)["j_and_f"]
+    assert abs(difference) <= 0.001
+    assert summary(ours)["j_and_f"] > LEAST_J_AND_F
+    assert summary(ours)["presence"] > LEAST_PRESENCE
+
+
+LEAST_J_AND_F, LEAST_PRESENCE = 0.65, 0.88
+
+
+def test_packing_changes_no_number_and_refuses_damaged_weights(
+    small_model: Sam2VideoModel, tmp_path: Path
+) -> None:
+    from safetensors.torch import save_file
+
+    model = small_model
+    half = {n: v.half() for n, v in model.state_dict().items()}
+    exact = type(model)(model.config).eval()
+    exact.load_state_dict({n: v.float() for n, v in half.items()})
+    plain = export_bundle(loaded(exact), tmp_path / "plain", memory_rounding="none")
+    packed = export_bundle(loaded(exact), tmp_path / "packed", memory_rounding="none")
+    save_file({n: v.clone() for n, v in half.items()}, packed.path / "weights.safetensors")
+    pack_bundle(packed.path, packed.manifest, "weights.safetensors")
+    sizes = [sum(f.stat().st_size for f in b.path.iterdir()) for b in (plain, packed)]
+    assert sizes[1] < 0.65 * sizes[0]
+    frame = np.random.default_rng(0).integers(0, 255, (128, 128, 3), dtype=np.uint8)
+    results = []
+    for bundle in (plain, packed):
+        tracker = VideoTracker(bundle.path, threads=1)
+        tracker.track(frame, [Prompt(1, points=[(30, 30)])])
+        results.append(tracker.track(frame)[1].logits)
+    np.testing.assert_array_equal(results[0], results[1])
+    damaged = tmp_path / "damaged.safetensors"
+    damaged.write_bytes(b"\x08\0\0\0\0\0\0\0no json!")
+    with pytest.raises(ExportError, match="no safetensors file"):
+        list(stored_tensors(damaged))
+
+
+def test_weights_that_changed_are_found_out(tmp_path: Path) -> None:
+    import shutil
+
+    copy = tmp_path / "copy"
+    shutil.copytree(NANO, copy)
+    with (copy / "model.safetensors").open("r+b") as file:
+        file.seek(-2, 2)
+        file.write(b"\xff\xff")
+    with pytest.raises(BundleError, match="model.safetensors has sha256"):
+        load_bundle(copy)
+    assert set(load_bundle(NANO).manifest.graphs) == set(Graph)

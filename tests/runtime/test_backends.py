@@ -1,0 +1,215 @@
+"""One suite that every backend passes; those on a GPU are skipped, with the reason, without one."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+from numpy.typing import NDArray
+
+from sam2_edge import BackendError, Bundle, ExportError, ImageSegmenter, VideoTracker
+from sam2_edge.bundle.contract import Graph, graph_specs
+from sam2_edge.bundle.manifest import EngineEntry
+from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
+from sam2_edge.export.validate import example_feeds
+from sam2_edge.runtime.backends import Backend, OpenedName, choose_backend, open_backend
+from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
+from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
+from sam2_edge.runtime.backends.tensorrt import check_engine_fits
+from tests.helpers.clips import Clip
+
+CLICK = (32, 38)
+TOLERANCE = 1e-3
+"""Relative to the largest value, as between ONNX Runtime and PyTorch."""
+
+NAMES = [
+    pytest.param(name, marks=() if name == "cpu" else pytest.mark.gpu)
+    for name in get_args(OpenedName)
+]
+
+
+@pytest.fixture(params=NAMES)
+def opened(
+    request: pytest.FixtureRequest, full_bundle: Bundle, tmp_path: Path
+) -> tuple[Backend, Bundle]:
+    """A backend and the bundle it was opened for."""
+    name: OpenedName = request.param
+    bundle = full_bundle
+    try:
+        if name != "cpu":
+            device_info()
+        if name.startswith("tensorrt"):
+            check_engine_options(EngineOptions(name))
+    except (BackendError, ExportError) as error:
+        pytest.skip(str(error))
+    if name.startswith("tensorrt"):
+        bundle = build_engines(full_bundle, tmp_path / "engines", EngineOptions(name))
+    if name == "cuda" and "CUDAExecutionProvider" not in ort.get_available_providers():
+        pytest.skip("onnxruntime-gpu is not installed")
+    return open_backend(bundle, name), bundle
+
+
+@pytest.fixture
+def backend(opened: tuple[Backend, Bundle]) -> Backend:
+    return opened[0]
+
+
+def features(full_bundle: Bundle, seed: int = 0) -> dict[str, NDArray[np.generic]]:
+    size = full_bundle.manifest.image_size
+    image = np.random.default_rng(seed).integers(0, 256, (1, size, size, 3), np.uint8)
+    return {"image": image}
+
+
+def test_every_graph_gives_what_onnxruntime_gives_on_the_cpu(
+    backend: Backend, full_bundle: Bundle
+) -> None:
+    reference = open_backend(full_bundle, "cpu")
+    geometry = full_bundle.manifest.geometry
+    for graph, spec in graph_specs(geometry).items():
+        for feeds in example_feeds(spec, geometry):
+            got = backend.run(graph, {name: backend.upload(x) for name, x in feeds.items()})
+            wanted = reference.run(graph, {n: reference.upload(x) for n, x in feeds.items()})
+            assert list(got) == [output.name for output in spec.outputs]
+            for output in spec.outputs:
+                if output.dtype != "float32":
+                    continue
+                a, b = backend.download(got[output.name]), reference.download(wanted[output.name])
+                assert a.shape == b.shape
+                np.testing.assert_allclose(a, b, atol=TOLERANCE * max(1.0, np.abs(b).max()))
+
+
+def test_an_output_stays_as_it_was_while_it_is_held(backend: Backend, full_bundle: Bundle) -> None:
+    def run(seed: int):
+        image = features(full_bundle, seed)["image"]
+        return backend.run(Graph.IMAGE_ENCODER, {"image": backend.upload(image)})["embedding"]
+
+    first = run(0)
+    before = backend.download(first)
+    others = [run(seed) for seed in range(1, 6)]
+    np.testing.assert_array_equal(backend.download(first), before)
+    assert np.abs(backend.download(others[-1]) - before).max() > 0
+
+
+def test_rows_and_prefixes_are_views(backend: Backend) -> None:
+    numbers = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
+    tensor = backend.upload(numbers)
+    np.testing.assert_array_equal(backend.download(tensor[:2]), numbers[:2])
+    np.testing.assert_array_equal(backend.download(tensor[3][1]), numbers[3, 1])
+
+    backend.copy(backend.upload(np.full(2, 9, np.float32)), tensor[2][0])
+    changed = numbers.copy()
+    changed[2, 0] = 9
+    np.testing.assert_array_equal(backend.download(tensor), changed)
+
+
+def test_what_was_uploaded_or_downloaded_is_a_copy(backend: Backend) -> None:
+    tensor = backend.empty((3,))
+    backend.copy(backend.upload(np.array([1, 2, 3], np.float32)), tensor)
+    mine = backend.download(tensor)
+    mine[:] = 0
+    np.testing.assert_array_equal(backend.download(tensor), [1, 2, 3])
+
+
+def test_inputs_that_do_not_fit_are_refused(backend: Backend, full_bundle: Bundle) -> None:
+    image = features(full_bundle)["image"][:, :-32]
+    with pytest.raises(BackendError, match="image_encoder"):
+        backend.run(Graph.IMAGE_ENCODER, {"image": backend.upload(image)})
+
+
+def test_a_clip_is_tracked_as_on_the_cpu(
+    opened: tuple[Backend, Bundle], full_bundle: Bundle, clip: Clip
+) -> None:
+    backend, bundle = opened
+    name = backend.name.removeprefix("onnxruntime-")
+    trackers = [VideoTracker(bundle, backend=name), VideoTracker(full_bundle, backend="cpu")]
+    for index, frame in enumerate(clip.frames):
+        logits = []
+        for tracker in trackers:
+            logits.append([found.logits for found in tracker.track(frame).objects])
+            if index == 0:
+                tracker.prompt(1, points=[CLICK])
+            if index == 6:
+                tracker.prompt(2, box=(70, 60, 110, 100))
+        np.testing.assert_allclose(*logits, atol=1e-2)
+
+
+@pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt-rtx"])
+def test_a_gpu_backend_without_its_engines_or_gpu_says_so(
+    name: OpenedName, full_bundle: Bundle
+) -> None:
+    if name == "cuda" and choose_backend(full_bundle) == "cuda":
+        pytest.skip("it can run here")
+    with pytest.raises(BackendError, match="has no|cannot be imported"):
+        open_backend(full_bundle, name)
+
+
+def test_an_unknown_backend_is_refused(full_bundle: Bundle) -> None:
+    with pytest.raises(BackendError, match="no backend 'gpu'; choose one of auto, cpu"):
+        ImageSegmenter(full_bundle, backend="gpu")  # type: ignore[arg-type]
+
+
+def test_onnx_graphs_run_on_the_cpu_where_there_is_no_gpu(full_bundle: Bundle) -> None:
+    try:
+        device_info()
+    except BackendError:
+        assert choose_backend(full_bundle) == "cpu"
+
+
+ENTRY = EngineEntry(
+    flavour="tensorrt-rtx", version="1.7", compute_capabilities=((8, 6),), profile={}
+)
+
+
+@pytest.mark.parametrize(
+    ("version", "capability", "message"),
+    [
+        ("1.8", (8, 6), "x was built with tensorrt-rtx 1.7, here is 1.8; build the engines again"),
+        ("1.7", (8, 9), "compute capability 8.6, card has 8.9; build the engines again"),
+    ],
+)
+def test_an_engine_for_something_else_is_refused(
+    version: str, capability: tuple[int, int], message: str
+) -> None:
+    check_engine_fits(ENTRY, "1.7", DeviceInfo("card", (8, 6), 1), what="x")
+    with pytest.raises(BackendError, match=message):
+        check_engine_fits(ENTRY, version, DeviceInfo("card", capability, 1), what="x")
+
+
+def test_views_of_device_memory_are_at_the_right_address() -> None:
+    tensor = DeviceTensor(1000, (4, 3, 2), np.dtype(np.float32), None)
+    assert (tensor[2].address, tensor[2].shape) == (1000 + 2 * 24, (3, 2))
+    assert (tensor[2][1].address, tensor[2][1].nbytes) == (1000 + 2 * 24 + 8, 8)
+    assert (tensor[:3].address, tensor[:3].shape) == (1000, (3, 3, 2))
+    for wrong in (4, -1, slice(1, 3), slice(0, 5), slice(0, 4, 2)):
+        with pytest.raises(IndexError):
+            tensor[wrong]
+
+
+def test_trackers_of_a_process_share_the_memory_for_intermediate_values() -> None:
+    """With an arena for each session, the second tracker's frames take 19 MB; with one, 1 MB."""
+    program = """
+import numpy as np
+from pathlib import Path
+from sam2_edge import Prompt, VideoTracker
+
+def resident_mb():
+    status = Path("/proc/self/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+def taken_by_frames(tracker):
+    before = resident_mb()
+    for index in range(4):
+        tracker.track(np.zeros((256, 256, 3), np.uint8), [Prompt(1, box=[9, 9, 99, 99])][index:])
+    return resident_mb() - before
+
+trackers = [VideoTracker("nano", threads=1) for _ in range(2)]
+print(*map(taken_by_frames, trackers))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    first, second = map(float, done.stdout.split())
+    assert second < 6 < first

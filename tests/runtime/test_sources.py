@@ -1,0 +1,203 @@
+"""Frames come in order and with their numbers, and what is broken is said at the frame it is."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam2_edge import SourceError
+from sam2_edge.runtime.sources import FrameRange
+from sam2_edge.runtime.sources.images import read_image
+from sam2_edge.runtime.sources.video import open_source
+from tests.helpers.clips import Clip, moving_shapes
+
+
+@pytest.fixture
+def video(clip: Clip, tmp_path: Path) -> Path:
+    return encoded(tmp_path / "clip.avi", "MJPG", clip)
+
+
+def encoded(path: Path, codec: str, clip: Clip) -> Path:
+    height, width = clip.frames.shape[1:3]
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (width, height))
+    for frame in clip.frames:
+        writer.write(frame)
+    writer.release()
+    return path
+
+
+def half(path: Path) -> Path:
+    """The first half of a file's bytes, as a file beside it."""
+    data = path.read_bytes()
+    cut = path.with_name(f"cut{path.suffix}")
+    cut.write_bytes(data[: len(data) // 2])
+    return cut
+
+
+@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.mkv", "mp4v")])
+def test_containers_with_frames_between_key_frames_give_every_frame(
+    tmp_path: Path, name: str, codec: str
+) -> None:
+    clip = moving_shapes(9, (72, 96))
+    source = open_source(encoded(tmp_path / name, codec, clip))
+    pictures = [f.picture for f in source]
+    assert source.frames == len(pictures) == 9
+    assert pictures[0].shape == (72, 96, 3)
+    difference = np.abs(np.stack(pictures).astype(int) - clip.frames)
+    assert difference.mean(axis=(1, 2, 3)).max() < 8
+
+
+def test_a_video_gives_its_frames(video: Path, clip: Clip) -> None:
+    source = open_source(video)
+    frames = list(source)
+    assert (source.frames, source.fps, source.start) == (24, 10.0, 0)
+    assert [f.index for f in frames] == list(range(24))
+    assert frames[3].name == "00003"
+    difference = np.abs(frames[3].picture.astype(int) - clip.frames[3]).mean()
+    assert difference < 6  # JPEG is lossy; another frame differs by more
+    assert difference < np.abs(frames[3].picture.astype(int) - clip.frames[9]).mean()
+
+
+def test_a_range_keeps_the_numbers_of_the_source(video: Path) -> None:
+    whole = list(open_source(video))
+    source = open_source(video, FrameRange(5, 9))
+    frames = list(source)
+    assert (source.frames, source.start) == (4, 5)
+    assert [f.index for f in frames] == [5, 6, 7, 8]
+    np.testing.assert_array_equal(frames[0].picture, whole[5].picture)
+    assert open_source(video, FrameRange(20, 999)).frames == 4
+
+
+@pytest.mark.parametrize("start", [24, 1000])
+def test_a_start_past_the_end_is_refused(video: Path, start: int) -> None:
+    with pytest.raises(SourceError, match=f"frame {start} is past the end .* frames 0 to 23"):
+        open_source(video, FrameRange(start))
+
+
+def test_a_truncated_video_gives_what_it_has_and_then_says_so(video: Path) -> None:
+    # A declared count with fewer frames behind it: the index of an AVI stands at its end.
+    cut = half(video)
+    frames = []
+    with pytest.raises(SourceError, match=r"cut\.avi ends after \d+ frames.*--frames 0:\d+"):
+        for frame in open_source(cut):
+            frames.append(frame)  # noqa: PERF402 # the frames before the error count
+    assert 2 < len(frames) < 24
+
+
+def test_a_range_before_the_break_of_a_truncated_video_is_fine(video: Path) -> None:
+    assert [f.index for f in open_source(half(video), FrameRange(2, 5))] == [2, 3, 4]
+
+
+def test_a_range_behind_the_break_of_a_truncated_video_names_no_impossible_range(
+    video: Path,
+) -> None:
+    with pytest.raises(SourceError, match=r"ends after \d+ frames") as refused:
+        list(open_source(half(video), FrameRange(20)))
+    assert "--frames 20:" not in str(refused.value)  # an end before its start
+
+
+def test_an_mp4_that_was_cut_off_before_its_index_is_refused(clip: Clip, tmp_path: Path) -> None:
+    cut = half(encoded(tmp_path / "clip.mp4", "mp4v", clip))
+    with pytest.raises(SourceError, match=r"cut\.mp4 cannot be opened"):
+        open_source(cut)
+
+
+@pytest.mark.parametrize("content", [b"", b"no video", bytes(5000)])
+def test_a_file_that_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.mp4").write_bytes(content)
+    with pytest.raises(SourceError, match=r"bad\.mp4 cannot be opened"):
+        open_source(tmp_path / "bad.mp4")
+
+
+def test_a_missing_source_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="does not exist"):
+        open_source(tmp_path / "none.mp4")
+
+
+def test_images_come_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
+    for name in ("10.png", "2.png", "1.JPG", "notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("not an image")
+        else:
+            cv2.imwrite(str(tmp_path / name), np.full((4, 4, 3), 7, np.uint8))
+    source = open_source(tmp_path)
+    assert [f.name for f in source] == ["1", "2", "10"]
+    assert source.frames == 3
+
+
+def image(path: Path, value: int = 7) -> None:
+    cv2.imwrite(str(path), np.full((4, 4, 3), value, np.uint8))
+
+
+def test_names_sort_whatever_digits_they_hold(tmp_path: Path) -> None:
+    for name in ("1²3.png", "2.png", "frame 10 of 12.png", "٣.png"):
+        image(tmp_path / name)
+    assert [f.name for f in open_source(tmp_path)][:2] == ["1²3", "2"]
+
+
+def test_two_images_of_one_name_are_refused_since_their_results_would_be_one(
+    tmp_path: Path,
+) -> None:
+    image(tmp_path / "1.png")
+    image(tmp_path / "1.bmp", 9)
+    with pytest.raises(SourceError, match=r"1\.bmp"):
+        open_source(tmp_path)
+
+
+def test_a_folder_called_like_an_image_is_no_image(tmp_path: Path) -> None:
+    image(tmp_path / "1.png")
+    (tmp_path / "old.png").mkdir()
+    assert [f.name for f in open_source(tmp_path)] == ["1"]
+
+
+def test_a_range_of_a_folder(clip_folder: Path) -> None:
+    frames = list(open_source(clip_folder, FrameRange(4)))
+    assert [(f.index, f.name) for f in frames] == [(4, "4"), (5, "5")]
+
+
+def test_a_damaged_image_stops_at_its_place(clip_folder: Path) -> None:
+    (clip_folder / "2.png").write_bytes(b"\x89PNG broken")
+    frames = iter(open_source(clip_folder))
+    assert [next(frames).index for _ in range(2)] == [0, 1]
+    with pytest.raises(SourceError, match=r"2\.png cannot be decoded"):
+        next(frames)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no images; known suffixes: \.bmp"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_grey_and_transparent_images_become_bgr(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), np.full((5, 6, channels), 90, np.uint8))
+    picture = read_image(path)
+    assert (picture.shape, picture.dtype) == ((5, 6, 3), np.uint8)
+    assert (picture == 90).all()
+
+
+def test_more_than_8_bits_are_refused_rather_than_cut(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "slice.png"), np.full((5, 5), 1000, np.uint16))
+    with pytest.raises(SourceError, match="uint16 pixels; convert it to 8 bits"):
+        read_image(tmp_path / "slice.png")
+
+
+def test_an_image_beyond_what_opencv_decodes_is_refused(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + bytes([8, 2, 0, 0, 0])
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (header, b"IDAT" + zlib.compress(b"")):
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "huge.png").write_bytes(content)
+    with pytest.raises(SourceError, match=r"huge\.png"):
+        read_image(tmp_path / "huge.png")
+
+
+def test_a_missing_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none\.png does not exist"):
+        read_image(tmp_path / "none.png")

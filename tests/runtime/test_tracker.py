@@ -1,0 +1,448 @@
+"""What users of `VideoTracker` and `ImageSegmenter` rely on, beside parity with PyTorch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sam2_edge import (
+    BackendError,
+    Bundle,
+    FrameResult,
+    ImageSegmenter,
+    Prompt,
+    PromptError,
+    Sam2EdgeError,
+    SourceError,
+    VideoTracker,
+)
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.manifest import EngineEntry
+from sam2_edge.export.tensorrt.builder import engine_profile
+from sam2_edge.runtime.backends import Tensor
+from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
+from sam2_edge.runtime.results import full_size
+from tests.helpers.clips import Clip, moving_shapes
+
+CLICK = Prompt(1, points=[(34, 38)])
+OTHER = Prompt(2, box=(70, 70, 120, 120))
+
+
+@pytest.fixture
+def tracker(small_bundle: Bundle) -> VideoTracker:
+    return VideoTracker(small_bundle)
+
+
+def same(first: FrameResult, second: FrameResult, object_id: int) -> bool:
+    return bool(np.allclose(first[object_id].logits, second[object_id].logits, atol=1e-4))
+
+
+def test_frames_without_objects_give_empty_results(tracker: VideoTracker, clip: Clip) -> None:
+    result = tracker.track(clip.frames[0])
+    assert (result.index, result.objects) == (0, ())
+    assert result.index_mask().sum() == 0
+    assert tracker.object_ids == ()
+
+
+def test_results_have_the_size_of_their_frame(tracker: VideoTracker) -> None:
+    for index, size in enumerate([(90, 160), (90, 160), (240, 64), (500, 700)]):
+        frame = moving_shapes(1, size).frames[0]
+        result = tracker.track(frame, [Prompt(1, points=[(30, 30)])] if index == 0 else [])
+        assert result[1].mask.shape == size
+        assert result[1].logits.shape == (32, 32)
+        assert result.milliseconds > 0
+
+
+def test_prompts_are_in_the_pixels_of_the_frame(small_bundle: Bundle, clip: Clip) -> None:
+    enlarged = np.repeat(np.repeat(clip.frames[0], 2, axis=0), 2, axis=1)
+    small = VideoTracker(small_bundle).track(clip.frames[0], [CLICK])
+    large = VideoTracker(small_bundle).track(enlarged, [Prompt(1, points=[(68, 76)])])
+    assert same(small, large, 1)
+    assert large[1].mask.shape == (256, 256)
+
+
+def test_objects_do_not_touch_each_other(small_bundle: Bundle, clip: Clip) -> None:
+    alone, together = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    for index, frame in enumerate(clip.frames):
+        one = alone.track(frame, [CLICK] if index == 0 else [])
+        prompts = {0: [CLICK], 3: [OTHER], 9: [Prompt(5, points=[(92, 75)])]}.get(index, [])
+        many = together.track(frame, prompts)
+        if index == 6:
+            together.remove(2)
+        if index == 12:
+            together.prompt(5, points=[(40, 75)])
+        assert same(one, many, 1)
+    assert together.object_ids == (1, 5)
+
+
+def test_a_removed_object_can_be_added_anew(small_bundle: Bundle, clip: Clip) -> None:
+    tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    tracker.track(clip.frames[0], [CLICK])
+    tracker.track(clip.frames[1])
+    tracker.remove(1)
+    for index in (2, 3):
+        prompts = [CLICK] if index == 2 else []
+        again, first = (t.track(clip.frames[index], prompts) for t in (tracker, fresh))
+        assert same(again, first, 1)
+
+
+def test_an_object_can_be_removed_and_prompted_anew_on_one_frame(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    tracker.track(clip.frames[0], [CLICK])
+    tracker.track(clip.frames[1])
+    fresh.track(clip.frames[1])
+    tracker.remove(1)
+    again, first = (t.prompt(1, points=CLICK.points) for t in (tracker, fresh))
+    np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
+    assert same(tracker.track(clip.frames[2]), fresh.track(clip.frames[2]), 1)
+
+
+def test_a_prompt_with_a_frame_starts_a_tracked_object_anew(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    for index in range(3):
+        tracker.track(clip.frames[index], [OTHER] if index == 0 else [])
+    moved = Prompt(2, points=[(34, 38)])
+    assert same(tracker.track(clip.frames[3], [moved]), fresh.track(clip.frames[3], [moved]), 2)
+
+
+def test_a_removed_object_is_gone_from_the_next_result(tracker: VideoTracker, clip: Clip) -> None:
+    tracker.track(clip.frames[0], [CLICK, OTHER])
+    tracker.remove(1)
+    assert tracker.object_ids == (2,)
+    assert [o.object_id for o in tracker.track(clip.frames[1]).objects] == [2]
+
+
+def test_ids_from_numpy_are_plain_integers_in_results(tracker: VideoTracker, clip: Clip) -> None:
+    result = tracker.track(clip.frames[0], [Prompt(np.int64(3), points=[(34, 38)])])
+    assert [type(o.object_id) for o in result.objects] == [int]
+    assert json.dumps(tracker.object_ids) == "[3]"
+
+
+def test_what_a_caller_does_to_frames_and_results_does_not_reach_the_tracker(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    careful, careless = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    for index in range(3):
+        prompts = [CLICK] if index == 0 else []
+        expected = careful.track(clip.frames[index], prompts)
+        frame = clip.frames[index].copy()
+        got = careless.track(frame, prompts)
+        np.testing.assert_array_equal(got[1].logits, expected[1].logits)
+        np.testing.assert_array_equal(frame, clip.frames[index])
+        frame[:] = 0
+        got[1].logits[:] = 99
+
+
+def test_a_result_that_its_owner_changes_does_not_change_a_refinement(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    careful, careless = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    careful.track(clip.frames[0], [CLICK])
+    careless.track(clip.frames[0], [CLICK])[1].logits[:] = 99
+    points, labels = [(34, 38), (90, 90)], [1, 0]
+    expected, got = (t.prompt(1, points=points, labels=labels) for t in (careful, careless))
+    np.testing.assert_array_equal(got.logits, expected.logits)
+
+
+def test_frames_may_be_views_of_other_arrays(small_bundle: Bundle, clip: Clip) -> None:
+    mirrored = clip.frames[0][:, ::-1]
+    view, copy = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    mirrored_copy = mirrored.copy()
+    mirrored_copy.setflags(write=False)
+    assert same(view.track(mirrored, [CLICK]), copy.track(mirrored_copy, [CLICK]), 1)
+
+
+def test_reset_forgets_everything(small_bundle: Bundle, clip: Clip) -> None:
+    tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    for frame in clip.frames[:4]:
+        tracker.track(frame, [] if tracker.object_ids else [CLICK, OTHER])
+    tracker.reset()
+    assert (tracker.object_ids, tracker.frame_index) == ((), -1)
+    for frame in clip.frames[5:8]:
+        prompts = [] if fresh.object_ids else [OTHER]
+        after, first = tracker.track(frame, prompts), fresh.track(frame, prompts)
+        assert same(after, first, 2)
+        assert after.index == first.index
+
+
+def test_a_prompt_on_the_current_frame_adds_and_refines(
+    small_bundle: Bundle, tracker: VideoTracker, clip: Clip
+) -> None:
+    tracker.track(clip.frames[0])
+    added = tracker.prompt(1, points=[(34, 38)])
+    tracked = tracker.track(clip.frames[1])[1]
+    refined = tracker.prompt(1, points=[(34, 38), (100, 100)], labels=[1, 0])
+    after = tracker.track(clip.frames[2])
+
+    assert added.object_id == 1
+    assert np.abs(refined.logits - tracked.logits).max() > 0.1
+    unrefined = VideoTracker(small_bundle)
+    unrefined.track(clip.frames[0], [CLICK])
+    unrefined.track(clip.frames[1])
+    assert not same(after, unrefined.track(clip.frames[2]), 1)
+
+
+def test_prompting_again_on_the_first_frame_equals_prompting_late(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    with_frame, afterwards = VideoTracker(small_bundle), VideoTracker(small_bundle)
+    with_frame.track(clip.frames[0], [CLICK])
+    afterwards.track(clip.frames[0])
+    afterwards.prompt(1, points=CLICK.points)
+    assert same(with_frame.track(clip.frames[1]), afterwards.track(clip.frames[1]), 1)
+
+
+BAD_CALLS = {
+    "float frame": lambda t: t.track(np.zeros((9, 9, 3), np.float32)),
+    "grey frame": lambda t: t.track(np.zeros((9, 9), np.uint8)),
+    "empty frame": lambda t: t.track(np.zeros((0, 9, 3), np.uint8)),
+    "no frame": lambda t: t.track(None),
+    "prompt outside": lambda t: t.track(np.zeros((9, 9, 3), np.uint8), [CLICK]),
+    "two prompts": lambda t: t.track(np.zeros((90, 90, 3), np.uint8), [CLICK, CLICK]),
+    "one prompt of two outside": lambda t: t.track(
+        np.zeros((90, 90, 3), np.uint8), [Prompt(2, points=[(5, 5)]), Prompt(1, points=[(95, 5)])]
+    ),
+    "refine with another mask": lambda t: t.prompt(1, mask=np.ones((9, 9))),
+    "refine with nothing": lambda t: t.prompt(1),
+    "refine outside": lambda t: t.prompt(1, points=[(999, 0)]),
+    "unknown object": lambda t: t.remove(77),
+}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(small_bundle: Bundle, clip: Clip) -> FrameResult:
+    """The third frame's result of a tracker that saw no bad call."""
+    tracker = VideoTracker(small_bundle)
+    return [tracker.track(f, [CLICK] if i == 0 else []) for i, f in enumerate(clip.frames[:3])][-1]
+
+
+@pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS.keys())
+def test_a_refused_call_leaves_the_tracker_as_it_was(
+    tracker: VideoTracker, undisturbed: FrameResult, clip: Clip, call: Any
+) -> None:
+    tracker.track(clip.frames[0], [CLICK])
+    tracker.track(clip.frames[1])
+    with pytest.raises((PromptError, SourceError)):
+        call(tracker)
+    assert (tracker.object_ids, tracker.frame_index) == ((1,), 1)
+    after = tracker.track(clip.frames[2])
+    assert after.index == undisturbed.index == 2
+    np.testing.assert_array_equal(after[1].logits, undisturbed[1].logits)
+
+
+def test_a_prompt_needs_a_frame(tracker: VideoTracker) -> None:
+    with pytest.raises(PromptError, match="call track with the first frame"):
+        tracker.prompt(1, points=[(1, 1)])
+
+
+def test_memory_stays_bounded_however_often_objects_are_prompted(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    tracker = VideoTracker(small_bundle, max_prompted_frames=2)
+    for index in range(60):
+        prompts = [CLICK, OTHER] if index % 3 == 0 else []
+        tracker.track(clip.frames[index % 24], prompts)
+    for entry in tracker._bank._objects.values():
+        assert entry.group.memory.shape[0] == 2 + 6
+        assert entry.group.pointers.shape[0] == 2 + 15
+        assert sum(slot.prompted for slot in entry.memory) == 2
+        assert len(entry.memory) <= 8
+        assert len(entry.pointers) <= 17
+    assert len({id(entry.group) for entry in tracker._bank._objects.values()}) <= 2
+    assert len(tracker._decoded) <= 2
+
+
+def test_threads_below_one_are_refused(small_bundle: Bundle) -> None:
+    with pytest.raises(Sam2EdgeError, match="threads is 0; give 1 or more"):
+        VideoTracker(small_bundle, threads=0)
+
+
+@pytest.fixture
+def segmenter(small_bundle: Bundle, clip: Clip) -> ImageSegmenter:
+    segmenter = ImageSegmenter(small_bundle)
+    segmenter.set_image(clip.frames[0])
+    return segmenter
+
+
+def test_an_ambiguous_click_gives_three_masks_best_first(segmenter: ImageSegmenter) -> None:
+    found = segmenter.predict(points=[(34, 38)], multimask=True)
+    assert found.masks.shape == (3, 128, 128)
+    assert found.logits.shape == (3, 32, 32)
+    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
+
+
+def test_scores_belong_to_their_masks(segmenter: ImageSegmenter) -> None:
+    many = segmenter.predict(points=[(34, 38)], multimask=True)
+    one = segmenter.predict(points=[(34, 38), (36, 40)])
+    for found in (many, one):
+        enlarged = [full_size(logits, (128, 128)) > 0 for logits in found.logits]
+        np.testing.assert_array_equal(found.masks, enlarged)
+        assert len(found.scores) == len(found.masks)
+
+
+def test_the_next_image_replaces_the_last(small_bundle: Bundle, segmenter: ImageSegmenter) -> None:
+    picture = moving_shapes(1, (90, 160), seed=3).frames[0]
+    fresh = ImageSegmenter(small_bundle)
+    fresh.set_image(picture)
+    segmenter.set_image(picture)
+    again, first = (s.predict(box=(20, 20, 80, 60)) for s in (segmenter, fresh))
+    assert again.masks.shape == (1, 90, 160)
+    np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
+
+
+@pytest.mark.parametrize("image", [np.zeros((9, 9)), np.zeros((9, 9, 4), np.uint8), None])
+def test_a_bad_image_leaves_the_last_one(segmenter: ImageSegmenter, image: Any) -> None:
+    before = segmenter.predict(points=[(34, 38)])
+    with pytest.raises(SourceError, match="BGR"):
+        segmenter.set_image(image)
+    np.testing.assert_array_equal(segmenter.predict(points=[(34, 38)]).masks, before.masks)
+
+
+def test_otherwise_the_best_mask(segmenter: ImageSegmenter) -> None:
+    found = segmenter.predict(box=(70, 70, 120, 120))
+    assert found.masks.shape == (1, 128, 128)
+    assert found.scores.shape == (1,)
+
+
+def test_an_image_is_segmented_as_a_videos_first_frame(
+    segmenter: ImageSegmenter, tracker: VideoTracker, clip: Clip
+) -> None:
+    image = segmenter.predict(points=[(34, 38)], multimask=True)
+    first = tracker.track(clip.frames[0], [CLICK])[1]
+    np.testing.assert_allclose(image.logits[0], first.logits, atol=1e-4)
+    assert image.scores[0] == pytest.approx(first.iou)
+
+
+def test_logits_and_masks_are_improved_on(segmenter: ImageSegmenter, clip: Clip) -> None:
+    first = segmenter.predict(points=[(34, 38)])
+    again = segmenter.predict(points=[(34, 38)], logits=first.logits[0])
+    from_mask = segmenter.predict(mask=clip.masks[0] == 1)
+    assert np.abs(again.logits - first.logits).max() > 0.01
+    assert from_mask.masks.shape == (1, 128, 128)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({}, "empty prompt"),
+        ({"points": [(500, 1)]}, "outside the frame"),
+        ({"labels": [1]}, "empty prompt"),
+        ({"logits": np.zeros((9, 9), np.float32)}, r"give finite \[32, 32\]"),
+        ({"mask": np.ones((128, 128)), "logits": np.zeros((32, 32))}, "give one of them"),
+        ({"mask": np.zeros((128, 128))}, "mask is empty"),
+    ],
+)
+def test_a_bad_image_prompt_is_refused(
+    segmenter: ImageSegmenter, arguments: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(PromptError, match=message):
+        segmenter.predict(**arguments)
+
+
+def test_a_prompt_needs_an_image(small_bundle: Bundle) -> None:
+    with pytest.raises(PromptError, match="call set_image first"):
+        ImageSegmenter(small_bundle).predict(points=[(1, 1)])
+
+
+@pytest.mark.parametrize("option", ["max_prompted_frames", "clip_frames"])
+def test_numbers_of_frames_below_one_are_refused(small_bundle: Bundle, option: str) -> None:
+    with pytest.raises(Sam2EdgeError, match=f"{option} is 0; give 1 or more"):
+        VideoTracker(small_bundle, **{option: 0})
+
+
+class Batches(OnnxRuntimeCpu):
+    """Keeps the number of objects in every run of the mask decoder."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.objects: list[int] = []
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        if graph is Graph.MASK_DECODER:
+            self.objects.append(inputs["conditioned"].shape[0])
+        return super().run(graph, inputs)
+
+
+def as_engines(bundle: Bundle, *, objects: int, prompted: int) -> Bundle:
+    """A bundle that says of its graphs what one of engines would."""
+    profile = engine_profile(bundle.manifest.geometry, objects=objects, points=4, prompted=prompted)
+    engine = EngineEntry(
+        flavour="tensorrt-rtx", version="1", compute_capabilities=((8, 6),), profile=profile
+    )
+    graphs = {
+        graph: entry.model_copy(update={"engine": engine})
+        for graph, entry in bundle.manifest.graphs.items()
+    }
+    return Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
+
+
+def test_more_objects_than_an_engine_takes_go_through_it_in_turns(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    prompts = [Prompt(i, points=[(20 + 15 * i, 30 + 9 * i)]) for i in range(1, 6)]
+    backend = Batches(small_bundle)
+    limited = VideoTracker(as_engines(small_bundle, objects=2, prompted=4), backend=backend)
+    free = VideoTracker(small_bundle)
+    for index, frame in enumerate(clip.frames[:4]):
+        given = prompts if index == 0 else []
+        ours, theirs = limited.track(frame, given), free.track(frame, given)
+        for prompt in prompts:
+            np.testing.assert_allclose(
+                ours[prompt.object_id].logits, theirs[prompt.object_id].logits, atol=1e-3
+            )
+    assert backend.objects == [1] * 5 + [2, 2, 1] * 3
+
+
+def test_more_prompted_frames_than_engines_take_are_refused_at_once(small_bundle: Bundle) -> None:
+    engines = as_engines(small_bundle, objects=2, prompted=3)
+    backend = OnnxRuntimeCpu(small_bundle)
+    VideoTracker(engines, backend=backend, max_prompted_frames=3)
+    with pytest.raises(BackendError, match="max_prompted_frames is 4, the engines .* for 3; lower"):
+        VideoTracker(engines, backend=backend)
+
+
+def test_more_points_than_engines_take_are_refused_and_nothing_changes(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    engines = as_engines(small_bundle, objects=2, prompted=4)
+    tracker = VideoTracker(engines, backend=OnnxRuntimeCpu(small_bundle))
+    tracker.track(clip.frames[0], [CLICK])
+    many = Prompt(2, points=[(20 + i, 30) for i in range(3)], box=(10, 10, 90, 90))
+    with pytest.raises(PromptError, match="5 points, the corners of a box among them; .* take 4"):
+        tracker.track(clip.frames[1], [many])
+    assert tracker.frame_index == 0
+    assert tracker.object_ids == (1,)
+
+
+def test_refinements_of_one_frame_do_not_pile_up(tracker: VideoTracker, clip: Clip) -> None:
+    tracker.track(clip.frames[0], [CLICK, OTHER])
+    for x in range(20, 60):
+        tracker.prompt(1, points=[(x, 40)])
+    assert len(tracker._decoded) == 2
+
+
+def test_fewer_recent_memories_change_masks_only_once_there_are_more(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    few, all_of_them = (
+        VideoTracker(small_bundle, threads=1, recent_memories=count) for count in (2, 6)
+    )
+    differences = []
+    for index, frame in enumerate(clip.frames[:6]):
+        prompts = [Prompt(1, points=[(34, 38)])] if index == 0 else []
+        ours, theirs = few.track(frame, prompts)[1], all_of_them.track(frame, prompts)[1]
+        differences.append(float(np.abs(ours.logits - theirs.logits).max()))
+    assert differences[:4] == [0.0] * 4  # the prompted frame and two more
+    assert differences[4] > 0
+    with pytest.raises(Sam2EdgeError, match="trained with 6"):
+        VideoTracker(small_bundle, recent_memories=7)
+    with pytest.raises(Sam2EdgeError, match="recent_memories is 0"):
+        VideoTracker(small_bundle, recent_memories=0)

@@ -1,0 +1,299 @@
+"""The tracker and its memory bank under every memory policy."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sam2_edge import (
+    Bundle,
+    DistractorMemory,
+    FrameResult,
+    MotionMemory,
+    OriginalMemory,
+    Prompt,
+    Sam2EdgeError,
+    VideoTracker,
+)
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.evaluation.metrics import region_similarity
+from sam2_edge.runtime.backends import Backend, Tensor, open_backend
+from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
+from sam2_edge.runtime.memory.bank import MemoryBank
+from sam2_edge.runtime.memory.policies import MaskOffer, Outcome
+from sam2_edge.runtime.memory.slots import Keep, KeptFrames, RecentFrames, SlotRule
+from sam2_edge.synthetic import centre_click
+from sam2_edge.synthetic import clip as synthetic_clip
+from tests.helpers.clips import Clip
+from tests.helpers.memory import GEOMETRY, SPAN, store
+
+CLICK = Prompt(1, points=[(34, 38)])
+OTHER = Prompt(2, box=(70, 70, 120, 120))
+EVERY = ["original", "motion", "distractor"]
+
+
+@pytest.fixture(scope="module")
+def backend(small_bundle: Bundle) -> Backend:
+    return open_backend(small_bundle)
+
+
+TIMED = ((), (Keep.RECENT,), (Keep.PASSING,))
+KINDS = [(*timed, *anchor) for timed in TIMED for anchor in ((), (Keep.ANCHOR,))]
+"""What a frame's memory may be kept as."""
+
+STEPS = st.lists(
+    st.dictionaries(
+        st.integers(1, 3),
+        st.sampled_from(["prompt", "skip", *KINDS]),
+    ),
+    min_size=1,
+    max_size=30,
+)
+
+
+@settings(max_examples=100, deadline=None)
+@given(steps=STEPS, recent=st.integers(1, 3), anchors=st.integers(1, 3), cap=st.integers(1, 2))
+def test_any_history_leaves_the_last_memories_of_each_kind(
+    backend: Backend, steps: list[dict[int, Any]], recent: int, anchors: int, cap: int
+) -> None:
+    """What is kept, told by its value, against everything ever kept, written out naively."""
+    bank = MemoryBank(backend, GEOMETRY, max_prompted=cap, rule=KeptFrames(recent, anchors))
+    prompted: dict[int, list[int]] = {}
+    kept: dict[int, list[tuple[int, Keep]]] = {}
+    for frame, actions in enumerate(steps, 1):
+        for object_id, action in actions.items():
+            if action == "skip" or (action != "prompt" and object_id not in prompted):
+                continue
+            if action == "prompt":
+                prompted.setdefault(object_id, []).append(frame)
+                kept.setdefault(object_id, [])
+                store(bank, frame, [object_id], [float(frame)], prompted=True)
+                if len(prompted[object_id]) > cap:  # the first one becomes an ordinary one
+                    gone = prompted[object_id].pop(0)
+                    kept[object_id].append((gone, Keep.RECENT))
+            else:
+                side = GEOMETRY.embedding_size
+                memory = np.full((1, 4, side, side), frame, np.float32)
+                pointer = np.full((1, 8), frame, np.float32)
+                bank.write(frame, [object_id], memory, pointer, prompted=False, keep=[action])
+                kept[object_id] += [(frame, kind) for kind in action]
+        for batch in bank.read(frame + 1, list(prompted), span=SPAN):
+            assert len(batch.memory) <= cap + recent + anchors
+            assert batch.memory_age.shape == (len(batch.memory), len(batch.object_ids))
+            for column, object_id in enumerate(batch.object_ids):
+                values = np.asarray(batch.memory)[:, column, 0, 0, 0].astype(int).tolist()
+                found = sorted(zip(batch.memory_age[:, column].tolist(), values, strict=True))
+                assert found == _expected(prompted[object_id], kept[object_id], recent, anchors)
+
+
+def _expected(
+    prompted: list[int], kept: list[tuple[int, Keep]], recent: int, anchors: int
+) -> list[tuple[int, int]]:
+    anchored = sorted(frame for frame, kind in kept if kind is Keep.ANCHOR)[-anchors:]
+    timed = sorted(frame for frame, kind in kept if kind is Keep.RECENT)
+    passing = sorted(frame for frame, kind in kept if kind is Keep.PASSING)
+    if passing and passing[-1] > max(timed, default=0):
+        timed.append(passing[-1])
+    ages = list(enumerate(timed[::-1][:recent], start=1))
+    return sorted([(0, frame) for frame in [*prompted, *anchored]] + ages)
+
+
+def run(tracker: VideoTracker, clip: Clip, frames: int = 12) -> list[FrameResult]:
+    return [
+        tracker.track(frame, [CLICK, OTHER] if index == 0 else [])
+        for index, frame in enumerate(clip.frames[:frames])
+    ]
+
+
+class Counting(OnnxRuntimeCpu):
+    """Counts graphs and downloads, and keeps what the decoder gave last."""
+
+    def __init__(self, bundle: Bundle) -> None:
+        super().__init__(bundle)
+        self.downloads, self.graphs = 0, []
+        self.decoded: Mapping[str, Tensor] = {}
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        self.graphs.append(graph)
+        outputs = super().run(graph, inputs)
+        if graph is Graph.MASK_DECODER:
+            self.decoded = {name: np.array(value) for name, value in outputs.items()}
+        return outputs
+
+    def download(self, tensor: Tensor) -> Any:
+        self.downloads += 1
+        return super().download(tensor)
+
+
+def test_the_original_policy_is_the_default_and_fetches_only_results(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    counting = Counting(small_bundle)
+    by_default, named, given = (
+        VideoTracker(small_bundle, backend=counting),
+        VideoTracker(small_bundle, memory_policy="original"),
+        VideoTracker(small_bundle, memory_policy=OriginalMemory()),
+    )
+    for a, b, c in zip(*(run(t, clip) for t in (by_default, named, given)), strict=True):
+        for object_id in (1, 2):
+            np.testing.assert_array_equal(a[object_id].logits, b[object_id].logits)
+            np.testing.assert_array_equal(a[object_id].logits, c[object_id].logits)
+    # Mask, IoU and score: of each object on the first frame, then of the batch.
+    assert counting.downloads == 3 * (2 + 11)
+    assert counting.graphs.count(Graph.MEMORY_ENCODER) == 2 + 10
+
+
+SIX = RecentFrames(6)
+
+
+@dataclass(frozen=True)
+class Fixed:
+    """A policy of a user: always one mask, always kept as one thing."""
+
+    mask: Any = 1
+    kept: Any = (Keep.RECENT,)
+    rule: SlotRule = SIX
+    name: str = "fixed"
+
+    def slots(self, _trained: int, _asked: int | None) -> SlotRule:
+        return self.rule
+
+    def follow(self) -> Fixed:
+        return self
+
+    def choose(self, _offer: MaskOffer) -> int:
+        return self.mask
+
+    def keep(self, _outcome: Outcome) -> Collection[Keep]:
+        return self.kept
+
+
+@pytest.mark.parametrize("index", [1, 2, 3])
+def test_the_mask_that_a_policy_takes_is_the_result_and_what_is_remembered(
+    small_bundle: Bundle, clip: Clip, index: int
+) -> None:
+    backend = Counting(small_bundle)
+    tracker = VideoTracker(small_bundle, backend=backend, memory_policy=Fixed(index))
+    for frame in (0, 1):
+        result = tracker.track(clip.frames[frame], [CLICK, OTHER] if frame == 0 else [])
+    decoded = backend.decoded
+    assert (decoded["object_score"] > 0).all()
+    tracker.track(clip.frames[2])
+    for row, object_id in enumerate((1, 2)):
+        np.testing.assert_array_equal(result[object_id].logits, decoded["masks"][row, index])
+        assert result[object_id].iou == decoded["iou"][row, index]
+        _, pointer = tracker.latest_memory(object_id)
+        np.testing.assert_array_equal(pointer, decoded["mask_pointers"][row, index])
+
+
+@pytest.mark.parametrize(
+    ("policy", "message"),
+    [
+        (Fixed(mask=0), "policy fixed chose mask 0; it may take 1, 2, 3"),
+        (Fixed(mask=None), "policy fixed chose mask None"),
+        (Fixed(kept=None), "policy fixed keeps a memory as None; it may give any of Keep.RECENT"),
+        (Fixed(kept=["recent"]), "policy fixed keeps a memory as .'recent'."),
+        (Fixed(kept=[Keep.RECENT] * 2), "kept as Keep.RECENT, for which RecentFrames.* no slot"),
+    ],
+)
+def test_nonsense_of_a_policy_is_an_error(
+    small_bundle: Bundle, clip: Clip, policy: Fixed, message: str
+) -> None:
+    tracker = VideoTracker(small_bundle, memory_policy=policy, max_prompted_frames=1)
+    with pytest.raises(Sam2EdgeError, match=message):
+        run(tracker, clip)
+
+
+def test_options_that_contradict_each_other_are_refused(small_bundle: Bundle) -> None:
+    VideoTracker(small_bundle, memory_policy="motion", recent_memories=3)
+    for options, message in (
+        ({"memory_policy": "nearest"}, "memory_policy is 'nearest'; give one of original, motion"),
+        ({"memory_policy": "distractor", "recent_memories": 3}, "recent_memories is 3, but .* out"),
+        ({"memory_policy": DistractorMemory(anchors=4)}, "keeps 7 unprompted .* trained with 6"),
+        ({"memory_policy": Fixed(rule=KeptFrames(7))}, "policy fixed keeps 7"),
+    ):
+        with pytest.raises(Sam2EdgeError, match=message):
+            VideoTracker(small_bundle, **options)
+
+
+@pytest.mark.parametrize("policy", EVERY)
+@pytest.mark.parametrize("remember_absent", [True, False])
+def test_memory_stays_bounded_and_ages_in_range_whatever_happens(
+    small_bundle: Bundle, clip: Clip, policy: str, remember_absent: bool
+) -> None:
+    tracker = VideoTracker(
+        small_bundle,
+        memory_policy=policy,
+        max_prompted_frames=2,
+        remember_absent=remember_absent,
+    )
+    black = np.zeros_like(clip.frames[0])
+    for index in range(40):
+        prompts = {0: [CLICK, OTHER], 17: [CLICK], 18: [CLICK], 19: [OTHER], 25: [OTHER]}
+        frame = black if index % 7 == 6 else clip.frames[index % 24]
+        tracker.track(frame, prompts.get(index, []))
+        if index == 9:
+            tracker.prompt(1, points=[(40, 50), (100, 20)], labels=[1, 0])
+        for entry in tracker._bank._objects.values():
+            assert len(entry.memory) <= 2 + 6
+            assert entry.group.memory.shape[0] == 2 + 6
+            assert any(slot.prompted for slot in entry.memory)
+        for batch in tracker._bank.read(index + 1, list(tracker._bank._objects), span=SPAN):
+            assert ((batch.memory_age >= 0) & (batch.memory_age <= 6)).all()
+    assert len(tracker._rules._rules) == len(tracker._rules._outcomes) == 2 * (policy != "original")
+    tracker.remove(1)
+    assert 1 not in tracker._rules._rules
+    tracker.reset()
+    assert not tracker._rules._rules
+
+
+@pytest.mark.parametrize("policy", ["motion", "distractor"])
+def test_objects_do_not_touch_each_other_under_any_policy(
+    small_bundle: Bundle, clip: Clip, policy: str
+) -> None:
+    alone, together = (VideoTracker(small_bundle, memory_policy=policy) for _ in range(2))
+    for index, frame in enumerate(clip.frames[:14]):
+        one = alone.track(frame, [CLICK] if index == 0 else [])
+        two = together.track(frame, {0: [CLICK], 3: [OTHER]}.get(index, []))
+        np.testing.assert_allclose(one[1].logits, two[1].logits, atol=1e-4)
+
+
+@pytest.mark.parametrize("policy", ["motion", "distractor"])
+def test_results_that_their_owner_changes_do_not_reach_a_policy(
+    small_bundle: Bundle, clip: Clip, policy: str
+) -> None:
+    careful, careless = (VideoTracker(small_bundle, memory_policy=policy) for _ in range(2))
+    for index, frame in enumerate(clip.frames[:10]):
+        prompts = [CLICK] if index == 0 else []
+        expected, got = careful.track(frame, prompts), careless.track(frame, prompts)
+        np.testing.assert_array_equal(got[1].logits, expected[1].logits)
+        got[1].logits[:] = 99
+
+
+def test_frames_that_motion_does_not_trust_leave_a_pointer_and_no_memory(
+    small_bundle: Bundle, clip: Clip
+) -> None:
+    backend = Counting(small_bundle)
+    policy = MotionMemory(least_iou=1.0)  # trusts nothing
+    tracker = VideoTracker(small_bundle, backend=backend, memory_policy=policy)
+    run(tracker, clip, 6)
+    for entry in tracker._bank._objects.values():
+        assert (len(entry.memory), len(entry.pointers)) == (1, 5)
+    assert backend.graphs.count(Graph.MEMORY_ENCODER) == 2  # those of the prompts
+
+
+@pytest.mark.parametrize("policy", EVERY)
+def test_nano_follows_a_clip_under_every_policy(policy: str) -> None:
+    drawn = synthetic_clip(62, frames=24, objects=1, photographs=False)
+    tracker = VideoTracker("nano", threads=1, memory_policy=policy)
+    found = []
+    for index, frame in enumerate(drawn.frames):
+        prompts = [Prompt(1, points=[centre_click(drawn.mask(0, 1))])] if index == 0 else []
+        found.append(region_similarity(tracker.track(frame, prompts)[1].mask, drawn.mask(index, 1)))
+    assert np.mean(found) > 0.8

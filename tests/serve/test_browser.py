@@ -1,0 +1,227 @@
+"""The page in a real Chromium: frames move, a click and a box follow objects, effects, restarts."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from playwright.sync_api import Browser, Page, expect, sync_playwright
+
+from sam2_edge.runtime.sources.camera import SyntheticCamera
+from sam2_edge.serve.app import make_app
+from sam2_edge.serve.security import Access
+from sam2_edge.serve.server import Server
+from sam2_edge.synthetic import centre_click
+from tests.helpers.site import Site
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
+SEED, SIZE = 16, 320
+STANDS_AT, FAST = 5, 2
+"""A frame of that scene with all in sight, and an object that moves far and nano follows well."""
+
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to test with")
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        # A container has no user namespaces for Chromium's own sandbox.
+        launched = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield launched
+        launched.close()
+
+
+class Slow(SyntheticCamera):
+    """The synthetic camera at a rate that leaves time for a browser beside the model; its scene
+    stands still at an early frame until `go` is set.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(SEED, size=SIZE, objects=2, paced=False)
+        self.go = threading.Event()
+        self.positions: list[int] = []
+
+    def read(self):
+        time.sleep(0.1)
+        last = self.positions[-1] if self.positions else STANDS_AT - 1
+        if last < STANDS_AT or self.go.is_set():
+            last += 1
+        self.positions.append(last)
+        return self.clip.frames[self.position(last)]
+
+
+@pytest.fixture
+def site() -> Iterator[Site]:
+    made = Site(Access(None))
+    made.camera = Slow()
+    made.loop._capture.open_camera = lambda: made.camera
+    with made:
+        yield made
+
+
+@pytest.fixture
+def page(browser: Browser, site: Site) -> Iterator[Page]:
+    problems: list[str] = []
+    opened = browser.new_page(viewport={"width": 1200, "height": 800})
+    opened.on("pageerror", lambda error: problems.append(str(error)))
+    opened.goto(site.url())
+    expect(opened.locator("#status")).to_have_text("live", timeout=20_000)
+    yield opened
+    opened.close()
+    assert problems == []
+
+
+def shown(page: Page) -> int:
+    return int(page.locator("#view").get_attribute("data-frame") or -1)
+
+
+def wait(until: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not until():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def truth(site: Site, frame: int, object_id: int) -> np.ndarray:
+    return site.camera.clip.mask(site.camera.position(site.camera.positions[frame]), object_id)
+
+
+def at(page: Page, x: float, y: float) -> tuple[float, float]:
+    """Where a pixel of the picture is on the screen."""
+    area = page.locator("#view").bounding_box()
+    assert area is not None
+    return area["x"] + (x + 0.5) * area["width"] / SIZE, area["y"] + (y + 0.5) * area[
+        "height"
+    ] / SIZE
+
+
+def click_object(page: Page, site: Site, object_id: int) -> None:
+    x, y = centre_click(truth(site, shown(page), object_id))
+    page.mouse.click(*at(page, x, y))
+    expect(page.locator("[data-object][data-present]").last).to_be_visible()
+
+
+def distances(site: Site, object_id: int, frames: int) -> list[float]:
+    """Pixels from the centre of the mask to that of the true one, over so many frames."""
+    found: list[float] = []
+    last, first = None, site.hub.latest.frame.index  # type: ignore[union-attr]
+    while site.hub.latest.frame.index < first + frames:  # type: ignore[union-attr]
+        latest = site.hub.latest
+        if latest is last or latest is None:
+            time.sleep(0.005)
+            continue
+        last = latest
+        true = truth(site, latest.frame.index, object_id)
+        mask = latest.result.objects[0].mask
+        if true.any() and mask.any():
+            found.append(float(np.hypot(*(centre(mask) - centre(true)))))
+    return found
+
+
+def centre(mask: np.ndarray) -> np.ndarray:
+    return np.argwhere(mask).mean(axis=0)
+
+
+def test_a_click_on_a_moving_object_follows_it_over_100_frames(page: Page, site: Site) -> None:
+    site.camera.go.set()
+    before = shown(page)
+    wait(lambda: shown(page) > before)
+    click_object(page, site, FAST)
+    found = distances(site, FAST, 100)
+    assert len(found) > 50
+    assert np.median(found) < SIZE / 20
+
+
+def test_objects_are_boxed_refined_named_and_removed(page: Page, site: Site) -> None:
+    page.click("#pause")
+    expect(page.locator("#status")).to_have_text("paused")
+    wait(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
+    click_object(page, site, 1)
+    page.click("#add")
+    rows, columns = np.nonzero(truth(site, shown(page), 2))
+    page.mouse.move(*at(page, columns.min(), rows.min()))
+    page.mouse.down()
+    page.mouse.move(*at(page, columns.max(), rows.max()), steps=5)
+    page.mouse.up()
+    expect(page.locator("#objects li")).to_have_count(2)
+    wait(lambda: len(site.hub.latest.result.objects) == 2)  # type: ignore[union-attr]
+    boxed = site.hub.latest.result[2].mask  # type: ignore[union-attr]
+    true = truth(site, shown(page), 2)
+    assert (boxed & true).sum() / (boxed | true).sum() > 0.5
+
+    x, y = centre_click(~boxed)
+    page.mouse.click(*at(page, x, y), button="right")  # more of what it is not
+    page.click("#pause")
+    expect(page.locator("#status")).to_have_text("live")
+    name = page.locator("[data-object='2'] .name")
+    name.fill("cup")
+    name.blur()
+    wait(lambda: site.hub.names == {2: "cup"})
+    page.click("[data-object='1'] .remove")
+    expect(page.locator("#objects li")).to_have_count(1)
+    page.click("#reset")
+    expect(page.locator("#objects li")).to_have_count(0)
+    expect(page.locator("#empty")).to_be_visible()
+
+
+def test_effects_change_what_is_drawn_and_masks_are_downloaded(page: Page, site: Site) -> None:
+    click_object(page, site, 1)
+    page.click("#pause")
+    wait(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
+    pictures = set()
+    for effect in ("overlay", "outline", "cutout", "blur", "pixelate", "spotlight"):
+        page.select_option("#effect", effect)
+        pictures.add(page.locator("#view").screenshot())
+    assert len(pictures) == 6
+    with page.expect_download() as download:
+        page.click("#download")
+    assert download.value.suggested_filename.startswith("masks-")
+
+
+def test_a_mistake_is_told_and_the_page_goes_on(page: Page, site: Site) -> None:
+    page.mouse.click(*at(page, 5, 5), button="right")
+    expect(page.locator("#problem")).to_contain_text("Choose an object first")
+    click_object(page, site, 1)
+    expect(page.locator("#problem")).to_be_hidden()
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    assert page.evaluate("document.documentElement.scrollWidth") <= 360
+    for name in ("#view", "#pause", "#effect", "#add"):
+        expect(page.locator(name)).to_be_visible()
+
+
+def test_the_page_reconnects_when_the_server_comes_back(page: Page, site: Site) -> None:
+    port = site.server.bound_port
+    site.server.__exit__(None, None, None)
+    expect(page.locator("#status")).to_have_text("reconnecting", timeout=20_000)
+    site.server = Server(make_app(site.hub, Access(None), site.metrics), "127.0.0.1", port)
+    site.server.__enter__()
+    expect(page.locator("#status")).to_have_text("live", timeout=20_000)
+    before = shown(page)
+    wait(lambda: shown(page) > before)
+
+
+def test_clicks_on_an_object_that_is_gone_do_not_go_into_the_next(page: Page, site: Site) -> None:
+    given: list[int] = []
+    prompt = site.loop.prompt
+
+    def noted(object_id: int, **kind):
+        given.append(len(kind["points"]))
+        return prompt(object_id, **kind)
+
+    site.loop.prompt = noted
+    page.click("#pause")
+    expect(page.locator("#status")).to_have_text("paused")
+    wait(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
+    click_object(page, site, 1)
+    click_object(page, site, 1)
+    page.click("[data-object='1'] .remove")
+    expect(page.locator("#objects li")).to_have_count(0)
+    click_object(page, site, 2)
+    assert given == [1, 2, 1]

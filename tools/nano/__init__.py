@@ -1,0 +1,1 @@
+"""Training and packing of the bundled model; not part of the wheel."""

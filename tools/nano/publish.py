@@ -1,0 +1,73 @@
+"""A training run's averaged weights as the bundled model: `python -m tools.nano.publish`.
+
+Writes a folder that is both a model in Hugging Face format (config.json, model.safetensors in half
+precision) and a bundle whose graphs read those same weights.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import click
+import torch
+from safetensors.torch import save_file
+
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.storage import new_bundle_folder
+from sam2_edge.errors import CheckpointError, without_traceback
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.models.checkpoints import load_folder
+from tools.nano.architecture import NANO, NANO_IMAGE_SIZE, nano_config
+from tools.nano.packing import pack_bundle
+from tools.nano.trainer import CHECKPOINT
+
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+
+
+def publish(run: Path, target: Path) -> Bundle:
+    """Make or replace the bundle `target` from a training run's folder; a model card there is kept.
+
+    Raises CheckpointError when the run has no checkpoint.
+    """
+    path = run / CHECKPOINT
+    if not path.is_file():
+        raise CheckpointError(f"{path} does not exist; give the folder of a training run")
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    # The averages are of parameters; the positional frequencies are a buffer.
+    state = {**content["model"], **content["average"]}
+    with new_bundle_folder(target, overwrite=True) as folder:
+        _write_weights(state, folder)
+        # The weights' own source, not where they lay while this bundle was made.
+        loaded = load_folder(folder, image_size=NANO_IMAGE_SIZE, name=NANO, source="sam2_edge")
+        exported = export_bundle(loaded, folder / "graphs", memory_rounding="none")
+        for entry in exported.manifest.graphs.values():
+            (exported.path / entry.file).rename(folder / entry.file)
+        shutil.rmtree(exported.path)
+        pack_bundle(folder, exported.manifest, WEIGHTS)
+        if (target / CARD).is_file():
+            shutil.copy2(target / CARD, folder / CARD)
+    return load_bundle(target)
+
+
+def _write_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
+    half = {name: value.half().contiguous().clone() for name, value in state.items()}
+    save_file(half, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+    nano_config().save_pretrained(folder)
+
+
+@click.command()
+@click.argument("run", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("target", type=click.Path(path_type=Path, file_okay=False))
+def main(run: Path, target: Path) -> None:
+    """Publish the weights of RUN, a training folder, as the bundle TARGET."""
+    bundle = publish(run, target)
+    size = sum(file.stat().st_size for file in bundle.path.iterdir())
+    click.echo(f"{target}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    with without_traceback():
+        main()

@@ -1,0 +1,246 @@
+"""The training loop: phases, optimiser, averaged weights, checkpoints, log and validation."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import logging
+import pickle
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Sam2VideoModel
+
+from sam2_edge.errors import CheckpointError
+from tools.nano.architecture import nano_config, untrained_nano
+from tools.nano.data import Batch, batches
+from tools.nano.losses import Decoding, loss_of
+from tools.nano.recipe import RECIPE, WARM_UP, Phase
+from tools.nano.rollout import Rollout
+from tools.nano.validation import validate
+
+CHECKPOINT = "checkpoint.pt"
+LOG = "log.jsonl"
+
+SAVE_EVERY = 100
+VALIDATE_EVERY = 500
+LOG_EVERY = 20
+
+WEIGHT_DECAY = 0.05
+CLIP_NORM = 1.0
+
+AVERAGE = 0.998
+"""Share of the averaged weights that stays at each step."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How to train.
+
+    folder: of checkpoint and log. workers: processes that make clips. half: in bfloat16
+    but for losses and weights. hours: stop after so long, or None.
+    """
+
+    folder: Path
+    seed: int = 1
+    device: str = "cpu"
+    workers: int = 1
+    half: bool = True
+    hours: float | None = None
+    recipe: tuple[Phase, ...] = RECIPE
+
+
+@dataclass(slots=True)
+class State:
+    """Where a run stands. step counts within the phase, total over all; seconds of training."""
+
+    model: Sam2VideoModel
+    average: dict[str, Tensor]
+    optimiser: torch.optim.Optimizer
+    phase: int = 0
+    step: int = 0
+    total: int = 0
+    seconds: float = 0.0
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def train(settings: Settings) -> State:
+    """Train until the recipe or the time is over, from the folder's checkpoint if there is one."""
+    settings.folder.mkdir(parents=True, exist_ok=True)
+    state = _restored(settings) or _fresh(settings)
+    deadline = time.monotonic() + 3600 * settings.hours if settings.hours else None
+    while state.phase < len(settings.recipe):
+        finished = _run_phase(state, settings, deadline)
+        if finished:
+            state.phase, state.step = state.phase + 1, 0
+        save(state, settings)
+        if not finished:
+            break
+    return state
+
+
+def averaged_model(state: State, size: int) -> Sam2VideoModel:
+    """A model of the averaged weights in evaluation mode, at an image size."""
+    model = at_size(state.model, size)
+    model.load_state_dict(state.average, strict=False)
+    return model.eval()
+
+
+def at_size(model: Sam2VideoModel, size: int) -> Sam2VideoModel:
+    """The same weights in a model of another image size."""
+    other = Sam2VideoModel(nano_config(size)).to(next(model.parameters()).device)
+    other.load_state_dict(model.state_dict())
+    return other
+
+
+def save(state: State, settings: Settings) -> None:
+    """Write the checkpoint in one rename."""
+    path = settings.folder / CHECKPOINT
+    partial = path.with_suffix(".partial")
+    content = {
+        "model": state.model.state_dict(),
+        "average": state.average,
+        "optimiser": state.optimiser.state_dict(),
+        "phase": state.phase,
+        "step": state.step,
+        "total": state.total,
+        "seconds": state.seconds,
+        "history": state.history,
+    }
+    torch.save(content, partial)
+    partial.replace(path)
+
+
+def _fresh(settings: Settings) -> State:
+    model = untrained_nano(settings.seed).to(settings.device)
+    return State(model, _copied(model), _optimiser(model))
+
+
+def _restored(settings: Settings) -> State | None:
+    path = settings.folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        content = torch.load(path, map_location=settings.device, weights_only=True)
+    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({type(error).__name__}); delete it to start anew, or choose "
+            "another folder"
+        ) from error
+    model = untrained_nano(settings.seed).to(settings.device)
+    model.load_state_dict(content["model"])
+    optimiser = _optimiser(model)
+    optimiser.load_state_dict(content["optimiser"])
+    rest = {k: content[k] for k in ("phase", "step", "total", "seconds", "history")}
+    return State(model, content["average"], optimiser, **rest)
+
+
+def _copied(model: Sam2VideoModel) -> dict[str, Tensor]:
+    return {k: v.detach().clone() for k, v in model.named_parameters()}
+
+
+def _optimiser(model: Sam2VideoModel) -> torch.optim.Optimizer:
+    """AdamW; vectors and embeddings of position do not decay."""
+    decayed = [p for p in model.parameters() if p.dim() > 1]
+    others = [p for p in model.parameters() if p.dim() <= 1]
+    groups = [
+        {"params": decayed, "weight_decay": WEIGHT_DECAY},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=0.0, betas=(0.9, 0.99))
+
+
+def _run_phase(state: State, settings: Settings, deadline: float | None) -> bool:
+    """Run the current phase to its end (True) or to the deadline (False)."""
+    phase = settings.recipe[state.phase]
+    # The optimiser's parameters move into the model of this phase's size.
+    model = at_size(state.model, phase.size).train()
+    for own, kept in zip(model.parameters(), state.model.parameters(), strict=True):
+        own.data = kept.data
+    rollout = Rollout(model, half=settings.half)
+    source = batches(phase, settings.seed, state.step, settings.workers)
+    recent: list[dict[str, float]] = []
+    for batch in source:
+        started = time.monotonic()
+        torch.manual_seed(settings.seed + state.total)  # correcting clicks are drawn in the step
+        recent.append(_step(state, model, rollout, batch, _rate(state, phase)))
+        state.step, state.total = state.step + 1, state.total + 1
+        state.seconds += time.monotonic() - started
+        if state.total % LOG_EVERY == 0:
+            _write_log(settings, _summary(state, phase, recent))
+            recent = []
+        if state.total % VALIDATE_EVERY == 0:
+            _validate(state, phase, settings)
+        if state.total % SAVE_EVERY == 0:
+            save(state, settings)
+        if deadline is not None and time.monotonic() > deadline:
+            return state.step == phase.steps
+    return True
+
+
+def _step(
+    state: State, model: Sam2VideoModel, rollout: Rollout, batch: Batch, rate: float
+) -> dict[str, float]:
+    """One optimiser step; returns the parts of the loss."""
+    decodings: Iterator[Decoding] = itertools.chain.from_iterable(rollout.run(batch))
+    parts = [loss_of(decoding) for decoding in decodings]
+    means = {key: torch.stack([p[key] for p in parts]).mean() for key in parts[0]}
+    state.optimiser.zero_grad()
+    torch.autograd.backward(means["total"])
+    own = list(model.parameters())
+    for kept, moved in zip(state.model.parameters(), own, strict=True):
+        kept.grad = moved.grad
+        moved.grad = None
+    norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
+    for group in state.optimiser.param_groups:
+        group["lr"] = rate
+    if torch.isfinite(norm):
+        state.optimiser.step()
+        _average(state)
+    return {**{k: v.item() for k, v in means.items()}, "norm": norm.item()}
+
+
+def _average(state: State) -> None:
+    # In the first steps a long average would be of the untrained weights.
+    share = min(AVERAGE, (1 + state.total) / (10 + state.total))
+    for name, parameter in state.model.named_parameters():
+        state.average[name].lerp_(parameter.detach(), 1 - share)
+
+
+def _rate(state: State, phase: Phase) -> float:
+    done = state.step / phase.steps
+    rate = phase.rate * (1 - done * (1 - phase.fall))
+    return rate * min(1.0, (state.total + 1) / WARM_UP)
+
+
+def _summary(state: State, phase: Phase, recent: list[dict[str, float]]) -> dict[str, Any]:
+    means = {k: round(sum(r[k] for r in recent) / len(recent), 4) for k in recent[0]}
+    return {
+        "phase": phase.name,
+        "step": state.step,
+        "of": phase.steps,
+        "total": state.total,
+        "hours": round(state.seconds / 3600, 3),
+        "loss": means,
+    }
+
+
+def _validate(state: State, phase: Phase, settings: Settings) -> None:
+    model = averaged_model(state, phase.size)
+    figures = validate(Rollout(model, half=settings.half), phase)
+    entry = {"phase": phase.name, "total": state.total, "validation": figures}
+    state.history.append(entry)
+    _write_log(settings, entry)
+
+
+def _write_log(settings: Settings, entry: dict[str, Any]) -> None:
+    with (settings.folder / LOG).open("a") as file:
+        file.write(json.dumps(entry) + "\n")
+    log.info("%s", json.dumps(entry))
