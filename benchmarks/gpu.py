@@ -112,18 +112,18 @@ def bundles(
         loaded = load_model(model, random_seed=seed)
         return export_bundle(loaded, path, precision=precision, engine="tensorrt")
 
-    def engines(precision: Any, flavour: Any) -> Bundle:
-        target = folder / f"{flavour}-{precision}"
-        return build_engines(onnx(precision), target, EngineOptions(flavour))
+    def engines(precision: Any, variant: Any) -> Bundle:
+        target = folder / f"{variant}-{precision}"
+        return build_engines(onnx(precision), target, EngineOptions(variant))
 
     yield "ONNX Runtime CPU fp32", "cpu", lambda: onnx("fp32")
     for precision in ("fp32", "fp16"):
         yield f"ONNX Runtime CUDA {precision}", "cuda", lambda p=precision: onnx(p)
-        for flavour in ("tensorrt", "tensorrt-rtx"):
+        for variant in ("tensorrt", "tensorrt-rtx"):
             yield (
-                f"{flavour} {precision}",
-                flavour,
-                lambda p=precision, f=flavour: engines(p, f),
+                f"{variant} {precision}",
+                variant,
+                lambda p=precision, f=variant: engines(p, f),
             )
 
 

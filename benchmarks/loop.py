@@ -26,7 +26,7 @@ from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
-from sam2_edge.synthetic import centre_click
+from sam2_edge.synthetic import center_click
 
 SEED, SIZE, OBJECTS = 16, 256, 3
 SLOW_S = 0.1
@@ -38,7 +38,7 @@ def started() -> CameraLoop:
     camera = SyntheticCamera(SEED, size=SIZE, objects=OBJECTS, paced=True)
     loop = CameraLoop(lambda: camera, VideoTracker("nano", remember_absent=False))
     for object_id in range(1, OBJECTS + 1):
-        loop.prompt(object_id, points=[centre_click(camera.clip.mask(0, object_id))])
+        loop.prompt(object_id, points=[center_click(camera.clip.mask(0, object_id))])
     return loop
 
 
@@ -46,8 +46,8 @@ def ages(frames: int) -> None:
     """Print how old results are when the model is too slow for the camera."""
     loop, found = started(), []
     for tracked in loop:
-        found.append(tracked.age_s)
-        time.sleep(max(0.0, SLOW_S - (tracked.age_s - tracked.waited_s)))
+        found.append(tracked.latency_s)
+        time.sleep(max(0.0, SLOW_S - (tracked.latency_s - tracked.waited_s)))
         if len(found) == frames:
             loop.close()
     tenth = frames // 10

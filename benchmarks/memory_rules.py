@@ -25,14 +25,14 @@ from sam2_edge.evaluation.metrics import Accuracy
 from sam2_edge.evaluation.synthetic import SIZE, ObjectScore, Seen, first_prompts, summary
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.synthetic import SynthClip, clip
+from sam2_edge.synthetic import SyntheticClip, clip
 
 RULES = get_args(MemoryPolicyName)
 UNCOUNTED_FRAMES = 8
 """First frames of a clip whose times are left out: memory is filling."""
 
 
-def clips(first: int, count: int, frames: int, lookalikes: int) -> Iterator[SynthClip]:
+def clips(first: int, count: int, frames: int, lookalikes: int) -> Iterator[SyntheticClip]:
     """`count` clips in which an object is hidden or away, after the first `first` such clips."""
     seed = found = 0
     while found < first + count:
@@ -53,7 +53,7 @@ def clips(first: int, count: int, frames: int, lookalikes: int) -> Iterator[Synt
 
 
 def follow(
-    trackers: dict[str, VideoTracker], drawn: SynthClip
+    trackers: dict[str, VideoTracker], drawn: SyntheticClip
 ) -> tuple[dict[str, list[ObjectScore]], dict[str, list[float]]]:
     """Scores of every object and milliseconds of every counted frame, by rule."""
     seen: dict[str, list[dict[int, Seen]]] = {rule: [] for rule in trackers}
@@ -77,7 +77,7 @@ def follow(
 
 
 def record(
-    drawn: SynthClip, scores: dict[str, list[ObjectScore]], times: dict[str, list[float]]
+    drawn: SyntheticClip, scores: dict[str, list[ObjectScore]], times: dict[str, list[float]]
 ) -> dict[str, Any]:
     """What is kept of a clip."""
     original = np.array(times["original"])

@@ -22,7 +22,7 @@ import numpy as np
 
 from sam2_edge import Prompt, VideoTracker
 from sam2_edge.runtime.sinks.overlay import draw
-from sam2_edge.synthetic import centre_click, clip
+from sam2_edge.synthetic import center_click, clip
 
 
 class Clock:
@@ -61,7 +61,7 @@ def write_video(path: Path, frames: int) -> tuple[float, float]:
     for frame in drawn.frames:
         writer.write(frame)
     writer.release()
-    return centre_click(drawn.mask(0, 1))
+    return center_click(drawn.mask(0, 1))
 
 
 def main() -> None:

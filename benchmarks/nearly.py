@@ -22,9 +22,9 @@ from typing import Any
 import numpy as np
 
 from sam2_edge import Bundle, VideoTracker
-from sam2_edge.evaluation.bench.clips import bench_footage
+from sam2_edge.evaluation.bench.clips import bench_clip
 from sam2_edge.evaluation.bench.runner import race
-from sam2_edge.evaluation.bench.targets import BundleContender
+from sam2_edge.evaluation.bench.targets import BundleTarget
 from sam2_edge.evaluation.metrics import mean_accuracy, object_accuracy, region_similarity
 from sam2_edge.evaluation.synthetic import first_prompts, heldout_clips, track_with
 from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
@@ -32,7 +32,7 @@ from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import Calibration
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.backends import open_backend
-from sam2_edge.synthetic import SynthClip, clip
+from sam2_edge.synthetic import SyntheticClip, clip
 
 Masks = list[list[np.ndarray]]
 """By clip and object: one mask per frame."""
@@ -47,9 +47,6 @@ def variants(model: str, folder: Path) -> Iterator[tuple[str, Callable[[], Bundl
     yield "exact", exact, None
     for recent in (4, 3, 2, 1):
         yield f"recent memories {recent}", exact, recent
-    pooled = cache(partial(export_bundle, loaded, folder / "pooled", memory_pooling=2))
-    yield "memory pooling 2", pooled, None
-    yield "memory pooling 2, recent memories 3", pooled, 3
     for tokens in (128, 64, 32):
         target = folder / f"tokens {tokens}"
         few = cache(partial(export_bundle, loaded, target, memory_tokens=tokens))
@@ -71,7 +68,7 @@ def int8(model: str, folder: Path) -> Bundle:
     )
 
 
-def tracked(bundle: Bundle, recent: int | None, clips: list[SynthClip], threads: int) -> Masks:
+def tracked(bundle: Bundle, recent: int | None, clips: list[SyntheticClip], threads: int) -> Masks:
     """The masks of every object of the clips."""
     backend = open_backend(bundle, "cpu", threads=threads)
     found: Masks = []
@@ -82,7 +79,7 @@ def tracked(bundle: Bundle, recent: int | None, clips: list[SynthClip], threads:
     return found
 
 
-def truth(clips: list[SynthClip]) -> Masks:
+def truth(clips: list[SyntheticClip]) -> Masks:
     """The true masks, in the order of `tracked`."""
     return [
         [drawn.mask(t, i + 1) for t in range(len(drawn.frames))]
@@ -96,13 +93,13 @@ def speed(
 ) -> tuple[float, float]:
     """How many times as long the exact one takes, and the other's milliseconds; medians."""
     with ExitStack() as stack:
-        footage = bench_footage(None, exact.manifest.image_size, frames, 1, stack)
-    first = BundleContender(exact, backend="cpu", threads=threads, staged=False)
-    other = BundleContender(
+        prompted_clip = bench_clip(None, exact.manifest.image_size, frames, 1, stack)
+    first = BundleTarget(exact, backend="cpu", threads=threads, staged=False)
+    other = BundleTarget(
         bundle, backend="cpu", threads=threads, staged=False, recent_memories=recent
     )
     first.name, other.name = "exact", "other"
-    found = race([first, other], footage.pictures, footage.prompts)
+    found = race([first, other], prompted_clip.pictures, prompted_clip.prompts)
     return found.ratio("other", "exact").median, float(np.median(found.whole("other")))
 
 

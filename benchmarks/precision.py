@@ -28,15 +28,15 @@ import onnxruntime as ort
 from sam2_edge import Bundle, VideoTracker
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.qdq import candidates, quantised
+from sam2_edge.calibration.qdq import candidates, quantized
 from sam2_edge.calibration.ranges import collect_ranges
 from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.calibration.sensitivity import relative_error
 from sam2_edge.evaluation.differences import CHOSEN
 from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary, track_with
-from sam2_edge.export.fp16 import delicate_nodes, overflowing_nodes, simulated, to_half
+from sam2_edge.export.fp16 import emulate_fp16, fp32_only_nodes, overflowing_nodes, to_half
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import POLICIES, Policy
+from sam2_edge.export.precision import PRECISION_MODES, PrecisionMode
 from sam2_edge.export.trial import trial_bundle
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.synthetic import clip
@@ -60,11 +60,11 @@ def changed_graphs(
     """Every graph in float16, the image encoder in INT8, and the nodes or layers that stay."""
     for graph in Graph:
         model = onnx.load(bundle.graph_path(graph))
-        keep = delicate_nodes(model) | overflowing_nodes(model, recording.inputs(graph))
-        yield graph, "fp16", simulated(to_half(model, keep)), len(keep)
+        keep = fp32_only_nodes(model) | overflowing_nodes(model, recording.inputs(graph))
+        yield graph, "fp16", emulate_fp16(to_half(model, keep)), len(keep)
     model = onnx.load(bundle.graph_path(Graph.IMAGE_ENCODER))
     ranges = collect_ranges(model, frames, "minmax")
-    yield Graph.IMAGE_ENCODER, "int8", quantised(model, ranges, candidates(model), "cpu"), 0
+    yield Graph.IMAGE_ENCODER, "int8", quantized(model, ranges, candidates(model), "cpu"), 0
 
 
 def error(bundle: Bundle, graph: Graph, model: onnx.ModelProto, recording: Recording) -> float:
@@ -86,9 +86,11 @@ def j_and_f(bundle: Bundle, clips: int) -> float:
     return summary(list(found))["j_and_f"]
 
 
-def policy_scores(bundle: Bundle, models: Models, clips: int) -> Iterator[tuple[Policy, float]]:
+def policy_scores(
+    bundle: Bundle, models: Models, clips: int
+) -> Iterator[tuple[PrecisionMode, float]]:
     """J&F by policy."""
-    for policy, precisions in POLICIES["cpu"].items():
+    for policy, precisions in PRECISION_MODES["cpu"].items():
         changed = {g: models[g, p] for g, p in precisions.items() if p != "fp32"}
         with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
             yield policy, j_and_f(trial_bundle(bundle, Path(folder), changed), clips)

@@ -35,19 +35,19 @@ from sam2_edge import CameraLoop, LoopResult, Sam2EdgeError, VideoTracker
 from sam2_edge.evaluation.metrics import region_similarity
 from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
-from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationRule
+from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy
 from sam2_edge.runtime.sinks.video import OverlayVideo
-from sam2_edge.runtime.sources.camera import SYNTH_FRAMES, SyntheticCamera
+from sam2_edge.runtime.sources.camera import SYNTHETIC_FRAMES, SyntheticCamera
 from sam2_edge.runtime.streaming.stats import Meter, resident_bytes
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
-from sam2_edge.synthetic import centre_click
+from sam2_edge.synthetic import center_click
 
 SEED, SIZE, OBJECTS = 16, 256, 3
-ANEW_EVERY = 2 * SYNTH_FRAMES - 2
+ANEW_EVERY = 2 * SYNTHETIC_FRAMES - 2
 """Frames until the scene is at its start again."""
 
 DIES, BLACK, BROKEN = 0.005, 0.02, 0.01
@@ -157,7 +157,7 @@ class Watch:
             return
         if any(o.object_id == object_id for o in tracked.result.objects):
             self.submit(self.loop.remove(object_id))
-        self.submit(self.loop.prompt(object_id, points=[centre_click(true)]))
+        self.submit(self.loop.prompt(object_id, points=[center_click(true)]))
 
     def submit(self, future: Future[Any]) -> None:
         """Expect an answer."""
@@ -204,9 +204,9 @@ def view(port: int, stop: threading.Event, viewed: list[int]) -> None:
 
 def outputs(folder: Path) -> list[RotatingSink]:
     """Lines that are all kept, and the latest of videos and masks."""
-    latest = RotationRule(2**22, 3600, 2**25)
+    latest = RotationPolicy(2**22, 3600, 2**25)
     return [
-        RotatingSink(folder, "results", ".jsonl", JsonLines, RotationRule(2**20, 3600, 2**40)),
+        RotatingSink(folder, "results", ".jsonl", JsonLines, RotationPolicy(2**20, 3600, 2**40)),
         RotatingSink(folder, "video", ".mkv", partial(OverlayVideo, fps=30.0), latest),
         RotatingSink(folder, "masks", "", MaskFolder, latest),
     ]

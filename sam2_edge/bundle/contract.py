@@ -53,11 +53,6 @@ MemoryRounding = Literal["none", "bfloat16"]
 """How the memory encoder rounds what is stored."""
 
 
-MemoryPooling = Literal[1, 2]
-"""Side of the squares of memory tokens that memory attention averages before it attends to them; 1
-leaves them whole."""
-
-
 class Graph(str, Enum):
     """The exported graphs, in the order in which a frame meets them."""
 

@@ -10,7 +10,6 @@ from sam2_edge.bundle.contract import (
     MEMORY_STRIDE,
     Geometry,
     Graph,
-    MemoryPooling,
     MemoryRounding,
     Precision,
     TensorSpec,
@@ -19,7 +18,7 @@ from sam2_edge.bundle.contract import (
 MANIFEST_FILE = "manifest.json"
 
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 class _Entry(BaseModel):
@@ -50,7 +49,7 @@ class EngineEntry(_Entry):
     those compute capabilities (major, minor).
     """
 
-    flavour: Literal["tensorrt", "tensorrt-rtx"]
+    variant: Literal["tensorrt", "tensorrt-rtx"]
     version: str
     compute_capabilities: tuple[tuple[int, int], ...]
     profile: Profile
@@ -60,7 +59,7 @@ class CalibrationEntry(_Entry):
     """What a graph was calibrated with: the file, folder or camera, and numbers of its frames.
 
     A float16 graph has no more than that: the frames showed which values are too large for it. In
-    INT8, method and ranges: the least and largest value kept of every quantised tensor. left_out:
+    INT8, method and ranges: the least and largest value kept of every quantized tensor. left_out:
     layers that stayed in float to keep masks as good. sensitivity: where that was asked for, the
     graph's relative error with this layer alone in INT8, worst first.
     """
@@ -103,8 +102,8 @@ class ModelEntry(_Entry):
 
 
 class MemoryEntry(_Entry):
-    """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored, `pooling`
-    how memory attention averages it, `tokens` how many cells of each memory it sees, None for all.
+    """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored,
+    `tokens` how many cells of each memory attention sees, None for all.
     """
 
     slots: int = Field(ge=2, le=64)
@@ -112,16 +111,15 @@ class MemoryEntry(_Entry):
     channels: int = Field(ge=1, le=4096)
     hidden: int = Field(ge=1, le=4096)
     rounding: MemoryRounding
-    pooling: MemoryPooling = 1
     tokens: int | None = Field(default=None, ge=1)
 
     @property
     def seen_in_full(self) -> bool:
         """Whether memory attention sees every token of a memory as it is."""
-        return self.pooling == 1 and self.tokens is None
+        return self.tokens is None
 
 
-class NormalisationEntry(_Entry):
+class NormalizationEntry(_Entry):
     """Mean and standard deviation of RGB in 0..1; applied inside the image encoder."""
 
     mean: tuple[float, float, float]
@@ -131,11 +129,11 @@ class NormalisationEntry(_Entry):
 class Manifest(_Entry):
     """What manifest.json holds."""
 
-    format_version: Literal[1]
+    format_version: Literal[2]
     sam2_edge_version: str
     model: ModelEntry
     image_size: int
-    normalisation: NormalisationEntry
+    normalization: NormalizationEntry
     memory: MemoryEntry
     graphs: dict[Graph, GraphEntry]
 
@@ -143,8 +141,8 @@ class Manifest(_Entry):
     @classmethod
     def _tokens_are_there(cls, memory: MemoryEntry, info: ValidationInfo) -> MemoryEntry:
         cells = (info.data.get("image_size", 0) // MEMORY_STRIDE) ** 2
-        if memory.tokens is not None and (memory.tokens >= cells or memory.pooling > 1):
-            raise ValueError(f"{memory.tokens} tokens of {cells}, pooling {memory.pooling}")
+        if memory.tokens is not None and (memory.tokens >= cells):
+            raise ValueError(f"{memory.tokens} tokens of {cells}")
         return memory
 
     @property

@@ -1,1 +1,1 @@
-"""From frames to graphs in INT8: ranges of values, what to quantise, and what it does."""
+"""From frames to graphs in INT8: ranges of values, what to quantize, and what it does."""

@@ -17,7 +17,7 @@ from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import is_camera, open_camera
 from sam2_edge.runtime.sources.video import open_source
 
-LEAST_FRAMES = 16
+MIN_FRAMES = 16
 """With fewer, the largest values of a graph's tensors are not seen."""
 
 DEFAULT_FRAMES = 64
@@ -45,12 +45,12 @@ class CalibrationFrames:
 def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -> CalibrationFrames:
     """At most `count` frames as the image encoder sees them, written to `folder`: of a video or a
     folder of images evenly over its length, of a camera (see `is_camera`) every 15th that comes.
-    Frames of one colour show nothing and are left out.
+    Frames of one color show nothing and are left out.
 
     Raises SourceError when fewer than 16 are left.
     """
-    if count < LEAST_FRAMES:
-        raise SourceError(f"{count} calibration frames; give {LEAST_FRAMES} or more")
+    if count < MIN_FRAMES:
+        raise SourceError(f"{count} calibration frames; give {MIN_FRAMES} or more")
     numbers, blank = [], 0
     for frame in _chosen(str(source), count):
         if np.ptp(frame.picture.reshape(-1, 3), axis=0).max() == 0:
@@ -58,10 +58,10 @@ def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -
             continue
         np.save(folder / f"{frame.index}.npy", model_image(frame.picture, size))
         numbers.append(frame.index)
-    if len(numbers) < LEAST_FRAMES:
-        left_out = f" ({blank} more are of one colour)" if blank else ""
+    if len(numbers) < MIN_FRAMES:
+        left_out = f" ({blank} more are of one color)" if blank else ""
         raise SourceError(
-            f"{source} gives {len(numbers)} frames to calibrate with{left_out}, {LEAST_FRAMES} are "
+            f"{source} gives {len(numbers)} frames to calibrate with{left_out}, {MIN_FRAMES} are "
             "needed; give a longer clip of what the camera will see"
         )
     name = str(source) if is_camera(str(source)) else Path(source).name

@@ -18,7 +18,7 @@ from sam2_edge.calibration.tensor_stats import Range
 
 QDQ_OPSET = 19
 
-Engine = Literal["tensorrt", "cpu"]
+QdqTarget = Literal["tensorrt", "cpu"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,27 +27,27 @@ class Recipe:
 
     activations: QuantType
     symmetric: bool
-    quantised_outputs: bool
+    quantized_outputs: bool
 
 
-RECIPES: dict[Engine, Recipe] = {
+RECIPES: dict[QdqTarget, Recipe] = {
     # What TensorRT's parser takes: signed, symmetric, biases in float. Outputs are left alone: what
-    # follows a layer (an addition, a normalisation) is computed in float anyway.
-    "tensorrt": Recipe(QuantType.QInt8, symmetric=True, quantised_outputs=False),
+    # follows a layer (an addition, a normalization) is computed in float anyway.
+    "tensorrt": Recipe(QuantType.QInt8, symmetric=True, quantized_outputs=False),
     # AVX-512 VNNI multiplies unsigned by signed bytes.
-    "cpu": Recipe(QuantType.QUInt8, symmetric=False, quantised_outputs=True),
+    "cpu": Recipe(QuantType.QUInt8, symmetric=False, quantized_outputs=True),
 }
 
 
-def quantised(
+def quantized(
     model: onnx.ModelProto,
     ranges: Mapping[str, Range],
     nodes: Collection[str],
-    engine: Engine,
+    engine: QdqTarget,
 ) -> onnx.ModelProto:
     """A copy of `model` in which the named Conv, MatMul and Gemm nodes compute in INT8.
 
-    Weights are quantised per channel. ranges: of the tensors at those nodes, see `collect_ranges`.
+    Weights are quantized per channel. ranges: of the tensors at those nodes, see `collect_ranges`.
     """
     recipe = RECIPES[engine]
     source = onnx.ModelProto()
@@ -55,7 +55,7 @@ def quantised(
     if not nodes:  # ONNX Runtime would take that for all of them
         return source
     known = {n: TensorData(lowest=_f32(a), highest=_f32(b)) for n, (a, b) in ranges.items()}
-    quantiser = QDQQuantizer(
+    quantizer = QDQQuantizer(
         source,
         per_channel=True,
         reduce_range=False,
@@ -70,13 +70,13 @@ def quantised(
             "WeightSymmetric": True,
             "QuantizeBias": False,
             "OpTypesToExcludeOutputQuantization": []
-            if recipe.quantised_outputs
+            if recipe.quantized_outputs
             else list(OPERATORS),
         },
     )
-    quantiser.quantize_model()
-    quantiser.model.topological_sort()
-    made: onnx.ModelProto = quantiser.model.model
+    quantizer.quantize_model()
+    quantizer.model.topological_sort()
+    made: onnx.ModelProto = quantizer.model.model
     # Pairs whose scales are float16 came with operator set 19; nothing else in it concerns us.
     del made.opset_import[:]
     made.opset_import.append(onnx.helper.make_opsetid("", QDQ_OPSET))
@@ -84,7 +84,7 @@ def quantised(
 
 
 def candidates(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that may be quantised, in order: Conv, MatMul and Gemm with a weight,
+    """Names of the nodes that may be quantized, in order: Conv, MatMul and Gemm with a weight,
     without the first and the last of every path through the graph.
 
     Products of two activations, as in attention, are not among them.
@@ -100,14 +100,14 @@ def candidates(model: onnx.ModelProto) -> list[str]:
 def _reached(
     model: onnx.ModelProto,
     names: Collection[str],
-    neighbours: Mapping[str, list[onnx.NodeProto]],
+    neighbors: Mapping[str, list[onnx.NodeProto]],
     *,
     forwards: bool,
 ) -> set[str]:
     """Those of `names` from which another of them is reached along the graph."""
     found = set()
     for node in model.graph.node:
-        if node.name in names and _meets(node, names, neighbours, forwards=forwards):
+        if node.name in names and _meets(node, names, neighbors, forwards=forwards):
             found.add(node.name)
     return found
 
@@ -115,14 +115,14 @@ def _reached(
 def _meets(
     node: onnx.NodeProto,
     names: Collection[str],
-    neighbours: Mapping[str, list[onnx.NodeProto]],
+    neighbors: Mapping[str, list[onnx.NodeProto]],
     *,
     forwards: bool,
 ) -> bool:
     todo, seen = list(_edges(node, forwards=forwards)), set()
     while todo:
         tensor = todo.pop()
-        for other in neighbours.get(tensor, ()):
+        for other in neighbors.get(tensor, ()):
             if other.name in names:
                 return True
             if other.name not in seen:

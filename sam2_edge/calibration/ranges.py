@@ -50,7 +50,7 @@ def collect_ranges(
 
 
 def _watched_tensors(model: onnx.ModelProto) -> dict[str, int]:
-    """Bytes of each float32 tensor at the operators that may be quantised."""
+    """Bytes of each float32 tensor at the operators that may be quantized."""
     graph = model.graph
     values = {v.name: v.type.tensor_type for v in (*graph.input, *graph.output, *graph.value_info)}
     nodes = [node for node in graph.node if node.op_type in OPERATORS]

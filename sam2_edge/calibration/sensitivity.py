@@ -1,4 +1,4 @@
-"""What quantising one layer alone does to the outputs of its graph."""
+"""What quantizing one layer alone does to the outputs of its graph."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sam2_edge.bundle.contract import Feeds
-from sam2_edge.calibration.qdq import Engine, quantised
+from sam2_edge.calibration.qdq import QdqTarget, quantized
 from sam2_edge.calibration.tensor_stats import Range
 
 
@@ -20,7 +20,7 @@ def layer_errors(
     ranges: Mapping[str, Range],
     nodes: Collection[str],
     inputs: Iterable[Feeds],
-    engine: Engine,
+    engine: QdqTarget,
 ) -> dict[str, float]:
     """Error of the graph with only this node in INT8, for each of `nodes`, the worst first.
 
@@ -31,7 +31,7 @@ def layer_errors(
     wanted = _results(model, feeds)
     errors = {}
     for node in nodes:
-        got = _results(quantised(model, ranges, [node], engine), feeds)
+        got = _results(quantized(model, ranges, [node], engine), feeds)
         errors[node] = float(
             np.mean([relative_error(a, b) for a, b in zip(got, wanted, strict=True)])
         )

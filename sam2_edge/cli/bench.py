@@ -26,12 +26,12 @@ from sam2_edge.cli.options import (
     threads_option,
 )
 from sam2_edge.errors import BackendError, Sam2EdgeError
-from sam2_edge.evaluation.bench.clips import MOST_OBJECTS, bench_footage
+from sam2_edge.evaluation.bench.clips import MAX_OBJECTS, bench_clip
 from sam2_edge.evaluation.bench.flops import graph_flops, peak_flops
 from sam2_edge.evaluation.bench.peak_memory import Peak, peak_of
 from sam2_edge.evaluation.bench.report import Extra, as_json, picture, stage_rows
-from sam2_edge.evaluation.bench.runner import LEAST_COUNTED, UNCOUNTED_FRAMES, Race, race
-from sam2_edge.evaluation.bench.targets import BundleContender, Contender, PyTorchContender
+from sam2_edge.evaluation.bench.runner import MIN_COUNTED, UNCOUNTED_FRAMES, Race, race
+from sam2_edge.evaluation.bench.targets import BenchTarget, BundleTarget, PyTorchTarget
 from sam2_edge.evaluation.verify.references import model_of
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
@@ -47,8 +47,8 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
         counts = tuple(int(part) for part in text.split(","))
     except ValueError:
         counts = ()
-    if not counts or not all(1 <= count <= MOST_OBJECTS for count in counts):
-        raise click.BadParameter(f"{text!r} is not a list of 1 to {MOST_OBJECTS}, such as 1,2,4")
+    if not counts or not all(1 <= count <= MAX_OBJECTS for count in counts):
+        raise click.BadParameter(f"{text!r} is not a list of 1 to {MAX_OBJECTS}, such as 1,2,4")
     return counts
 
 
@@ -70,7 +70,7 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
     "--frames",
     default=64,
     show_default=True,
-    type=click.IntRange(min=UNCOUNTED_FRAMES + LEAST_COUNTED),
+    type=click.IntRange(min=UNCOUNTED_FRAMES + MIN_COUNTED),
     help=f"Frames of each race; those after the first {UNCOUNTED_FRAMES} are measured.",
 )
 @click.option(
@@ -121,17 +121,17 @@ def bench(
     loaded = load_bundle(bundle)
     console = Console(stderr=True)
     with ExitStack() as stack:
-        footage = bench_footage(source, loaded.manifest.image_size, frames, max(objects), stack)
+        prompted_clip = bench_clip(source, loaded.manifest.image_size, frames, max(objects), stack)
         progress = stack.enter_context(Progress(console=console, transient=True))
-        peaks = _peaks(bundle, against, backend, threads, footage.path) if memory else []
-        own = BundleContender(
+        peaks = _peaks(bundle, against, backend, threads, prompted_clip.path) if memory else []
+        own = BundleTarget(
             loaded,
             backend=backend,
             threads=threads,
             recent_memories=recent_memories,
             memory_policy=memory_policy,
         )
-        contenders: list[Contender] = [own, *_others(loaded, against, backend, threads)]
+        contenders: list[BenchTarget] = [own, *_others(loaded, against, backend, threads)]
         if len({contender.name for contender in contenders}) < len(contenders):
             raise Sam2EdgeError(f"--against {', '.join(against)}: give each contender once")
         flops, peak = _work(console, loaded, contenders[0], threads)
@@ -139,14 +139,14 @@ def bench(
         races = [
             race(
                 contenders,
-                footage.pictures,
-                footage.prompts[:count],
+                prompted_clip.pictures,
+                prompted_clip.prompts[:count],
                 watch=lambda: progress.advance(task),
             )
             for count in objects
         ]
     names = [contender.name for contender in contenders]
-    extra = Extra(footage.decode, flops, peak, dict(zip(names, peaks, strict=False)))
+    extra = Extra(prompted_clip.decode, flops, peak, dict(zip(names, peaks, strict=False)))
     _show(races, extra)
     if json_file is not None:
         about = {
@@ -177,18 +177,18 @@ def _peaks(
 
 def _others(
     bundle: Bundle, against: tuple[str, ...], backend: BackendName, threads: int | None
-) -> Iterator[Contender]:
+) -> Iterator[BenchTarget]:
     for name in against:
         if name in (PYTORCH, COMPILED):
             yield _pytorch(bundle, threads, compiled=name == COMPILED)
         else:
-            yield BundleContender(load_bundle(name), backend=backend, threads=threads)
+            yield BundleTarget(load_bundle(name), backend=backend, threads=threads)
 
 
-def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> Contender:
+def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> BenchTarget:
     try:
         model = model_of(bundle.manifest, None).model
-        return PyTorchContender(model, compiled=compiled, threads=threads)
+        return PyTorchTarget(model, compiled=compiled, threads=threads)
     except ImportError as error:
         raise BackendError(
             f"racing PyTorch needs the extra export ({error}); install it with: pip install "
@@ -197,7 +197,7 @@ def _pytorch(bundle: Bundle, threads: int | None, *, compiled: bool) -> Contende
 
 
 def _work(
-    console: Console, bundle: Bundle, contender: Contender, threads: int | None
+    console: Console, bundle: Bundle, contender: BenchTarget, threads: int | None
 ) -> tuple[dict[str, int], float | None]:
     """Operations of one object's frame with a full memory by graph, and on a CPU the machine's
     peak; nothing where they cannot be counted, which is no reason not to race.

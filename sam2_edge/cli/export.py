@@ -94,11 +94,6 @@ def _capabilities(
     help="How memory is stored: bfloat16 as in the published predictor, or in full. [bfloat16]",
 )
 @click.option(
-    "--memory-pooling",
-    type=click.Choice(["1", "2"]),
-    help="2: attend to averages of 2 x 2 memory tokens, which is faster and not exact. [1]",
-)
-@click.option(
     "--memory-tokens",
     type=int,
     metavar="N",
@@ -128,7 +123,6 @@ def export(
     calibration_frames: int | None,
     int8_budget: float | None,
     memory_rounding: MemoryRounding | None,
-    memory_pooling: Literal["1", "2"] | None,
     memory_tokens: int | None,
     checkpoint: Path | None,
     random_init: int | None,
@@ -152,7 +146,6 @@ def export(
         calibration_frames,
         int8_budget,
         memory_rounding,
-        memory_pooling,
         memory_tokens,
         checkpoint,
         random_init,
@@ -181,7 +174,6 @@ class _Choices:
     calibration_frames: int | None
     int8_budget: float | None
     memory_rounding: MemoryRounding | None
-    memory_pooling: Literal["1", "2"] | None
     memory_tokens: int | None
     checkpoint: Path | None
     random_init: int | None
@@ -328,7 +320,6 @@ def _export(
         engine=engine,
         calibration=calibration,
         memory_rounding=choices.memory_rounding or "bfloat16",
-        memory_pooling=2 if choices.memory_pooling == "2" else 1,
         memory_tokens=choices.memory_tokens,
         overwrite=overwrite,
         progress=display.show,

@@ -40,7 +40,6 @@ def _show(bundle: Bundle) -> None:
         "image size": f"{manifest.image_size} x {manifest.image_size} pixels",
         "memory": f"{memory.slots} memories of {memory.channels} channels, {memory.pointers} "
         f"object pointers of {memory.hidden}, rounding: {memory.rounding}"
-        + (f", averaged over squares of {memory.pooling}" if memory.pooling > 1 else "")
         + (f", {memory.tokens} tokens of each attended to" if memory.tokens else ""),
         "made by": f"sam2_edge {manifest.sam2_edge_version}, format {manifest.format_version}",
     }
@@ -48,7 +47,7 @@ def _show(bundle: Bundle) -> None:
     if engine is not None:
         gpus = ", ".join(f"{major}.{minor}" for major, minor in engine.compute_capabilities)
         facts["engines"] = (
-            f"{engine.flavour} {engine.version} for compute capability {gpus}, up to "
+            f"{engine.variant} {engine.version} for compute capability {gpus}, up to "
             f"{engine.profile['B'][2]} objects in one run"
         )
     for name, value in facts.items():

@@ -30,7 +30,7 @@ from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
-from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationRule, SizedSink
+from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy, SizedSink
 from sam2_edge.runtime.sinks.udp import UdpJson
 from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
 from sam2_edge.runtime.sources.camera import is_live
@@ -206,7 +206,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 def _sinks(source: str, options: LoopOptions) -> list[Sink]:
-    rule = RotationRule(
+    rule = RotationPolicy(
         int(options.rotate_mb * 2**20), 60 * options.rotate_minutes, int(options.keep_gb * 2**30)
     )
     sinks: list[Sink] = []

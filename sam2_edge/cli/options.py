@@ -12,7 +12,7 @@ import click
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt, read_mask
-from sam2_edge.runtime.sources.prompt_file import PromptScript, load_script
+from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, load_prompts
 
 DEFAULT_OBJECT = 1
 
@@ -119,9 +119,9 @@ def typed_prompts(ctx: click.Context) -> list[Prompt]:
     return list(prompts.values())
 
 
-def chosen_script(
+def chosen_prompts(
     ctx: click.Context, path: Path | None, start: int, default: Sequence[Prompt] = ()
-) -> PromptScript:
+) -> PromptsByFrame:
     """The prompts of a file, those typed for frame `start`, or there the default ones.
 
     Raises click.UsageError where there are both a file and typed ones.
@@ -131,7 +131,7 @@ def chosen_script(
         return {start: typed or default}
     if typed:
         raise click.UsageError("give prompts as options or with --prompts, not both")
-    return load_script(path)
+    return load_prompts(path)
 
 
 def _with(prompt: Prompt, name: str, value: str) -> Prompt:

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.progress import track
 
 from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
-from sam2_edge.synthetic import Split, SynthClip, clip
+from sam2_edge.synthetic import Split, SyntheticClip, clip
 
 
 @click.command()
@@ -55,7 +55,7 @@ def synth(
     """
     console = Console(stderr=True)
 
-    def made() -> Iterator[SynthClip]:
+    def made() -> Iterator[SyntheticClip]:
         for number in track(range(clips), description="clips", console=console):
             yield clip(
                 seed + number,

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sam2_edge.cli.options import (
     PromptCommand,
     backend_option,
-    chosen_script,
+    chosen_prompts,
     memory_policy_option,
     overwrite_option,
     prompt_options,
@@ -28,7 +28,7 @@ from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.video import OverlayVideo
 from sam2_edge.runtime.sources import FrameRange, Source
-from sam2_edge.runtime.sources.prompt_file import PromptScript, check_mask_ids, check_script
+from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, check_mask_ids, check_prompts
 from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.runtime.streaming.offline import track_source
 from sam2_edge.runtime.tracker import VideoTracker
@@ -80,8 +80,8 @@ def track(
     """
     check_outputs(source, [video, masks, jsonl])
     opened = open_source(source, frame_range(frames))
-    script = chosen_script(ctx, prompts, opened.start)
-    check_script(script, opened.start, opened.frames)
+    script = chosen_prompts(ctx, prompts, opened.start)
+    check_prompts(script, opened.start, opened.frames)
     if masks is not None:
         check_mask_ids(script)
     tracker = VideoTracker(
@@ -118,7 +118,7 @@ def frame_range(text: str | None) -> FrameRange:
     return chosen
 
 
-def _run(source: Source, tracker: VideoTracker, script: PromptScript, sinks: list[Sink]) -> None:
+def _run(source: Source, tracker: VideoTracker, script: PromptsByFrame, sinks: list[Sink]) -> None:
     console = Console(stderr=True)
     columns = (
         TextColumn("tracking"),

@@ -22,7 +22,7 @@ from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.cli.options import (
     PromptCommand,
     backend_option,
-    chosen_script,
+    chosen_prompts,
     memory_policy_option,
     overwrite_option,
     prompt_options,
@@ -31,7 +31,7 @@ from sam2_edge.cli.options import (
 )
 from sam2_edge.cli.track import frame_range
 from sam2_edge.errors import PromptError
-from sam2_edge.evaluation.verify.clips import footage
+from sam2_edge.evaluation.verify.clips import prompted_clip
 from sam2_edge.evaluation.verify.compare import Verification
 from sam2_edge.evaluation.verify.compare import verify as compare_with
 from sam2_edge.evaluation.verify.layers import LayerDifference, check_layers, layer_differences
@@ -41,7 +41,7 @@ from sam2_edge.evaluation.verify.tolerances import Budget, budget_for, check_lim
 from sam2_edge.runtime.backends import BackendName, open_backend
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
-from sam2_edge.runtime.sources.prompt_file import check_script
+from sam2_edge.runtime.sources.prompt_file import check_prompts
 
 DEFAULT_FRAMES = "0:32"
 
@@ -136,9 +136,9 @@ def verify(
     changed = _budgets(budget)
     check_limits(changed)
     loaded = load_bundle(bundle)
-    followed = footage(source, frame_range(frames), loaded.manifest.image_size)
-    script = chosen_script(ctx, prompts, followed.numbers[0], followed.prompts)
-    check_script(script, followed.numbers[0], len(followed.numbers))
+    followed = prompted_clip(source, frame_range(frames), loaded.manifest.image_size)
+    script = chosen_prompts(ctx, prompts, followed.numbers[0], followed.prompts)
+    check_prompts(script, followed.numbers[0], len(followed.numbers))
     other = open_reference(loaded, reference, backend=reference_backend, threads=threads)
     limits = budget_for(loaded.manifest, changed, other.manifest)
     inside = _layers_of(loaded, reference, layers)

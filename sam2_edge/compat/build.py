@@ -42,7 +42,7 @@ def build_sam2(
     apply_postprocessing: where one mask is asked for and the single one is not stable, take the
     best of three. kwargs: without effect, as in the original.
 
-    Raises Sam2EdgeError for what cannot be honoured, and where the bundle cannot be used.
+    Raises Sam2EdgeError for what cannot be honored, and where the bundle cannot be used.
     """
     _check(mode, kwargs)
     overrides = [*hydra_overrides_extra]
@@ -74,7 +74,7 @@ def build_sam2_video_predictor(
     frames is made of binary masks, and a mask that is not stable gives way to the best of three.
     vos_optimized, kwargs: without effect. output: see `OutputKind`.
 
-    Raises Sam2EdgeError for what cannot be honoured, and where the bundle cannot be used.
+    Raises Sam2EdgeError for what cannot be honored, and where the bundle cannot be used.
     """
     _check(mode, kwargs)
     overrides = [*hydra_overrides_extra]

@@ -42,7 +42,7 @@ def predictor_options(overrides: Sequence[str], *, apply_postprocessing: bool) -
     """Options of `SAM2VideoPredictor`, and `image_size` where it is given, from overrides such as
     "++model.fill_hole_area=4"; of two for one option the later holds.
 
-    Raises Sam2EdgeError for an override that cannot be honoured.
+    Raises Sam2EdgeError for an override that cannot be honored.
     """
     last = [f"++model.{STABILITY}=true", *POSTPROCESSING] if apply_postprocessing else []
     options: dict[str, Any] = {}
@@ -88,6 +88,6 @@ def _number(override: str, value: str) -> int:
 def _unknown(override: str) -> Sam2EdgeError:
     known = ", ".join((*SWITCHES, *NUMBERS, IMAGE_SIZE, STABILITY))
     return Sam2EdgeError(
-        f"the override {override!r} cannot be honoured: the graphs are exported already. Leave it "
+        f"the override {override!r} cannot be honored: the graphs are exported already. Leave it "
         f"out; of model. these can be given: {known}"
     )

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-COLOURS = (
+COLORS = (
     "#0b6bcb",
     "#c4561b",
     "#2b8a3e",
@@ -41,11 +41,11 @@ def line_chart(
 
     parts = [_frame(title, x_label, (first, last), (low, high))]
     for number, (name, points) in enumerate(series.items()):
-        colour = COLOURS[number % len(COLOURS)]
+        color = COLORS[number % len(COLORS)]
         shown = " ".join(place(x, y) for x, y in points if math.isfinite(y))
         parts.append(
-            f'<polyline points="{shown}" fill="none" stroke="{colour}" stroke-width="2"/>'
-            f'<text x="{LEFT + 8 + 80 * (number % 8)}" y="{TOP - 10}" fill="{colour}">'
+            f'<polyline points="{shown}" fill="none" stroke="{color}" stroke-width="2"/>'
+            f'<text x="{LEFT + 8 + 80 * (number % 8)}" y="{TOP - 10}" fill="{color}">'
             f"{escape(name)}</text>"
         )
     return _svg(title, parts)
@@ -63,18 +63,18 @@ def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], *, unit: s
         y, x = TOP + row * number, float(left)
         drawn.append(f'<text x="8" y="{y + 14}">{escape(name[-34:])}</text>')
         for part, value in parts.items():
-            colour = COLOURS[names.index(part) % len(COLOURS)]
+            color = COLORS[names.index(part) % len(COLORS)]
             width = value * scale
             drawn.append(
-                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{colour}"/>'
+                f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="18" fill="{color}"/>'
             )
             x += width
         total = sum(parts.values())
         drawn.append(f'<text x="{x + 6:.1f}" y="{y + 14}">{total:.3g} {escape(unit)}</text>')
     for number, part in enumerate(names):
         y = TOP + 16 + row * len(bars) + 18 * number
-        colour = COLOURS[number % len(COLOURS)]
-        drawn.append(f'<rect x="{left}" y="{y}" width="10" height="10" fill="{colour}"/>')
+        color = COLORS[number % len(COLORS)]
+        drawn.append(f'<rect x="{left}" y="{y}" width="10" height="10" fill="{color}"/>')
         drawn.append(f'<text x="{left + 16}" y="{y + 10}">{escape(part)}</text>')
     return _svg(title, drawn, height)
 

@@ -12,7 +12,7 @@ from sam2_edge.bundle.contract import Graph
 from sam2_edge.runtime.backends import Backend, Tensor
 
 
-class Wrapped:
+class DelegatingBackend:
     """Hands everything on to `own`; see `Backend`."""
 
     def __init__(self, own: Backend) -> None:

@@ -2,7 +2,7 @@
 
 Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
 Segmentation", CVPR 2016, section 5, and the DAVIS 2017 evaluation for its conventions: a boundary
-pixel differs from its right, lower or lower right neighbour, boundaries match within 0.008 of the
+pixel differs from its right, lower or lower right neighbor, boundaries match within 0.008 of the
 picture's diagonal, and the first and the last frame of a clip do not count.
 """
 
@@ -127,7 +127,7 @@ def statistics(values: Sequence[float]) -> Statistics:
 
 
 def boundary(mask: Mask) -> Mask:
-    """Pixels [H,W] that differ from their right, lower or lower right neighbour."""
+    """Pixels [H,W] that differ from their right, lower or lower right neighbor."""
     around = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != around[:-1, 1:]) | (mask != around[1:, :-1]) | (mask != around[1:, 1:])
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.synthetic import centre_click
+from sam2_edge.synthetic import center_click
 
 PromptKind = Literal["click", "box", "mask"]
 
@@ -23,6 +23,6 @@ def prompt_from_mask(object_id: int, mask: NDArray[np.bool_], kind: PromptKind) 
     if kind == "mask":
         return Prompt(object_id, mask=mask)
     if kind == "click":
-        return Prompt(object_id, points=[centre_click(mask)])
+        return Prompt(object_id, points=[center_click(mask)])
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     return Prompt(object_id, box=(x, y, x + width, y + height))

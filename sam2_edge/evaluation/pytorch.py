@@ -31,9 +31,7 @@ class TorchBackend(HostTensors):
 
     def __init__(self, model: Any, memory: MemoryEntry) -> None:
         self.name = "pytorch"
-        self._modules = graph_modules(
-            model, memory_rounding=memory.rounding, memory_pooling=memory.pooling
-        )
+        self._modules = graph_modules(model, memory_rounding=memory.rounding)
         self.geometry = replace(geometry_of(model.config), memory_tokens=memory.tokens)
         self._specs = graph_specs(self.geometry)
 
@@ -50,7 +48,7 @@ class TorchBackend(HostTensors):
 
 
 class PyTorchLoop:
-    """transformers' loop, which follows the published predictor, as a `Follower`."""
+    """transformers' loop, which follows the published predictor, as a `TrackerAdapter`."""
 
     def __init__(self, model: Any, manifest: Manifest, clip_frames: int | None) -> None:
         self._size = manifest.image_size
@@ -63,7 +61,7 @@ class PyTorchLoop:
 
     @torch.inference_mode()
     def follow(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> dict[int, State]:
-        """See `Follower.follow`."""
+        """See `TrackerAdapter.follow`."""
         size = (frame.shape[0], frame.shape[1])
         wanted = {
             p.object_id: _reference_prompt(model_prompt(p, size, self._size)) for p in prompts
@@ -76,7 +74,7 @@ class PyTorchLoop:
         }
 
     def remembered(self, object_id: int) -> Remembered | None:
-        """See `Follower.remembered`."""
+        """See `TrackerAdapter.remembered`."""
         found = self._before.get(object_id)
         return None if found is None else (found.memory.numpy(), found.pointer.numpy())
 
@@ -87,7 +85,7 @@ def _reference_prompt(prompt: ModelPrompt) -> ReferencePrompt:
     return ReferencePrompt(torch.from_numpy(prompt.coords), torch.from_numpy(prompt.labels).long())
 
 
-def normalised(image: NDArray[np.uint8]) -> torch.Tensor:
+def normalized(image: NDArray[np.uint8]) -> torch.Tensor:
     """What `model_image` gives, as the [3,S,S] float32 that transformers' model takes."""
     mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
     return ((torch.from_numpy(image[0]).float() / 255.0 - mean) / std).permute(2, 0, 1)

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 
 from sam2_edge.evaluation.metrics import Accuracy, mean_accuracy, object_accuracy
 from sam2_edge.evaluation.prompting import PromptKind, prompt_from_mask
-from sam2_edge.evaluation.tracker_adapter import Follower
+from sam2_edge.evaluation.tracker_adapter import TrackerAdapter
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import mask_of
 from sam2_edge.runtime.tracker import VideoTracker
-from sam2_edge.synthetic import SynthClip, clip
+from sam2_edge.synthetic import SyntheticClip, clip
 
 CLIPS, FRAMES, SIZE, OBJECTS = 100, 32, 256, 2
 """The held-out measure: so many clips of so many frames and pixels, with so many objects each."""
@@ -35,7 +35,7 @@ class Seen:
     present: bool
 
 
-Track = Callable[[SynthClip, Sequence[Prompt]], Iterator[Mapping[int, Seen]]]
+Track = Callable[[SyntheticClip, Sequence[Prompt]], Iterator[Mapping[int, Seen]]]
 """Follows the objects of prompts on a clip's first frame: what it says of each, frame by frame."""
 
 
@@ -54,19 +54,19 @@ class ObjectScore:
     occluded: bool
 
 
-def heldout_clips(count: int = CLIPS, *, frames: int = FRAMES) -> Iterator[SynthClip]:
+def heldout_clips(count: int = CLIPS, *, frames: int = FRAMES) -> Iterator[SyntheticClip]:
     """The first `count` held-out clips."""
     for seed in range(count):
         yield clip(seed, frames=frames, size=SIZE, objects=OBJECTS, split="heldout")
 
 
-def first_prompts(drawn: SynthClip, kind: PromptKind) -> list[Prompt]:
+def first_prompts(drawn: SyntheticClip, kind: PromptKind) -> list[Prompt]:
     """A prompt of a kind for each object on the first frame, made from its true mask."""
     ids = range(1, drawn.present.shape[1] + 1)
     return [prompt_from_mask(object_id, drawn.mask(0, object_id), kind) for object_id in ids]
 
 
-def scores(clips: Iterator[SynthClip], kind: PromptKind, track: Track) -> Iterator[ObjectScore]:
+def scores(clips: Iterator[SyntheticClip], kind: PromptKind, track: Track) -> Iterator[ObjectScore]:
     """Track every object of the clips and score it, as the clips go by."""
     for drawn in clips:
         frames = list(track(drawn, first_prompts(drawn, kind)))
@@ -77,7 +77,7 @@ def scores(clips: Iterator[SynthClip], kind: PromptKind, track: Track) -> Iterat
 def track_with(tracker: VideoTracker) -> Track:
     """Tracking through the runtime."""
 
-    def track(drawn: SynthClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
+    def track(drawn: SyntheticClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
         tracker.reset()
         for index, frame in enumerate(drawn.frames):
             result = tracker.track(frame, prompts if index == 0 else ())
@@ -86,10 +86,10 @@ def track_with(tracker: VideoTracker) -> Track:
     return track
 
 
-def follow_with(make: Callable[[], Follower]) -> Track:
+def follow_with(make: Callable[[], TrackerAdapter]) -> Track:
     """Tracking through followers, a new one for each clip."""
 
-    def track(drawn: SynthClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
+    def track(drawn: SyntheticClip, prompts: Sequence[Prompt]) -> Iterator[Mapping[int, Seen]]:
         follower = make()
         for index, frame in enumerate(drawn.frames):
             size = (frame.shape[0], frame.shape[1])
@@ -116,7 +116,7 @@ def summary(found: Sequence[ObjectScore]) -> dict[str, float]:
     return figures
 
 
-def _score(drawn: SynthClip, index: int, seen: Sequence[Seen]) -> ObjectScore:
+def _score(drawn: SyntheticClip, index: int, seen: Sequence[Seen]) -> ObjectScore:
     truth = [drawn.mask(t, index + 1) for t in range(len(drawn.frames))]
     present = drawn.present[:, index]
     judged = np.array([frame.present for frame in seen])

@@ -30,7 +30,7 @@ Remembered = tuple[NDArray[np.float32], NDArray[np.float32]]
 """What is kept of an object's frame: memory [m,h,w] and pointer [C]."""
 
 
-class Follower(Protocol):
+class TrackerAdapter(Protocol):
     """Follows objects frame by frame."""
 
     def follow(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> dict[int, State]:
@@ -43,18 +43,18 @@ class Follower(Protocol):
 
 
 class TrackerLoop:
-    """Our own tracker as a `Follower`."""
+    """Our own tracker as a `TrackerAdapter`."""
 
     def __init__(self, tracker: VideoTracker) -> None:
         self._tracker = tracker
 
     def follow(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> dict[int, State]:
-        """See `Follower.follow`."""
+        """See `TrackerAdapter.follow`."""
         return {
             found.object_id: State(found.logits, found.object_score)
             for found in self._tracker.track(frame, prompts).objects
         }
 
     def remembered(self, object_id: int) -> Remembered | None:
-        """See `Follower.remembered`."""
+        """See `TrackerAdapter.remembered`."""
         return self._tracker.latest_memory(object_id)

@@ -21,7 +21,7 @@ from sam2_edge.calibration.tensor_stats import extremes
 
 FLOAT, HALF = TensorProto.FLOAT, TensorProto.FLOAT16
 
-LARGEST_HALF = 65504.0
+MAX_FLOAT16 = 65504.0
 """Largest finite float16."""
 
 EXACT_COUNT = 2048
@@ -41,13 +41,13 @@ _ALWAYS_FLOAT = {"Resize": (1, 2)}
 
 def to_half(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
     """A copy of `model` in which every node computes in float16 but those named in `keep`, which
-    `delicate_nodes` and `overflowing_nodes` find.
+    `fp32_only_nodes` and `overflowing_nodes` find.
     """
     converter = _Converter(onnx.shape_inference.infer_shapes(model), frozenset(keep))
     return converter.convert()
 
 
-def delicate_nodes(model: onnx.ModelProto) -> set[str]:
+def fp32_only_nodes(model: onnx.ModelProto) -> set[str]:
     """Names of nodes that must stay in float32 by what they are.
 
     - sine and cosine and all that leads to them: an angle of 30 rad has an error of 0.015 in
@@ -67,11 +67,11 @@ def overflowing_nodes(model: onnx.ModelProto, inputs: Iterable[Feeds]) -> set[st
     types = _tensor_types(onnx.shape_inference.infer_shapes(model).graph)
     made = {o for n in model.graph.node for o in n.output if types.get(o) == FLOAT}
     seen = extremes(model, made, inputs)
-    wide = {n for n, (a, b) in seen.items() if not max(-a, b) * HEADROOM <= LARGEST_HALF}
+    wide = {n for n, (a, b) in seen.items() if not max(-a, b) * HEADROOM <= MAX_FLOAT16}
     return {n.name for n in model.graph.node if not wide.isdisjoint((*n.input, *n.output))}
 
 
-def simulated(half: onnx.ModelProto) -> onnx.ModelProto:
+def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
     """A float32 graph that rounds to float16's precision wherever `half`, from `to_half`, does.
 
     ONNX Runtime's CPU provider computes most float16 operators in float32 and drops the Casts
@@ -111,7 +111,7 @@ _SPLITTER_NAME = "float16_splitter"
 
 def _rounding(exact: str, rounded: str) -> list[onnx.NodeProto]:
     """Round float32 to the 11 bits of float16 in plain arithmetic (Dekker 1971, "split"), which no
-    optimiser takes out as it would two Casts.
+    optimizer takes out as it would two Casts.
     """
     scaled, rest = f"{rounded}_scaled", f"{rounded}_rest"
     return [
@@ -256,7 +256,7 @@ def _with_large_constants(model: onnx.ModelProto) -> set[str]:
     large = {
         t.name
         for t in model.graph.initializer
-        if t.data_type == FLOAT and _largest(numpy_helper.to_array(t)) > LARGEST_HALF
+        if t.data_type == FLOAT and _largest(numpy_helper.to_array(t)) > MAX_FLOAT16
     }
     return {n.name for n in model.graph.node if not large.isdisjoint(n.input)}
 

@@ -15,7 +15,7 @@ import onnx
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.calibration.frames import CalibrationFrames
-from sam2_edge.calibration.qdq import Engine, candidates, quantised
+from sam2_edge.calibration.qdq import QdqTarget, candidates, quantized
 from sam2_edge.calibration.ranges import Method, collect_ranges
 from sam2_edge.calibration.sensitivity import layer_errors
 from sam2_edge.errors import ExportError
@@ -42,7 +42,7 @@ class Trial:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What was found. errors: of each layer quantised alone, worst first (see `layer_errors`).
+    """What was found. errors: of each layer quantized alone, worst first (see `layer_errors`).
     left_out: the layers to leave in float. reference: J&F in float32. trials: in order.
     """
 
@@ -57,7 +57,7 @@ def search_int8(
     frames: CalibrationFrames,
     *,
     method: Method,
-    engine: Engine,
+    engine: QdqTarget,
     budget: float,
     clips: int = CLIPS,
     watch: Callable[[str], None] = _log.info,
@@ -81,7 +81,7 @@ def search_int8(
         left_out = tuple(islice(errors, count))
         kept = [node for node in nodes if node not in left_out]
         with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-            changed = {Graph.IMAGE_ENCODER: quantised(model, ranges, kept, engine)}
+            changed = {Graph.IMAGE_ENCODER: quantized(model, ranges, kept, engine)}
             trial = Trial(count, _score(trial_bundle(bundle, Path(folder), changed), clips))
         trials.append(trial)
         watch(f"J&F {trial.j_and_f:.4f} ({reference:.4f}) with {count} layers in float")

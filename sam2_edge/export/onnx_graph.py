@@ -89,7 +89,7 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 
 def _order_gelu(graph: onnx.GraphProto) -> None:
     """Write GELU as x (1 + erf) 0.5 instead of x (0.5 (1 + erf)): that is the order in which ONNX
-    Runtime recognises it (`GeluFusion`) and runs one operator instead of five.
+    Runtime recognizes it (`GeluFusion`) and runs one operator instead of five.
     """
     makers = {name: node for node in graph.node for name in node.output}
     readers = Counter(name for node in graph.node for name in node.input)

@@ -16,7 +16,6 @@ from sam2_edge.bundle.contract import (
     Feeds,
     Geometry,
     Graph,
-    MemoryPooling,
     MemoryRounding,
     Precision,
     graph_specs,
@@ -28,18 +27,18 @@ from sam2_edge.bundle.manifest import (
     Manifest,
     MemoryEntry,
     ModelEntry,
-    NormalisationEntry,
+    NormalizationEntry,
     tensor_entries,
 )
 from sam2_edge.bundle.storage import check_new_bundle, file_entry, new_bundle_folder, save_manifest
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.qdq import Engine
+from sam2_edge.calibration.qdq import QdqTarget
 from sam2_edge.calibration.ranges import Method
 from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.errors import ExportError
 from sam2_edge.export.int8_search import search_int8
 from sam2_edge.export.onnx_graph import export_onnx, opset_of
-from sam2_edge.export.precision import POLICIES, Calibration, Policy, halve, quantise
+from sam2_edge.export.precision import PRECISION_MODES, Calibration, PrecisionMode, halve, quantize
 from sam2_edge.export.validate import check_numbers, check_structure, example_feeds
 from sam2_edge.models.checkpoints import LoadedModel
 from sam2_edge.models.graphs import graph_modules
@@ -55,24 +54,22 @@ def export_bundle(
     loaded: LoadedModel,
     target: Path,
     *,
-    precision: Policy = "fp32",
-    engine: Engine = "cpu",
+    precision: PrecisionMode = "fp32",
+    engine: QdqTarget = "cpu",
     calibration: Calibration | None = None,
     memory_rounding: MemoryRounding = "bfloat16",
-    memory_pooling: MemoryPooling = 1,
     memory_tokens: int | None = None,
     overwrite: bool = False,
     progress: ProgressCallback | None = None,
 ) -> Bundle:
     """Export a model as a bundle of ONNX graphs and return it, loaded.
 
-    precision: see `POLICIES`. engine: whose way of writing INT8 graphs to follow. calibration:
+    precision: see `PRECISION_MODES`. engine: whose way of writing INT8 graphs to follow. calibration:
     needed for "int8"; shows "mixed" and "fp16" which values are too large for float16, where
     otherwise seeded inputs do.
     memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
-    memory_pooling: 2 lets memory attention attend to averages of 2 x 2 memory tokens, which is
-    faster and not exact; memory_tokens lets it attend to so many tokens of each memory, chosen
-    by the object's mask (`runtime/memory_cells.py`), None for all; see `MemoryAttention`.
+    memory_tokens: tokens of each memory that memory attention sees, chosen by the object's mask
+    (`runtime/memory/token_selection.py`), None for all; fewer are faster and not exact.
 
     Raises ExportError, SourceError or BundleError; nothing is left at `target` then.
     """
@@ -80,10 +77,8 @@ def export_bundle(
     check_new_bundle(target, overwrite=overwrite)
     report = progress or _no_progress
     geometry = replace(geometry_of(loaded.model.config), memory_tokens=memory_tokens)
-    check_memory_tokens(geometry, memory_pooling)
-    modules = graph_modules(
-        loaded.model, memory_rounding=memory_rounding, memory_pooling=memory_pooling
-    )
+    check_memory_tokens(geometry)
+    modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
     with new_bundle_folder(target, overwrite=overwrite) as folder, TemporaryDirectory() as kept:
         seen = None
         if calibration is not None:
@@ -91,7 +86,6 @@ def export_bundle(
                 loaded,
                 Path(kept) / "full",
                 memory_rounding=memory_rounding,
-                memory_pooling=memory_pooling,
                 memory_tokens=memory_tokens,
                 progress=lambda graph, step: None if step == "done" else report(graph, step),
             )
@@ -104,18 +98,16 @@ def export_bundle(
             seen=seen,
             report=report,
         )
-        precisions = POLICIES[engine][precision]
+        precisions = PRECISION_MODES[engine][precision]
         graphs = {
             graph: exporter.export(graph, module, precisions[graph])
             for graph, module in modules.items()
         }
-        save_manifest(
-            folder, _manifest(loaded, geometry, (memory_rounding, memory_pooling), graphs)
-        )
+        save_manifest(folder, _manifest(loaded, geometry, memory_rounding, graphs))
     return load_bundle(target)
 
 
-def check_calibration(precision: Policy, calibration: Calibration | None) -> None:
+def check_calibration(precision: PrecisionMode, calibration: Calibration | None) -> None:
     """Raise ExportError unless calibration is given where it is needed, and fits the precision."""
     if calibration is None:
         if precision == "int8":
@@ -137,7 +129,7 @@ def check_calibration(precision: Policy, calibration: Calibration | None) -> Non
         raise ExportError(f"a budget of {budget} of J&F; give 0 to 1, such as 0.005")
 
 
-def check_memory_tokens(geometry: Geometry, pooling: MemoryPooling) -> None:
+def check_memory_tokens(geometry: Geometry) -> None:
     """Raise ExportError unless memory attention can see so few tokens of each memory."""
     tokens, side = geometry.memory_tokens, geometry.embedding_size
     if tokens is None:
@@ -147,17 +139,12 @@ def check_memory_tokens(geometry: Geometry, pooling: MemoryPooling) -> None:
             f"{tokens} memory tokens; a memory at {geometry.image_size} pixels has {side} x {side} "
             f"tokens: give 1 to {side**2 - 1}, or leave it out to attend to all"
         )
-    if pooling > 1:
-        raise ExportError(
-            f"{tokens} memory tokens together with a memory pooling of {pooling}: choose one of "
-            "the two"
-        )
 
 
 def _observe(
     full: Bundle,
     calibration: Calibration,
-    engine: Engine,
+    engine: QdqTarget,
     kept: Path,
     report: ProgressCallback,
 ) -> _Seen:
@@ -203,7 +190,7 @@ class _Exporter:
     folder: Path
     geometry: Geometry
     rounded: bool
-    engine: Engine
+    engine: QdqTarget
     seen: _Seen | None
     report: ProgressCallback
 
@@ -251,7 +238,7 @@ class _Exporter:
                 return None
             return CalibrationEntry(source=seen.frames.source, frames=seen.frames.numbers)
         assert seen is not None  # check_calibration has seen to it
-        return quantise(
+        return quantize(
             path,
             seen.frames,
             seen.method,
@@ -277,10 +264,9 @@ def _copy_graph(bundle: Bundle, graph: Graph, folder: Path) -> None:
 def _manifest(
     loaded: LoadedModel,
     geometry: Geometry,
-    memory: tuple[MemoryRounding, MemoryPooling],
+    rounding: MemoryRounding,
     graphs: dict[Graph, GraphEntry],
 ) -> Manifest:
-    rounding, pooling = memory
     return Manifest(
         format_version=FORMAT_VERSION,
         sam2_edge_version=version("sam2_edge"),
@@ -288,14 +274,13 @@ def _manifest(
             name=loaded.name, family=loaded.family, source=loaded.source, sha256=loaded.sha256
         ),
         image_size=geometry.image_size,
-        normalisation=NormalisationEntry(mean=IMAGE_MEAN, std=IMAGE_STD),
+        normalization=NormalizationEntry(mean=IMAGE_MEAN, std=IMAGE_STD),
         memory=MemoryEntry(
             slots=geometry.memory_slots,
             pointers=geometry.pointers,
             channels=geometry.memory_channels,
             hidden=geometry.hidden,
             rounding=rounding,
-            pooling=pooling,
             tokens=geometry.memory_tokens,
         ),
         graphs=graphs,

@@ -12,11 +12,11 @@ import onnx
 from sam2_edge.bundle.contract import Feeds, Graph, Precision
 from sam2_edge.bundle.manifest import CalibrationEntry
 from sam2_edge.calibration.frames import DEFAULT_FRAMES, CalibrationFrames
-from sam2_edge.calibration.qdq import Engine, candidates, quantised
+from sam2_edge.calibration.qdq import QdqTarget, candidates, quantized
 from sam2_edge.calibration.ranges import Method, collect_ranges
-from sam2_edge.export.fp16 import delicate_nodes, overflowing_nodes, to_half
+from sam2_edge.export.fp16 import fp32_only_nodes, overflowing_nodes, to_half
 
-Policy = Literal["fp32", "mixed", "fp16", "int8"]
+PrecisionMode = Literal["fp32", "mixed", "fp16", "int8"]
 """mixed: the two graphs that cost most in float16, what decides on masks and memory in float32.
 int8: the image encoder in INT8; what is left in it, and the other graphs, in float16 for TensorRT
 and in float32 for a CPU, which does not compute in float16."""
@@ -30,13 +30,13 @@ _MIXED: dict[Graph, Precision] = _ALL_FULL | {
 }
 
 
-def _policies(rest: dict[Graph, Precision]) -> dict[Policy, dict[Graph, Precision]]:
+def _policies(rest: dict[Graph, Precision]) -> dict[PrecisionMode, dict[Graph, Precision]]:
     """Precision of each graph by policy; rest: what the others are in beside INT8."""
     int8 = rest | {Graph.IMAGE_ENCODER: "int8"}
     return {"fp32": _ALL_FULL, "mixed": _MIXED, "fp16": _ALL_HALF, "int8": int8}
 
 
-POLICIES: dict[Engine, dict[Policy, dict[Graph, Precision]]] = {
+PRECISION_MODES: dict[QdqTarget, dict[PrecisionMode, dict[Graph, Precision]]] = {
     "cpu": _policies(_ALL_FULL),
     "tensorrt": _policies(_ALL_HALF),
 }
@@ -60,15 +60,15 @@ class Calibration:
 def halve(path: Path, inputs: Iterable[Feeds]) -> None:
     """Rewrite a float32 graph in float16; `inputs` show where values are too large for it."""
     model = _load(path)
-    keep = delicate_nodes(model) | overflowing_nodes(model, inputs)
+    keep = fp32_only_nodes(model) | overflowing_nodes(model, inputs)
     onnx.save(to_half(model, keep), path)
 
 
-def quantise(
+def quantize(
     path: Path,
     frames: CalibrationFrames,
     method: Method,
-    engine: Engine,
+    engine: QdqTarget,
     *,
     inputs: Iterable[Feeds],
     errors: Mapping[str, float],
@@ -81,9 +81,9 @@ def quantise(
     model = _load(path)
     nodes = [node for node in candidates(model) if node not in left_out]
     ranges = collect_ranges(model, frames, method)
-    made = quantised(model, ranges, nodes, engine)
+    made = quantized(model, ranges, nodes, engine)
     if engine == "tensorrt":
-        made = to_half(made, delicate_nodes(made) | overflowing_nodes(model, inputs))
+        made = to_half(made, fp32_only_nodes(made) | overflowing_nodes(model, inputs))
     onnx.save(made, path)
     used = {name for node in model.graph.node if node.name in nodes for name in node.input[:1]}
     return CalibrationEntry(

@@ -11,7 +11,7 @@ import onnx
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.bundle.storage import file_entry, save_manifest
-from sam2_edge.export.fp16 import simulated
+from sam2_edge.export.fp16 import emulate_fp16
 
 
 def trial_bundle(source: Bundle, folder: Path, changed: Mapping[Graph, onnx.ModelProto]) -> Bundle:
@@ -30,9 +30,9 @@ def trial_bundle(source: Bundle, folder: Path, changed: Mapping[Graph, onnx.Mode
     return load_bundle(folder)
 
 
-def simulated_bundle(full: Bundle, half: Bundle, graphs: Collection[Graph], folder: Path) -> Bundle:
+def emulated_bundle(full: Bundle, half: Bundle, graphs: Collection[Graph], folder: Path) -> Bundle:
     """A copy of `full` that gives on a CPU what float16 gives in `graphs`, which `half` has in
-    float16; see `simulated`.
+    float16; see `emulate_fp16`.
     """
-    changed = {graph: simulated(onnx.load(half.graph_path(graph))) for graph in graphs}
+    changed = {graph: emulate_fp16(onnx.load(half.graph_path(graph))) for graph in graphs}
     return trial_bundle(full, folder, changed)

@@ -28,7 +28,7 @@ FORBIDDEN_OPERATORS = frozenset({"NonZero", "If", "Loop", "Scan", "Einsum"})
 """Operators that one of the runtimes refuses or that make shapes depend on data."""
 
 BFLOAT16_STEP = 2.0**-7
-"""Largest distance of neighbouring bfloat16 numbers, relative to their magnitude."""
+"""Largest distance of neighboring bfloat16 numbers, relative to their magnitude."""
 
 _SIZES = ({"M": 1, "P": 1, "B": 1, "N": 1}, {"M": 2, "P": 3, "B": 2, "N": 3})
 _SEED = 2024

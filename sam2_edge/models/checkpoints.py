@@ -27,7 +27,7 @@ from sam2_edge.models.variants import (
     at_image_size,
     check_image_size,
     find_variant,
-    recognise_variant,
+    recognize_variant,
     variant_config,
 )
 from tools.nano.architecture import NANO
@@ -149,7 +149,7 @@ def load_folder(
 def load_original(path: Path, *, image_size: int, expected: Variant | None = None) -> LoadedModel:
     """Load one of Meta's .pt checkpoints, or one fine-tuned from it."""
     state = _read_state(path)
-    variant = recognise_variant({name: tuple(t.shape) for name, t in state.items()})
+    variant = recognize_variant({name: tuple(t.shape) for name, t in state.items()})
     if expected is not None and expected != variant:
         raise CheckpointError(
             f"{path} holds {variant.name}, not {expected.name}; name the model {variant.name}"

@@ -7,7 +7,7 @@ meets. Here they follow the published one:
 2. the pointer of a mask prompt is made with the single mask output (`_use_mask_as_output`);
 3. the memory of a mask prompt is made from its logits at low resolution
    (`propagate_in_video_preflight`);
-4. a prompt binarises the memory mask of its own object, not of all objects on the frame; this is
+4. a prompt binarizes the memory mask of its own object, not of all objects on the frame; this is
    had by one session per object.
 """
 

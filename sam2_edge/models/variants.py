@@ -139,7 +139,7 @@ def check_image_size(image_size: int) -> None:
         )
 
 
-def recognise_variant(shapes: Mapping[str, Sequence[int]]) -> Variant:
+def recognize_variant(shapes: Mapping[str, Sequence[int]]) -> Variant:
     """The variant of an original checkpoint, from the names and shapes of its tensors.
 
     Raises CheckpointError when the image encoder is none of the published ones.

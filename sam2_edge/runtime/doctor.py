@@ -18,7 +18,7 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.cuda.driver import bindings, checked, device_info
 from sam2_edge.runtime.backends.tensorrt_variant import (
     MODULES,
-    Flavour,
+    TensorRtVariant,
     import_tensorrt,
     rtx_targets,
 )
@@ -47,7 +47,7 @@ def findings() -> list[Finding]:
         Finding("JetPack", _jetpack()),
         _asked("GPU", _gpu),
         _asked("CUDA of the driver", _driver),
-        *(_asked(flavour, partial(_version, flavour)) for flavour in MODULES),
+        *(_asked(variant, partial(_version, variant)) for variant in MODULES),
         Finding("onnxruntime", ort.__version__),
         Finding("providers of onnxruntime", ", ".join(ort.get_available_providers())),
         Finding("OpenCV", cv2.__version__),
@@ -59,9 +59,9 @@ def best_backend(found: Sequence[Finding]) -> str:
     """The fastest backend that a machine with these findings can run, with the bundle it needs."""
     has = {finding.name for finding in found if finding.value is not None}
     if "GPU" in has:
-        for flavour in MODULES:
-            if flavour in has:
-                return f"{flavour}, with a bundle of its engines"
+        for variant in MODULES:
+            if variant in has:
+                return f"{variant}, with a bundle of its engines"
         if "CUDAExecutionProvider" in ort.get_available_providers():
             return "cuda, with a bundle of ONNX graphs"
     return "cpu, with a bundle of ONNX graphs"
@@ -87,9 +87,9 @@ def _driver() -> str:
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _version(flavour: Flavour) -> str:
-    trt = import_tensorrt(flavour)
-    if flavour == "tensorrt-rtx":
+def _version(variant: TensorRtVariant) -> str:
+    trt = import_tensorrt(variant)
+    if variant == "tensorrt-rtx":
         _check_target(trt)
     return str(trt.__version__)
 

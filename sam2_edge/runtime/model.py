@@ -38,8 +38,8 @@ class Decoded:
     """The decoder's choice for a batch of objects, on the device until memory is written.
 
     object_ids: row b's object, None once another result has replaced it. mask_logits: [B,1,s,s].
-    pointer: [B,C]. object_score, iou: [B]. prompted: these frames condition later ones. by_user: a
-    prompt made these masks, so their memory is made from the binarised mask. memory_cells: [B,N]
+    pointer: [B,C]. object_score, iou: [B]. prompted: these frames condition later ones. from_prompt: a
+    prompt made these masks, so their memory is made from the binarized mask. memory_cells: [B,N]
     int32, what is attended to of their memories, None for all.
     """
 
@@ -48,8 +48,8 @@ class Decoded:
     pointer: Tensor
     object_score: Tensor
     iou: Tensor
-    prompted: bool
-    by_user: bool
+    conditioning: bool
+    from_prompt: bool
     memory_cells: NDArray[np.int32] | None = None
 
 
@@ -139,7 +139,7 @@ class Decoder:
         what `choose` takes.
         """
         outputs = self.run(features, conditioned, NO_POINTS, multimask=True)
-        decoded = _decoded(outputs, object_ids, prompted=False, by_user=False)
+        decoded = _decoded(outputs, object_ids, conditioning=False, from_prompt=False)
         offered = Offered(object_ids, outputs["masks"], outputs["iou"], outputs["object_score"])
         taken = choose(offered)
         if taken:
@@ -154,7 +154,7 @@ class Decoder:
         prompt: ModelPrompt,
         *,
         previous: NDArray[np.float32] | None,
-        prompted: bool,
+        conditioning: bool,
     ) -> Decoded:
         """One object that is prompted with points or a box.
 
@@ -172,7 +172,7 @@ class Decoder:
             multimask=prompt.wants_multimask,
             mask_input=mask_input,
         )
-        return _decoded(outputs, [object_id], prompted=prompted, by_user=True)
+        return _decoded(outputs, [object_id], conditioning=conditioning, from_prompt=True)
 
     def _take(
         self, decoded: Decoded, outputs: Mapping[str, Tensor], taken: Mapping[int, int]
@@ -187,7 +187,7 @@ class Decoder:
         decoded.iou = backend.upload(iou)
 
     def mask(
-        self, features: Features, object_id: int, mask: NDArray[np.float32], *, prompted: bool
+        self, features: Features, object_id: int, mask: NDArray[np.float32], *, conditioning: bool
     ) -> Decoded:
         """One object that is given as a mask [S,S]: the mask is the output itself, and the decoder
         only makes its pointer, from the plain embedding (SAM 2, `_use_mask_as_output`).
@@ -203,13 +203,17 @@ class Decoder:
             pointer=outputs["pointer"],
             object_score=upload(np.array([MASK_PROMPT_SCORE], np.float32)),
             iou=upload(np.ones(1, np.float32)),
-            prompted=prompted,
-            by_user=True,
+            conditioning=conditioning,
+            from_prompt=True,
         )
 
 
 def _decoded(
-    outputs: Mapping[str, Tensor], object_ids: Sequence[int], *, prompted: bool, by_user: bool
+    outputs: Mapping[str, Tensor],
+    object_ids: Sequence[int],
+    *,
+    conditioning: bool,
+    from_prompt: bool,
 ) -> Decoded:
     return Decoded(
         object_ids=list(object_ids),
@@ -217,6 +221,6 @@ def _decoded(
         pointer=outputs["pointer"],
         object_score=outputs["object_score"],
         iou=outputs["best_iou"],
-        prompted=prompted,
-        by_user=by_user,
+        conditioning=conditioning,
+        from_prompt=from_prompt,
     )

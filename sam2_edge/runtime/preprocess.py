@@ -22,7 +22,7 @@ def check_frame(frame: NDArray[Any]) -> Frame:
     if frame.ndim != 3 or frame.shape[2] != 3 or 0 in frame.shape:
         raise SourceError(
             f"a frame has shape {frame.shape}; give [H, W, 3] in BGR order (cv2.cvtColor converts "
-            "grey pictures and those with alpha)"
+            "gray pictures and those with alpha)"
         )
     return frame
 

@@ -21,7 +21,7 @@ from sam2_edge.errors import PromptError
 from sam2_edge.runtime.resampling import antialiased
 
 MASK_THRESHOLD = 0.5
-"""A mask prompt resized to the model's input is binarised here (SAM 2, `add_new_mask`)."""
+"""A mask prompt resized to the model's input is binarized here (SAM 2, `add_new_mask`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,15 +175,15 @@ def finite_numbers(values: ArrayLike, what: str) -> NDArray[np.float32]:
 
 
 def read_mask(path: str) -> NDArray[np.uint8]:
-    """A mask file as [H,W] uint8, nonzero where the object is (any channel of a colour picture).
+    """A mask file as [H,W] uint8, nonzero where the object is (any channel of a color picture).
 
     Raises PromptError when it cannot be read.
     """
     image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise PromptError(f"mask {path} cannot be read; give a PNG or another picture")
-    colour = image[..., :3] if image.ndim == 3 else image[..., None]
-    return (colour != 0).any(axis=2).astype(np.uint8)
+    color = image[..., :3] if image.ndim == 3 else image[..., None]
+    return (color != 0).any(axis=2).astype(np.uint8)
 
 
 def prompts_by_object(prompts: Sequence[Prompt]) -> dict[int, Prompt]:

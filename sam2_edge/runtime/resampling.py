@@ -1,6 +1,6 @@
 """The antialiased bilinear filter of PyTorch, without PyTorch.
 
-A triangle as wide as the reduction, renormalised at the border: `interpolate` with
+A triangle as wide as the reduction, renormalized at the border: `interpolate` with
 `antialias=True`, which PyTorch took over from Pillow.
 """
 

@@ -32,7 +32,7 @@ class Rle(TypedDict):
 
 
 def full_size(logits: NDArray[np.float32], frame_size: tuple[int, int]) -> NDArray[np.float32]:
-    """Logits [s,s] at a frame's (height, width), bilinear with half-pixel centres as SAM 2 does."""
+    """Logits [s,s] at a frame's (height, width), bilinear with half-pixel centers as SAM 2 does."""
     height, width = frame_size
     resized = cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)
     return cast("NDArray[np.float32]", resized)

@@ -14,14 +14,14 @@ from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
-from sam2_edge.runtime.memory.bank import DEFAULT_MAX_PROMPTED, MemoryBank, MemoryBatch
+from sam2_edge.runtime.memory.bank import DEFAULT_MAX_COND_FRAMES, MemoryBank, MemoryBatch
 from sam2_edge.runtime.memory.policies import (
     MemoryPolicy,
     MemoryPolicyName,
     open_policy,
     policy_slots,
 )
-from sam2_edge.runtime.memory.policies.objects import ObjectRules
+from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
 from sam2_edge.runtime.memory.token_selection import cells_to_keep
 from sam2_edge.runtime.model import Decoded, Decoder, Features
 from sam2_edge.runtime.preprocess import Frame, check_frame, model_image
@@ -37,7 +37,7 @@ class VideoTracker:
 
     bundle: a bundle folder or a loaded bundle. backend: what runs it, see `BackendName`, or a
     backend that is open for this bundle. threads: CPU threads; None uses all cores.
-    max_prompted_frames: prompted frames remembered per object, the closest in time.
+    max_cond_frames: prompted frames remembered per object, the closest in time.
     recent_memories: last frames whose memory is used, None for as many as the model was trained
     with (6); fewer are faster and not exact. clip_frames: number of frames of the clip where it is
     known: the published predictor scales the ages of pointers by it in clips shorter than 16
@@ -57,14 +57,14 @@ class VideoTracker:
         *,
         backend: BackendName | Backend = "auto",
         threads: int | None = None,
-        max_prompted_frames: int = DEFAULT_MAX_PROMPTED,
+        max_cond_frames: int = DEFAULT_MAX_COND_FRAMES,
         recent_memories: int | None = None,
         clip_frames: int | None = None,
         remember_absent: bool = True,
         memory_policy: MemoryPolicyName | MemoryPolicy = "original",
     ) -> None:
         for name, value in (
-            ("max_prompted_frames", max_prompted_frames),
+            ("max_cond_frames", max_cond_frames),
             ("recent_memories", recent_memories),
             ("clip_frames", clip_frames),
         ):
@@ -80,7 +80,7 @@ class VideoTracker:
             )
         policy = open_policy(memory_policy, loaded.manifest.model.name)
         rule = policy_slots(policy, trained, recent_memories)
-        _check_engines_hold(loaded, max_prompted_frames)
+        _check_engines_hold(loaded, max_cond_frames)
         self._backend: Backend = (
             open_backend(loaded, backend, threads=threads) if isinstance(backend, str) else backend
         )
@@ -88,11 +88,11 @@ class VideoTracker:
         self._bank = MemoryBank(
             self._backend,
             self._geometry,
-            max_prompted=max_prompted_frames,
+            max_cond_frames=max_cond_frames,
             rule=rule,
             max_batch=loaded.most("B"),
         )
-        self._rules = ObjectRules(policy, self._backend)
+        self._rules = ObjectPolicies(policy, self._backend)
         pointers = self._geometry.pointers
         self._span = pointers if clip_frames is None else min(clip_frames, pointers)
         self._remember_absent = remember_absent
@@ -263,7 +263,7 @@ class VideoTracker:
         features = self._encoded()
         initial = object_id not in self._tracked
         if prompt.mask is not None:
-            decoded = self._decoder.mask(features, object_id, prompt.mask, prompted=initial)
+            decoded = self._decoder.mask(features, object_id, prompt.mask, conditioning=initial)
         else:
             conditioned = features.unconditioned
             if not initial:
@@ -275,7 +275,7 @@ class VideoTracker:
                 object_id,
                 prompt,
                 previous=self._previous_logits(object_id),
-                prompted=initial,
+                conditioning=initial,
             )
         if initial:
             self._rules.begin(object_id)
@@ -308,7 +308,7 @@ class VideoTracker:
                 frame_size=self._frame_size,
             )
             self._results[found.object_id] = found
-            self._rules.see(found, by_user=decoded.by_user)
+            self._rules.see(found, from_prompt=decoded.from_prompt)
 
     def _drop_decoded(self, object_id: int) -> None:
         """Leave the object's present result on this frame out of what will be remembered."""
@@ -325,18 +325,18 @@ class VideoTracker:
         """
         for decoded in self._decoded:
             kept = [() if i is None else self._rules.keep(i) for i in decoded.object_ids]
-            self._hold_absent(decoded)
+            self._freeze_absent(decoded)
             if not any(decoded.object_ids):
                 continue  # none of them is to be remembered
             memory = None
-            if decoded.prompted or any(kept):
+            if decoded.conditioning or any(kept):
                 memory = self._encoded_memory(decoded)
             self._bank.write(
                 self._index,
                 decoded.object_ids,
                 memory,
                 decoded.pointer,
-                prompted=decoded.prompted,
+                conditioning=decoded.conditioning,
                 keep=kept,
                 cells=decoded.memory_cells,
             )
@@ -349,19 +349,19 @@ class VideoTracker:
             "embedding": self._features.embedding,
             "mask_logits": decoded.mask_logits,
             "object_score": decoded.object_score,
-            "binarize": self._backend.upload(np.full(batch, decoded.by_user, np.int32)),
+            "binarize": self._backend.upload(np.full(batch, decoded.from_prompt, np.int32)),
         }
         return self._backend.run(Graph.MEMORY_ENCODER, inputs)["memory"]
 
-    def _hold_absent(self, decoded: Decoded) -> None:
+    def _freeze_absent(self, decoded: Decoded) -> None:
         """Leave out what is not to be remembered of this frame."""
         for row, object_id in enumerate(decoded.object_ids):
-            if object_id is None or decoded.prompted:
+            if object_id is None or decoded.conditioning:
                 continue
             score = self._results[object_id].object_score
             if not np.isfinite(score) or (score <= 0 and not self._remember_absent):
                 decoded.object_ids[row] = None
-                self._bank.hold(object_id)
+                self._bank.freeze(object_id)
 
     def _frame_result(self, start: float) -> FrameResult:
         return FrameResult(
@@ -372,12 +372,12 @@ class VideoTracker:
         )
 
 
-def _check_engines_hold(bundle: Bundle, max_prompted: int) -> None:
+def _check_engines_hold(bundle: Bundle, max_cond_frames: int) -> None:
     """Raise BackendError where memory may grow beyond what engines were built for."""
     most = bundle.most("M")
     allowed = None if most is None else most - bundle.manifest.geometry.recent_memories
-    if allowed is not None and max_prompted > allowed:
+    if allowed is not None and max_cond_frames > allowed:
         raise BackendError(
-            f"max_prompted_frames is {max_prompted}, the engines of {bundle.path} were built for "
+            f"max_cond_frames is {max_cond_frames}, the engines of {bundle.path} were built for "
             f"{allowed}; lower it"
         )

@@ -21,11 +21,11 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.serve.hub import Hub
-from sam2_edge.serve.messages import MOST_BYTES, parse
+from sam2_edge.serve.messages import MAX_BYTES, parse
 from sam2_edge.serve.metrics import LoopMetrics
-from sam2_edge.serve.security import COOKIE, HEADERS, Access, Allowance
+from sam2_edge.serve.security import COOKIE, HEADERS, Access, TokenBucket
 
-MOST_VIEWERS = 16
+MAX_VIEWERS = 16
 
 _ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -82,7 +82,7 @@ def _guarded(site: _Site, handler: _Handler) -> _Handler:
     """A handler behind the access rules; a token in the address becomes a cookie."""
 
     async def handle(request: Request) -> Response:
-        if not site.access.may_enter(request):
+        if not site.access.is_authorized(request):
             response: Response = PlainTextResponse(
                 "401: open the address that sam2-edge serve printed, with its token", 401
             )
@@ -138,11 +138,11 @@ async def _nowhere(_: Request) -> Response:
 
 async def _talk(site: _Site, socket: WebSocket) -> None:
     """One viewer, from its coming to its going."""
-    if not (site.access.may_enter(socket) and site.access.is_own_page(socket)):
+    if not (site.access.is_authorized(socket) and site.access.is_own_page(socket)):
         await socket.close(_POLICY)
         return
     await socket.accept()
-    if site.hub.viewers >= MOST_VIEWERS:
+    if site.hub.viewers >= MAX_VIEWERS:
         await socket.close(_TOO_MANY)
         return
     site.hub.viewers += 1
@@ -175,13 +175,13 @@ async def _show(site: _Site, socket: WebSocket) -> None:
 
 async def _listen(site: _Site, socket: WebSocket) -> None:
     """Obey messages until the viewer goes, or asks for too much."""
-    allowance, answering = Allowance(), set[asyncio.Task[None]]()
+    allowance, answering = TokenBucket(), set[asyncio.Task[None]]()
     while True:
         try:
             text = await socket.receive_text()
         except (WebSocketDisconnect, KeyError):  # KeyError: bytes, which are no message of ours
             return
-        if len(text) > MOST_BYTES or not allowance.take():
+        if len(text) > MAX_BYTES or not allowance.take():
             await socket.close(_POLICY)
             return
         task = asyncio.create_task(_answer(site, socket, text))

@@ -8,9 +8,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sam2_edge.errors import Sam2EdgeError
 
-MOST_POINTS = 32
-LONGEST_NAME = 40
-MOST_BYTES = 16 * 1024
+MAX_POINTS = 32
+MAX_NAME_LENGTH = 40
+MAX_BYTES = 16 * 1024
 """Of one message."""
 
 Coordinate = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
@@ -30,8 +30,8 @@ class PromptMessage(_Message):
 
     type: Literal["prompt"]
     object: ObjectId
-    points: list[tuple[Coordinate, Coordinate]] | None = Field(default=None, max_length=MOST_POINTS)
-    labels: list[Literal[0, 1]] | None = Field(default=None, max_length=MOST_POINTS)
+    points: list[tuple[Coordinate, Coordinate]] | None = Field(default=None, max_length=MAX_POINTS)
+    labels: list[Literal[0, 1]] | None = Field(default=None, max_length=MAX_POINTS)
     box: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
 
 
@@ -47,7 +47,7 @@ class NameMessage(_Message):
 
     type: Literal["name"]
     object: ObjectId
-    name: str = Field(max_length=LONGEST_NAME)
+    name: str = Field(max_length=MAX_NAME_LENGTH)
 
 
 class PlainMessage(_Message):

@@ -17,7 +17,7 @@ _COUNTERS = {
     "captured": "Frames that the camera gave.",
     "dropped": "Frames that came while the model worked.",
     "tracked": "Frames that were tracked.",
-    "blank": "Frames of one colour, left out.",
+    "blank": "Frames of one color, left out.",
     "corrupt": "Frames that were no pictures, left out.",
     "reconnects": "Times that the camera was opened again.",
     "stalls": "Times that the camera gave no frame for too long.",
@@ -53,7 +53,7 @@ class LoopMetrics(Collector):
             return
         self._stages.labels("waiting").observe(tracked.waited_s)
         self._stages.labels("tracking").observe(tracked.result.milliseconds / 1e3)
-        self._stages.labels("age").observe(tracked.age_s)
+        self._stages.labels("age").observe(tracked.latency_s)
 
     def collect(self) -> Iterator[Metric]:
         """The counts as they are now."""

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.sinks.jsonl import finite
-from sam2_edge.runtime.sinks.overlay import colour_of
+from sam2_edge.runtime.sinks.overlay import color_of
 from sam2_edge.runtime.streaming.loop import LoopResult
 
-LARGEST_SIDE = 960
+MAX_SIDE_PX = 960
 """Pixels of the picture that is sent; larger frames are made smaller."""
 
 JPEG_QUALITY = 80
@@ -49,7 +49,7 @@ def message(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, s
                 "present": found.present,
                 "iou": finite(found.iou, 3),
                 "score": finite(found.object_score, 2),
-                "colour": colour_of(found.object_id)[::-1],
+                "color": color_of(found.object_id)[::-1],
             }
             for found in tracked.result.objects
         ],
@@ -60,9 +60,9 @@ def message(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, s
 
 
 def small(picture: Frame) -> Frame:
-    """The picture, at most `LARGEST_SIDE` pixels wide and high."""
+    """The picture, at most `MAX_SIDE_PX` pixels wide and high."""
     height, width = picture.shape[:2]
-    scale = LARGEST_SIDE / max(height, width)
+    scale = MAX_SIDE_PX / max(height, width)
     if scale >= 1:
         return picture
     size = (max(1, round(width * scale)), max(1, round(height * scale)))

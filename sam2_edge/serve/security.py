@@ -46,7 +46,7 @@ class Access:
     token: str | None
     origins: Sequence[str] = ()
 
-    def may_enter(self, connection: HTTPConnection) -> bool:
+    def is_authorized(self, connection: HTTPConnection) -> bool:
         """Whether a request comes from somebody who may look and steer."""
         if self.token is None:
             # A page elsewhere whose name is made to point here would come under its own name.
@@ -77,7 +77,7 @@ class Access:
 
 
 @dataclass(slots=True)
-class Allowance:
+class TokenBucket:
     """How often one viewer may still ask: a bucket that fills up again."""
 
     left: float = BURST

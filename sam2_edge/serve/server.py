@@ -12,7 +12,7 @@ import uvicorn
 from starlette.applications import Starlette
 
 from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.serve.messages import MOST_BYTES
+from sam2_edge.serve.messages import MAX_BYTES
 
 _START_S = 10.0
 
@@ -37,7 +37,7 @@ class Server:
         config = uvicorn.Config(
             self.app,
             log_level="warning",
-            ws_max_size=2 * MOST_BYTES,
+            ws_max_size=2 * MAX_BYTES,
             ws_max_queue=8,
             ws_per_message_deflate=False,  # JPEG and runs are small as they are
             timeout_graceful_shutdown=2,

@@ -14,17 +14,17 @@ from sam2_edge.synthetic.textures import SPLIT_NUMBER, Split
 
 Image = NDArray[np.uint8]
 
-LEAST_AREA = 0.004
+MIN_AREA = 0.004
 """Least share of the picture that every object shows in the first frame."""
 
-LEAST_VISIBLE = 0.4
+MIN_VISIBLE = 0.4
 """Least share of every object's pixels that are not hidden in the first frame."""
 
 _ATTEMPTS = 40
 
 
 @dataclass(frozen=True, slots=True)
-class SynthClip:
+class SyntheticClip:
     """A clip with its ground truth.
 
     frames: [T, S, S, 3] uint8, BGR.
@@ -55,7 +55,7 @@ def clip(
     photographs: bool = True,
     span: int | None = None,
     lookalikes: int = 0,
-) -> SynthClip:
+) -> SyntheticClip:
     """The clip of a seed; the same arguments give the same clip.
 
     Every object is seen in the first frame; later it may be hidden or leave the picture. The two
@@ -94,7 +94,7 @@ def clip(
         occluded[t] = _occluded(scene, drawn, masks[t], objects)
         pictures[t] = effects.apply(camera, painter.draw(start + t, drawn), start + t)
     present = np.stack([(masks == i + 1).any(axis=(1, 2)) for i in range(objects)], axis=1)
-    return SynthClip(seed, pictures, masks, present, occluded)
+    return SyntheticClip(seed, pictures, masks, present, occluded)
 
 
 def _scene_with_visible_start(
@@ -108,12 +108,12 @@ def _scene_with_visible_start(
         mask = _visible(scene, outlines)
         seen = np.bincount(mask.ravel(), minlength=objects + 1)[1:] / size**2
         hidden = _occluded(scene, outlines, mask, objects)
-        if (seen >= LEAST_AREA).all() and (hidden <= 1 - LEAST_VISIBLE).all():
+        if (seen >= MIN_AREA).all() and (hidden <= 1 - MIN_VISIBLE).all():
             break
     return scene, outlines
 
 
-def centre_click(mask: NDArray[np.bool_]) -> tuple[float, float]:
+def center_click(mask: NDArray[np.bool_]) -> tuple[float, float]:
     """The pixel x, y of a mask [H,W] that is furthest from the mask's edge."""
     padded = np.pad(mask.astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]

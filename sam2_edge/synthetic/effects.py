@@ -20,9 +20,9 @@ _NOISE_SIDE = 640
 class Camera:
     """How frames are degraded.
 
-    gain, offset: [T] float64, exposure per frame (offset in grey levels).
+    gain, offset: [T] float64, exposure per frame (offset in gray levels).
     kernel: blur kernel, or None.
-    noise: strength of the noise, grey levels.
+    noise: strength of the noise, gray levels.
     noise_at: [T, 2] int64, where each frame's noise is cut from the bank.
     jpeg: JPEG quality, or None.
     """
@@ -66,7 +66,7 @@ def apply(camera: Camera, image: Image, frame: int) -> Image:
 
 
 def _exposure(gain: float, offset: float) -> NDArray[np.float32]:
-    """Saturating exposure as a colour matrix, contrast kept about mid-grey."""
+    """Saturating exposure as a color matrix, contrast kept about mid-gray."""
     matrix = np.zeros((3, 4), np.float32)
     matrix[:, :3] = gain * np.eye(3)
     matrix[:, 3] = offset + 110 * (1 - gain)

@@ -23,15 +23,15 @@ def smooth(rng: np.random.Generator, frames: int, speed: float) -> Curve:
     return curve
 
 
-def wander(rng: np.random.Generator, frames: int, centre: Curve) -> Curve:
-    """Positions [T, 2]: a steady drift with a wobble, `centre` at the first frame."""
+def wander(rng: np.random.Generator, frames: int, center: Curve) -> Curve:
+    """Positions [T, 2]: a steady drift with a wobble, `center` at the first frame."""
     t = np.arange(frames)[:, None]
     pace = rng.choice([0.0, 0.004, 0.012, 0.025])
     direction = rng.uniform(0, 2 * np.pi)
     drift = pace * rng.uniform(0.5, 1.5) * np.array([np.cos(direction), np.sin(direction)])
     reach, speed = rng.uniform(0, 0.12), rng.uniform(0.03, 0.35)
     wobble = np.stack([smooth(rng, frames, speed), smooth(rng, frames, speed)], axis=1)
-    path = centre + t * drift + reach * (wobble - wobble[0])
+    path = center + t * drift + reach * (wobble - wobble[0])
     return _bounce(path)
 
 
@@ -42,10 +42,10 @@ def _bounce(path: Curve) -> Curve:
     return low + np.minimum(folded, 2 * span - folded)
 
 
-def excursion(rng: np.random.Generator, frames: int, centre: Curve, reach: float) -> Curve:
+def excursion(rng: np.random.Generator, frames: int, center: Curve, reach: float) -> Curve:
     """Positions [T, 2] that leave the frame for a part of the clip and come back.
 
-    reach: how far beyond the edge the centre must go for the thing to be out of sight.
+    reach: how far beyond the edge the center must go for the thing to be out of sight.
     """
     angle = rng.integers(4) * np.pi / 2 + rng.uniform(-0.4, 0.4)
     direction = np.array([np.cos(angle), np.sin(angle)])
@@ -53,7 +53,7 @@ def excursion(rng: np.random.Generator, frames: int, centre: Curve, reach: float
     middle, width = rng.uniform(0.35, 0.75) * frames, rng.uniform(0.15, 0.3) * frames + 1
     t = np.arange(frames)
     away = 1 / (1 + np.abs((t - middle) / width) ** 6)
-    return np.asarray(centre + distance * (away - away[0])[:, None] * direction)
+    return np.asarray(center + distance * (away - away[0])[:, None] * direction)
 
 
 def crossing(rng: np.random.Generator, path: Curve, size: float) -> Curve:
@@ -104,8 +104,8 @@ def camera(rng: np.random.Generator, frames: int) -> Maps:
     c, s = zoom * np.cos(turn), zoom * np.sin(turn)
     maps[:, 0, 0], maps[:, 0, 1] = c, -s
     maps[:, 1, 0], maps[:, 1, 1] = s, c
-    centre = np.full(2, 0.5)
-    maps[:, :, 2] = centre + shift - maps[:, :, :2] @ centre
+    center = np.full(2, 0.5)
+    maps[:, :, 2] = center + shift - maps[:, :, :2] @ center
     return maps
 
 

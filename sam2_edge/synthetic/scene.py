@@ -20,10 +20,10 @@ SMALLEST, LARGEST = 0.01, 0.4
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A texture and the colour matrix [3, 4] float32 that it is seen through."""
+    """A texture and the color matrix [3, 4] float32 that it is seen through."""
 
     number: int
-    colour: NDArray[np.float32]
+    color: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,13 +83,13 @@ def random_scene(
 
 
 def _look(rng: np.random.Generator) -> Look:
-    return Look(int(rng.integers(POOL)), _colour_matrix(rng))
+    return Look(int(rng.integers(POOL)), _color_matrix(rng))
 
 
-def _colour_matrix(rng: np.random.Generator) -> NDArray[np.float32]:
+def _color_matrix(rng: np.random.Generator) -> NDArray[np.float32]:
     """Channels exchanged, mixed, inverted or scaled at random; [3, 4] on BGR in 0..255."""
     matrix = np.eye(3)[rng.permutation(3)] if rng.random() < 0.5 else np.eye(3)
-    if rng.random() < 0.25:  # towards grey
+    if rng.random() < 0.25:  # toward gray
         matrix = rng.uniform(0.2, 0.8) * matrix + rng.uniform(0.1, 0.3) * np.ones((3, 3))
     matrix = matrix * rng.uniform(0.55, 1.35, size=(3, 1))
     offset = rng.uniform(-40, 40) + rng.uniform(-20, 20, 3)
@@ -124,8 +124,8 @@ def _tracked(rng: np.random.Generator, frames: int, object_id: int, background: 
     else:
         positions = motion.wander(rng, frames, start)
     look = _look(rng)
-    if rng.random() < 0.06:  # camouflage: the background's own texture, other colours
-        look = Look(background.number, look.colour)
+    if rng.random() < 0.06:  # camouflage: the background's own texture, other colors
+        look = Look(background.number, look.color)
     return _thing(rng, object_id, positions, area, look)
 
 
@@ -184,14 +184,14 @@ def _bent(points: NDArray[np.float32], bend: NDArray[np.float64]) -> NDArray[np.
 
 
 class Painter:
-    """Draws frames of one scene; textures are coloured once."""
+    """Draws frames of one scene; textures are colored once."""
 
     def __init__(self, scene: Scene, *, size: int, split: Split, photographs: bool) -> None:
         self._scene, self._size = scene, size
         looks = [scene.background, *(thing.look for thing in scene.things)]
         self._textures = [
             np.asarray(
-                cv2.transform(texture(k.number, split, photographs=photographs), k.colour), np.uint8
+                cv2.transform(texture(k.number, split, photographs=photographs), k.color), np.uint8
             )
             for k in looks
         ]

@@ -16,7 +16,7 @@ SHIFT = 4
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One closed outline [K, 2] and a hole [J, 2] in it, if any; unit frame, centre at 0."""
+    """One closed outline [K, 2] and a hole [J, 2] in it, if any; unit frame, center at 0."""
 
     outline: Points
     hole: Points | None = None
@@ -130,14 +130,14 @@ def _composite(rng: np.random.Generator) -> tuple[Part, ...]:
 
 
 def _of_unit_area(shape: Shape) -> Shape:
-    """The shape centred and scaled, by its area on a raster."""
+    """The shape centerd and scaled, by its area on a raster."""
     side, scale = 96, 18.0
     mask = np.zeros((side, side), np.uint8)
     fill(mask, tuple(_moved(part, scale, np.full(2, side / 2)) for part in shape.parts))
     moments = cv2.moments(mask, binaryImage=True)
     area = max(moments["m00"], 1.0) / scale**2
-    centre = np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1.0)
-    offset = (side / 2 - centre) / scale / np.sqrt(area)
+    center = np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1.0)
+    offset = (side / 2 - center) / scale / np.sqrt(area)
     return Shape(tuple(_moved(part, 1 / np.sqrt(area), offset) for part in shape.parts))
 
 

@@ -28,7 +28,7 @@ SIDE = 256
 """Side of every texture, pixels."""
 
 POOL = 1024
-"""Number of different textures per split; colours, crops and scales vary per use."""
+"""Number of different textures per split; colors, crops and scales vary per use."""
 
 PHOTOGRAPH_SHARE = 0.4
 """Share of textures cut from photographs."""
@@ -68,10 +68,10 @@ def texture(number: int, split: Split, *, photographs: bool) -> Image:
 
 
 def _pattern(rng: np.random.Generator, split: Split) -> Image:
-    """A coloured pattern of one of the split's families."""
+    """A colored pattern of one of the split's families."""
     families = _FAMILIES[split]
     value = families[int(rng.integers(len(families)))](rng)
-    return _colour(rng, value)
+    return _color(rng, value)
 
 
 def _blend(rng: np.random.Generator, first: Image, second: Image) -> Image:
@@ -80,11 +80,11 @@ def _blend(rng: np.random.Generator, first: Image, second: Image) -> Image:
     return np.asarray(cv2.copyTo(second, mask, first.copy()), np.uint8)
 
 
-def _colour(rng: np.random.Generator, value: Field) -> Image:
-    """A field [SIDE, SIDE] in 0..1 through a palette of 2 to 5 random colours."""
+def _color(rng: np.random.Generator, value: Field) -> Image:
+    """A field [SIDE, SIDE] in 0..1 through a palette of 2 to 5 random colors."""
     count = int(rng.integers(2, 6))
     stops = rng.uniform(0, 255, size=(count, 3))
-    if rng.random() < 0.3:  # muted: colours close to each other
+    if rng.random() < 0.3:  # muted: colors close to each other
         stops = stops.mean(axis=0) + 0.35 * (stops - stops.mean(axis=0))
     where = np.linspace(0, 1, count)
     ramp = np.linspace(0, 1, 256)

@@ -23,7 +23,7 @@ from sam2_edge.bundle.manifest import (
     Manifest,
     MemoryEntry,
     ModelEntry,
-    NormalisationEntry,
+    NormalizationEntry,
     TensorEntry,
 )
 from sam2_edge.bundle.storage import new_bundle_folder, sha256_of
@@ -50,7 +50,7 @@ def test_a_whole_bundle_loads(copy: Path) -> None:
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "newer format": (lambda m: m.update(format_version=2), "format version 2, .* reads 1"),
+    "newer format": (lambda m: m.update(format_version=3), "format version 3, .* reads 2"),
     "no format": (lambda m: m.pop("format_version"), "format version None"),
     "unknown field": (lambda m: m.update(extra=1), "extra"),
     "missing field": (lambda m: m.pop("image_size"), "image_size"),
@@ -171,7 +171,7 @@ TENSORS = st.lists(
 )
 MANIFESTS = st.builds(
     Manifest,
-    format_version=st.just(1),
+    format_version=st.just(2),
     sam2_edge_version=st.text(max_size=8),
     model=st.builds(
         ModelEntry,
@@ -181,8 +181,8 @@ MANIFESTS = st.builds(
         sha256=st.none() | SHA256,
     ),
     image_size=st.integers(64, 2048),
-    normalisation=st.builds(
-        NormalisationEntry,
+    normalization=st.builds(
+        NormalizationEntry,
         mean=st.tuples(FINITE, FINITE, FINITE),
         std=st.tuples(FINITE, FINITE, FINITE),
     ),

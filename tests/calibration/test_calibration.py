@@ -1,4 +1,4 @@
-"""INT8: what is quantised, with which ranges, from which frames."""
+"""INT8: what is quantized, with which ranges, from which frames."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from transformers import Sam2VideoModel
 from sam2_edge import Bundle, ExportError, SourceError, VideoTracker
 from sam2_edge.bundle.contract import Feeds, Graph, graph_specs
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.qdq import RECIPES, Engine, candidates, quantised
+from sam2_edge.calibration.qdq import RECIPES, QdqTarget, candidates, quantized
 from sam2_edge.calibration.ranges import METHODS, OPERATORS, Method, collect_ranges
 from sam2_edge.calibration.recording import record_inputs
 from sam2_edge.calibration.sensitivity import layer_errors
 from sam2_edge.export import precision
 from sam2_edge.export.int8_search import search_int8
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import Calibration, Policy
+from sam2_edge.export.precision import Calibration, PrecisionMode
 from tests.helpers.models import IMAGE_SIZE, frames_of_a_clip, loaded
 
 
@@ -60,16 +60,16 @@ def test_frames_are_taken_evenly(tmp_path: Path) -> None:
     assert found.numbers == tuple(range(0, 48, 3))
 
 
-def test_too_few_frames_and_frames_of_one_colour_are_refused(tmp_path: Path) -> None:
+def test_too_few_frames_and_frames_of_one_color_are_refused(tmp_path: Path) -> None:
     folder = frames_of_a_clip(tmp_path / "data", frames=16)
     with pytest.raises(SourceError, match="8 calibration frames; give 16 or more"):
         collect_frames(folder, tmp_path, size=64, count=8)
     cv2.imwrite(str(folder / "000.png"), np.full((50, 50, 3), 7, np.uint8))
-    with pytest.raises(SourceError, match=r"15 frames .*\(1 more are of one colour\), 16 are"):
+    with pytest.raises(SourceError, match=r"15 frames .*\(1 more are of one color\), 16 are"):
         collect_frames(folder, tmp_path, size=64, count=16)
 
 
-def test_layers_with_weights_are_quantised_but_for_the_first_and_last(
+def test_layers_with_weights_are_quantized_but_for_the_first_and_last(
     encoder: onnx.ModelProto,
 ) -> None:
     names = candidates(encoder)
@@ -104,11 +104,11 @@ def test_ranges_hold_what_was_seen(
 
 
 @pytest.mark.parametrize("engine", RECIPES)
-def test_a_quantised_graph_is_near_the_float_one(
-    engine: Engine, encoder: onnx.ModelProto, frames: CalibrationFrames
+def test_a_quantized_graph_is_near_the_float_one(
+    engine: QdqTarget, encoder: onnx.ModelProto, frames: CalibrationFrames
 ) -> None:
     names = candidates(encoder)
-    made = quantised(encoder, collect_ranges(encoder, frames, "minmax"), names, engine)
+    made = quantized(encoder, collect_ranges(encoder, frames, "minmax"), names, engine)
 
     onnx.checker.check_model(made, full_check=True)
     feeds = dict(next(iter(frames)))
@@ -121,10 +121,10 @@ def test_a_quantised_graph_is_near_the_float_one(
     assert len([t for t in weights if len(t.dims) >= 2]) == len(names)
 
 
-def test_nothing_changes_where_no_layer_is_quantised(
+def test_nothing_changes_where_no_layer_is_quantized(
     encoder: onnx.ModelProto, frames: CalibrationFrames
 ) -> None:
-    made = quantised(encoder, collect_ranges(encoder, frames, "minmax"), [], "tensorrt")
+    made = quantized(encoder, collect_ranges(encoder, frames, "minmax"), [], "tensorrt")
     feeds = dict(next(iter(frames)))
     results = [
         ort.InferenceSession(m.SerializeToString()).run(None, feeds) for m in (encoder, made)
@@ -277,7 +277,7 @@ def test_a_camera_that_is_not_there_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_calibration_that_does_not_fit_is_refused(
-    precision: Policy,
+    precision: PrecisionMode,
     calibration: Calibration | None,
     message: str,
     small_model: Sam2VideoModel,

@@ -21,7 +21,7 @@ from sam2_edge.cli.main import cli
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sinks.jsonl import JsonLines, json_record
 from sam2_edge.runtime.sinks.masks import MaskFolder
-from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationRule
+from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy
 from sam2_edge.runtime.sinks.udp import UdpJson
 from sam2_edge.runtime.sinks.video import RealTimeVideo
 from sam2_edge.runtime.sources import SourceFrame
@@ -29,7 +29,7 @@ from sam2_edge.runtime.streaming.systemd import Watchdog, notify
 from tests.helpers.clips import moving_shapes
 
 SCRIPT = Path(sys.executable).with_name("sam2-edge")
-LARGE = RotationRule(2**30, 3600, 2**40)
+LARGE = RotationPolicy(2**30, 3600, 2**40)
 
 
 def frame(index: int, unix_s: float | None = None) -> SourceFrame:
@@ -46,7 +46,7 @@ def result(index: int, *, noise: bool = False) -> FrameResult:
 
 
 def test_a_new_file_begins_when_one_is_large_and_the_oldest_go(tmp_path: Path) -> None:
-    rule = RotationRule(max_bytes=2000, max_age_s=3600, keep_bytes=7000)
+    rule = RotationPolicy(max_bytes=2000, max_age_s=3600, keep_bytes=7000)
     sink = RotatingSink(tmp_path / "out", "results", ".jsonl", JsonLines, rule)
     for index in range(400):
         sink.write(frame(index), result(index))
@@ -60,7 +60,7 @@ def test_a_new_file_begins_when_one_is_large_and_the_oldest_go(tmp_path: Path) -
 
 
 def test_a_new_folder_begins_when_one_is_old(tmp_path: Path) -> None:
-    rule = RotationRule(max_bytes=2**30, max_age_s=0.05, keep_bytes=2**30)
+    rule = RotationPolicy(max_bytes=2**30, max_age_s=0.05, keep_bytes=2**30)
     sink = RotatingSink(tmp_path, "masks", "", MaskFolder, rule)
     sink.write(frame(0), result(0))
     time.sleep(0.06)
@@ -73,7 +73,7 @@ def test_only_outputs_of_ones_own_are_deleted_and_numbers_go_on(tmp_path: Path) 
     foreign = [tmp_path / "results-final.jsonl", tmp_path / "results-1.jsonl"]
     for path in foreign:
         path.write_text("mine")
-    rule = RotationRule(max_bytes=500, max_age_s=3600, keep_bytes=5000)
+    rule = RotationPolicy(max_bytes=500, max_age_s=3600, keep_bytes=5000)
     for _ in range(3):
         sink = RotatingSink(tmp_path, "results", ".jsonl", JsonLines, rule)
         for index in range(12):
@@ -107,7 +107,7 @@ def test_json_has_no_number_that_is_not_finite() -> None:
 
 def test_limits_that_are_no_limits_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="keep_bytes is 0; give more than 0"):
-        RotationRule(1, 1.0, 0)
+        RotationPolicy(1, 1.0, 0)
     (tmp_path / "file").touch()
     with pytest.raises(SinkError, match="cannot be made"):
         RotatingSink(tmp_path / "file" / "x", "a", ".b", JsonLines, LARGE)

@@ -227,7 +227,7 @@ def test_builders_take_a_bundle_for_a_checkpoint(small_bundle: Bundle) -> None:
         ({"output": "jax"}, Sam2EdgeError, "numpy or torch"),
     ],
 )
-def test_what_a_builder_cannot_honour(
+def test_what_a_builder_cannot_honor(
     small_bundle: Bundle, arguments: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     given = {"config_file": CONFIG, "ckpt_path": small_bundle.path, "device": "cpu", **arguments}

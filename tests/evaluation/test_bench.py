@@ -15,16 +15,16 @@ from onnx import TensorProto, helper
 from sam2_edge import BackendError, Bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.evaluation.bench.flops import graph_flops
-from sam2_edge.evaluation.bench.latency import Spread
+from sam2_edge.evaluation.bench.latency import LatencyStats
 from sam2_edge.evaluation.bench.peak_memory import peak_of
-from sam2_edge.evaluation.bench.runner import LEAST_COUNTED, UNCOUNTED_FRAMES, race
-from sam2_edge.evaluation.bench.targets import WHOLE, BundleContender, Times
+from sam2_edge.evaluation.bench.runner import MIN_COUNTED, UNCOUNTED_FRAMES, race
+from sam2_edge.evaluation.bench.targets import WHOLE, BundleTarget, Times
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.runtime.prompts import Prompt
 from tests.helpers.cli import run, video
 from tests.helpers.clips import moving_shapes
 
-FRAMES = [np.zeros((8, 8, 3), np.uint8)] * (UNCOUNTED_FRAMES + LEAST_COUNTED)
+FRAMES = [np.zeros((8, 8, 3), np.uint8)] * (UNCOUNTED_FRAMES + MIN_COUNTED)
 
 
 class Paced:
@@ -51,7 +51,7 @@ def test_contenders_take_turns_and_each_frame_gives_a_ratio() -> None:
     found = race([Paced("a", 10.0, asked), Paced("b", 25.0, asked)], FRAMES, [Prompt(1)])
 
     assert asked[:6] == ["a", "b", "b", "a", "a", "b"]
-    assert found.ratio("a", "b") == Spread(2.5, 2.5, 2.5)
+    assert found.ratio("a", "b") == LatencyStats(2.5, 2.5, 2.5)
     assert found.frames_per_second("a") == pytest.approx(100.0)
     assert found.by_fill("b")[:2] == [(0, 1000.0), (1, 1000.0)]
     with pytest.raises(ValueError, match="give 34 or more"):
@@ -112,7 +112,7 @@ def test_a_stage_is_what_its_graph_takes(
         return run(self, graph, feeds)
 
     monkeypatch.setattr(OnnxRuntimeCpu, "run", slowed)
-    contender = BundleContender(small_bundle, backend="cpu", threads=1)
+    contender = BundleTarget(small_bundle, backend="cpu", threads=1)
     frames = moving_shapes(3).frames
     first, *_, last = (
         contender.step(frame, [Prompt(1, points=[(34, 38)])] if index == 0 else [])

@@ -14,24 +14,24 @@ from PIL import Image
 
 from sam2_edge.errors import SourceError
 from sam2_edge.evaluation.vos.datasets import LayoutName, open_dataset
-from sam2_edge.synthetic import SynthClip
+from sam2_edge.synthetic import SyntheticClip
 from tests.helpers.datasets import LATE, SAV_STEP, late_clip, write_layout
 
 LAYOUTS = get_args(LayoutName)
 
 
 @pytest.fixture(scope="module")
-def clips() -> dict[str, SynthClip]:
+def clips() -> dict[str, SyntheticClip]:
     return {"zebra": late_clip(3, 13), "cup": late_clip(1, 7)}
 
 
 @pytest.fixture
-def data(tmp_path: Path, clips: dict[str, SynthClip]) -> Callable[[LayoutName], Path]:
+def data(tmp_path: Path, clips: dict[str, SyntheticClip]) -> Callable[[LayoutName], Path]:
     return lambda layout: write_layout(tmp_path / "data", layout, clips)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_is_recognised_and_its_videos_are_listed(
+def test_a_layout_is_recognized_and_its_videos_are_listed(
     layout: LayoutName, data: Callable[[LayoutName], Path]
 ) -> None:
     root = data(layout)
@@ -47,7 +47,7 @@ def test_a_layout_is_recognised_and_its_videos_are_listed(
 
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_masks_belong_to_their_frames_and_objects(
-    layout: LayoutName, data: Callable[[LayoutName], Path], clips: dict[str, SynthClip]
+    layout: LayoutName, data: Callable[[LayoutName], Path], clips: dict[str, SyntheticClip]
 ) -> None:
     videos = {video.name: video for video in open_dataset(data(layout)).videos}
     video, drawn = videos["zebra"], clips["zebra"]
@@ -202,7 +202,7 @@ def test_a_damaged_data_set_is_refused(
         open_dataset(root)
 
 
-@pytest.mark.parametrize("damage", ["text", "cut", "colour", "sixteen bits"])
+@pytest.mark.parametrize("damage", ["text", "cut", "color", "sixteen bits"])
 def test_a_mask_that_is_none_is_refused(damage: str, data: Callable[[LayoutName], Path]) -> None:
     root = data("mose")
     path = root / "Annotations/cup/00000.png"
@@ -210,7 +210,7 @@ def test_a_mask_that_is_none_is_refused(damage: str, data: Callable[[LayoutName]
         path.write_text("mask")
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-60])
-    elif damage == "colour":
+    elif damage == "color":
         Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
     else:
         Image.fromarray(np.full((64, 64), 300, np.uint16)).save(path)

@@ -34,7 +34,7 @@ def test_region_similarity_by_hand() -> None:
 
 
 def test_boundary_accuracy_by_hand() -> None:
-    # A boundary pixel differs from its right, lower or lower right neighbour. For 4 x 4 pixels at
+    # A boundary pixel differs from its right, lower or lower right neighbor. For 4 x 4 pixels at
     # (4, 4) these are rows and columns 3 to 7 without the 3 x 3 pixels in their middle.
     square = _rectangle(4, 4, 8, 8)
     assert boundary(square).sum() == 25 - 9

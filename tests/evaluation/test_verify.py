@@ -19,7 +19,7 @@ from sam2_edge.bundle import BUNDLED, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.evaluation.charts import ceiling, line_chart
 from sam2_edge.evaluation.differences import difference, rows_of_equal_choice
-from sam2_edge.evaluation.verify.clips import SYNTH_SEED, Footage, footage
+from sam2_edge.evaluation.verify.clips import SYNTHETIC_SEED, PromptedClip, prompted_clip
 from sam2_edge.evaluation.verify.compare import Verification, frames_to_note, verify
 from sam2_edge.evaluation.verify.references import Reference, open_reference
 from sam2_edge.evaluation.verify.tolerances import GRAPH_LIMITS, LOOP_LIMITS, budget_for
@@ -41,8 +41,8 @@ def model_folder(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def filmed(small_bundle: Bundle) -> Footage:
-    return footage(None, FrameRange(0, FRAMES), small_bundle.manifest.image_size)
+def filmed(small_bundle: Bundle) -> PromptedClip:
+    return prompted_clip(None, FrameRange(0, FRAMES), small_bundle.manifest.image_size)
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +61,9 @@ def spoilt(source: Bundle, graph: Graph, folder: Path) -> Bundle:
     return trial_bundle(source, folder, {graph: model})
 
 
-def compare(bundle: Bundle, reference: Reference, filmed: Footage, *swapped: Graph) -> Verification:
+def compare(
+    bundle: Bundle, reference: Reference, filmed: PromptedClip, *swapped: Graph
+) -> Verification:
     own = open_backend(bundle, "cpu", threads=1)
     return verify(bundle, own, reference, filmed, swapped=swapped)
 
@@ -88,7 +90,7 @@ def test_decoders_that_choose_alike_are_found_by_object() -> None:
 
 
 def test_a_bundle_agrees_with_pytorch(
-    full_bundle: Bundle, pytorch: Reference, filmed: Footage
+    full_bundle: Bundle, pytorch: Reference, filmed: PromptedClip
 ) -> None:
     found = compare(full_bundle, pytorch, filmed)
 
@@ -107,7 +109,7 @@ def test_a_bundle_agrees_with_pytorch(
 
 @pytest.mark.parametrize("graph", list(Graph))
 def test_a_spoilt_graph_is_found_and_swapping_it_mends_the_loop(
-    full_bundle: Bundle, filmed: Footage, tmp_path: Path, graph: Graph
+    full_bundle: Bundle, filmed: PromptedClip, tmp_path: Path, graph: Graph
 ) -> None:
     bad = spoilt(full_bundle, graph, tmp_path)
     reference = open_reference(bad, str(full_bundle.path), threads=1)
@@ -115,8 +117,8 @@ def test_a_spoilt_graph_is_found_and_swapping_it_mends_the_loop(
     found = compare(bad, reference, filmed)
     mended = compare(bad, reference, filmed, graph)
 
-    guilty = {g for (g, _), worst in found.graphs.items() if worst.relative > 1e-6}
-    assert guilty == {graph}
+    faulty = {g for (g, _), worst in found.graphs.items() if worst.relative > 1e-6}
+    assert faulty == {graph}
     assert any(graph.value in problem for problem in found.problems(budget_for(bad.manifest, {})))
     assert all(c.j == 1.0 and c.logits == 0.0 for c in mended.compared)
     assert graph not in {g for g, _ in mended.graphs}
@@ -152,7 +154,7 @@ def test_every_graph_has_its_own_budget_and_the_loop_that_of_the_least_exact(
 
 
 def test_values_that_are_not_finite_break_every_budget(
-    full_bundle: Bundle, pytorch: Reference, filmed: Footage
+    full_bundle: Bundle, pytorch: Reference, filmed: PromptedClip
 ) -> None:
     found = compare(full_bundle, pytorch, filmed)
     key = next(iter(found.graphs))
@@ -165,12 +167,12 @@ def test_values_that_are_not_finite_break_every_budget(
 
 
 def test_the_clip_without_a_source_loses_an_object_and_finds_it_again() -> None:
-    drawn = clip(SYNTH_SEED, frames=32, size=128, split="heldout", photographs=False)
+    drawn = clip(SYNTHETIC_SEED, frames=32, size=128, split="heldout", photographs=False)
     assert drawn.present[0].all()
     assert drawn.present[-1].all()
     assert 4 <= (~drawn.present).sum() <= 16
     with pytest.raises(SourceError, match="out of sight"):
-        footage(None, FrameRange(int((~drawn.present).any(axis=1).argmax()), 32), 128)
+        prompted_clip(None, FrameRange(int((~drawn.present).any(axis=1).argmax()), 32), 128)
 
 
 def test_a_bundle_of_the_package_is_found_whatever_lies_in_the_present_folder(
@@ -297,8 +299,8 @@ def test_the_guilty_layer_is_found(
     tmp_path: Path,
 ) -> None:
     model = onnx.load(full_bundle.graph_path(Graph.MEMORY_ENCODER))
-    guilty = [node for node in model.graph.node if node.op_type == "Conv"][2]
-    weight = next(t for t in model.graph.initializer if t.name == guilty.input[1])
+    faulty = [node for node in model.graph.node if node.op_type == "Conv"][2]
+    weight = next(t for t in model.graph.initializer if t.name == faulty.input[1])
     larger = numpy_helper.to_array(weight) * np.float32(1.1)
     weight.CopyFrom(numpy_helper.from_array(larger, weight.name))
     bad = trial_bundle(full_bundle, tmp_path, {Graph.MEMORY_ENCODER: model})
@@ -310,7 +312,7 @@ def test_the_guilty_layer_is_found(
     rows = capsys.readouterr().out.splitlines()
     start = next(i for i, row in enumerate(rows) if "operator" in row)
     first = rows[start + 2].split()
-    assert (first[0], first[1]) == (guilty.output[0], "Conv")
+    assert (first[0], first[1]) == (faulty.output[0], "Conv")
 
 
 def test_a_reference_of_another_geometry_is_refused(full_bundle: Bundle) -> None:
@@ -320,7 +322,7 @@ def test_a_reference_of_another_geometry_is_refused(full_bundle: Bundle) -> None
 
 def test_a_source_that_is_not_there_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError):
-        footage(tmp_path / "none.mp4", FrameRange(0, 4), 64)
+        prompted_clip(tmp_path / "none.mp4", FrameRange(0, 4), 64)
 
 
 def test_charts_leave_out_what_is_not_finite_and_round_upwards() -> None:

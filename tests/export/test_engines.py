@@ -19,7 +19,7 @@ from sam2_edge.bundle.contract import Geometry, Graph, Precision, graph_specs
 from sam2_edge.calibration.frames import collect_frames
 from sam2_edge.cli.main import cli
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import POLICIES, Calibration, Policy, halve, quantise
+from sam2_edge.export.precision import PRECISION_MODES, Calibration, PrecisionMode, halve, quantize
 from sam2_edge.export.tensorrt.builder import (
     EngineRequest,
     build_engine,
@@ -39,8 +39,8 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.mark.parametrize("policy", POLICIES["tensorrt"])
-def test_every_graph_of_nano_becomes_an_engine(policy: Policy, tmp_path: Path) -> None:
+@pytest.mark.parametrize("policy", PRECISION_MODES["tensorrt"])
+def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: Path) -> None:
     calibration = None
     if policy == "int8":
         calibration = Calibration(frames_of_a_clip(tmp_path / "data"), frames=16)
@@ -59,7 +59,7 @@ def test_every_graph_of_nano_becomes_an_engine(policy: Policy, tmp_path: Path) -
 
     for graph, entry in engines.manifest.graphs.items():
         assert entry.backend == "tensorrt-rtx"
-        assert entry.precision == POLICIES["tensorrt"][policy][graph]
+        assert entry.precision == PRECISION_MODES["tensorrt"][policy][graph]
         assert entry.engine is not None
         assert entry.engine.compute_capabilities == ((8, 6),)
         assert engines.graph_path(graph).stat().st_size > 100_000
@@ -72,7 +72,7 @@ def test_every_graph_of_nano_becomes_an_engine(policy: Policy, tmp_path: Path) -
 
 @pytest.mark.parametrize("policy", ["fp32", "fp16"])
 def test_memory_attention_over_some_tokens_becomes_an_engine(
-    policy: Policy, small_model: Sam2VideoModel, tmp_path: Path
+    policy: PrecisionMode, small_model: Sam2VideoModel, tmp_path: Path
 ) -> None:
     graphs = export_bundle(
         loaded(small_model),
@@ -103,7 +103,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @pytest.mark.parametrize(
     ("graph", "precision"),
-    sorted({pair for precisions in POLICIES["tensorrt"].values() for pair in precisions.items()}),
+    sorted(
+        {pair for precisions in PRECISION_MODES["tensorrt"].values() for pair in precisions.items()}
+    ),
 )
 def test_every_graph_of_real_size_becomes_an_engine(
     graph: Graph, precision: Precision, tiny: Bundle, tmp_path: Path
@@ -118,15 +120,15 @@ def test_every_graph_of_real_size_becomes_an_engine(
     if precision == "int8":
         source = frames_of_a_clip(tmp_path / "data")
         frames = collect_frames(source, tmp_path, size=geometry.image_size, count=16)
-        quantise(path, frames, "minmax", "tensorrt", inputs=inputs[:1], errors={}, left_out=())
+        quantize(path, frames, "minmax", "tensorrt", inputs=inputs[:1], errors={}, left_out=())
     check_structure(path, spec)
-    profile = engine_profile(geometry, objects=8, points=16, prompted=4)
+    profile = engine_profile(geometry, objects=8, points=16, conditioning=4)
 
     engine = build_engine(
         EngineRequest(
             graph=path,
             engine=path.with_suffix(".engine"),
-            flavour="tensorrt-rtx",
+            variant="tensorrt-rtx",
             compute_capabilities=((8, 6),),
             profile=profile,
             shapes=engine_shapes(spec, profile),
@@ -143,7 +145,7 @@ def test_every_graph_of_real_size_becomes_an_engine(
 
 def test_an_engine_takes_a_bank_that_fills_and_one_with_more_prompted_frames() -> None:
     geometry = Geometry(256)
-    profile = engine_profile(geometry, objects=8, points=16, prompted=4)
+    profile = engine_profile(geometry, objects=8, points=16, conditioning=4)
     assert profile == {"M": (1, 7, 10), "P": (1, 16, 19), "B": (1, 1, 8), "N": (1, 1, 16)}
     shapes = engine_shapes(graph_specs(geometry)[Graph.MEMORY_ATTENTION], profile)
     assert shapes["memory"] == (
@@ -157,7 +159,7 @@ def request(path: Path, shape: tuple[int, ...]) -> EngineRequest:
     return EngineRequest(
         graph=path,
         engine=path.with_suffix(".engine"),
-        flavour="tensorrt-rtx",
+        variant="tensorrt-rtx",
         compute_capabilities=((8, 6),),
         profile={},
         shapes={"x": (shape, shape, shape)},

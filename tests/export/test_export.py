@@ -38,7 +38,7 @@ def test_graphs_name_no_file_of_the_exporting_machine(small_bundle: Bundle) -> N
         assert b"site-packages" not in content
 
 
-def test_layer_normalisation_stays_one_operator(small_bundle: Bundle) -> None:
+def test_layer_normalization_stays_one_operator(small_bundle: Bundle) -> None:
     for graph in (Graph.IMAGE_ENCODER, Graph.MEMORY_ATTENTION, Graph.MASK_DECODER):
         operators = {n.op_type for n in onnx.load(small_bundle.graph_path(graph)).graph.node}
         assert "LayerNormalization" in operators

@@ -14,9 +14,9 @@ from transformers import Sam2VideoModel
 
 from sam2_edge import Bundle, VideoTracker
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.export.fp16 import delicate_nodes, overflowing_nodes, simulated, to_half
+from sam2_edge.export.fp16 import emulate_fp16, fp32_only_nodes, overflowing_nodes, to_half
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import POLICIES
+from sam2_edge.export.precision import PRECISION_MODES
 from tests.helpers.clips import Clip
 from tests.helpers.models import loaded
 
@@ -46,7 +46,7 @@ def model(nodes: list[onnx.NodeProto], **constants: NDArray[np.float32]) -> onnx
 def run(made: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.generic]:
     """In ONNX Runtime, with the rounding that its CPU provider leaves out."""
     if any(t.data_type == TensorProto.FLOAT16 for t in made.graph.initializer):
-        made = simulated(made)
+        made = emulate_fp16(made)
     return ort.InferenceSession(made.SerializeToString()).run(None, {"x": x})[0]
 
 
@@ -66,7 +66,7 @@ def test_angles_of_position_encodings_stay_in_float32() -> None:
     made = model(ANGLES, k=scalar(300.0))
     x = np.random.default_rng(0).random(SHAPE, np.float32)
 
-    kept = delicate_nodes(made)
+    kept = fp32_only_nodes(made)
     half = to_half(made, kept)
 
     assert kept == {"scale", "sine"}
@@ -85,12 +85,12 @@ def test_sums_that_float16_cannot_count_stay_in_float32(axes: list[int], kept: s
         axes=np.array(axes),
     )
 
-    assert delicate_nodes(made) == kept
+    assert fp32_only_nodes(made) == kept
 
 
 def test_a_constant_beyond_float16_keeps_its_node_in_float32() -> None:
     made = model([helper.make_node("Mul", ["x", "k"], ["y"], name="mul")], k=scalar(1e6))
-    assert delicate_nodes(made) == {"mul"}
+    assert fp32_only_nodes(made) == {"mul"}
 
 
 def test_nodes_whose_values_overflow_are_found_by_what_was_seen() -> None:
@@ -141,7 +141,7 @@ def test_a_bundle_in_half_precision_is_smaller_and_tracks_alike(
         loaded(small_model), tmp_path / "fp16", precision="fp16", memory_rounding="none"
     )
 
-    for graph, precision in POLICIES["cpu"]["fp16"].items():
+    for graph, precision in PRECISION_MODES["cpu"]["fp16"].items():
         smaller = (
             halved.graph_path(graph).stat().st_size,
             full_bundle.graph_path(graph).stat().st_size,

@@ -25,9 +25,9 @@ from sam2_edge.calibration.recording import record_inputs
 from sam2_edge.compat.model import open_model
 from sam2_edge.compat.video.predictor import SAM2VideoPredictor
 from sam2_edge.evaluation.bench.flops import graph_flops
-from sam2_edge.evaluation.delegating import Wrapped
+from sam2_edge.evaluation.delegating import DelegatingBackend
 from sam2_edge.evaluation.pytorch import TorchBackend
-from sam2_edge.evaluation.verify.clips import Footage
+from sam2_edge.evaluation.verify.clips import PromptedClip
 from sam2_edge.evaluation.verify.compare import verify
 from sam2_edge.evaluation.verify.references import open_reference
 from sam2_edge.export.pipeline import check_memory_tokens, export_bundle
@@ -158,7 +158,7 @@ def manifest_without_tokens(bundle: Bundle, target: Path) -> Path:
     return target
 
 
-@pytest.mark.parametrize("change", [{"tokens": CELLS}, {"tokens": 0}, {"pooling": 2}])
+@pytest.mark.parametrize("change", [{"tokens": CELLS}, {"tokens": 0}])
 def test_a_manifest_that_cannot_be_is_refused(
     few_bundle: Bundle, change: dict[str, int], tmp_path: Path
 ) -> None:
@@ -170,7 +170,7 @@ def test_a_manifest_that_cannot_be_is_refused(
         load_bundle(tmp_path / "b")
 
 
-class Watched(Wrapped):
+class Watched(DelegatingBackend):
     """Keeps the cells and ages that memory attention was given last."""
 
     def run(self, graph: Graph, inputs: Mapping[str, RunTensor]) -> dict[str, RunTensor]:
@@ -259,8 +259,8 @@ def test_what_some_tokens_cost_is_verified_against_the_bundle_that_sees_all(
     reference = open_reference(few_bundle, str(small_bundle.path))
     pictures = clip.frames[:6]
     numbers, prompts = tuple(range(6)), (Prompt(1, points=[CLICK]),)
-    footage = Footage("clip", numbers, tuple(pictures), prompts)
-    found = verify(few_bundle, open_backend(few_bundle, "cpu"), reference, footage)
+    prompted_clip = PromptedClip("clip", numbers, tuple(pictures), prompts)
+    found = verify(few_bundle, open_backend(few_bundle, "cpu"), reference, prompted_clip)
     relative = {graph: worst.relative for (graph, _), worst in found.graphs.items()}
     assert relative[Graph.IMAGE_ENCODER] < 1e-4 < relative[Graph.MEMORY_ATTENTION]
 
@@ -273,23 +273,20 @@ def test_a_reference_that_sees_fewer_tokens_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("tokens", "pooling", "message"),
+    ("tokens", "message"),
     [
-        (0, 1, "0 memory tokens; .* 8 x 8 tokens: give 1 to 63"),
-        (CELLS, 1, "64 memory tokens; .* give 1 to 63, or leave it out"),
-        (FEW, 2, "24 memory tokens together with a memory pooling of 2: choose one"),
+        (0, "0 memory tokens; .* 8 x 8 tokens: give 1 to 63"),
+        (CELLS, "64 memory tokens; .* give 1 to 63, or leave it out"),
     ],
 )
 def test_numbers_that_cannot_be_are_refused(
-    small_model: Sam2VideoModel, tokens: int, pooling: Any, message: str, tmp_path: Path
+    small_model: Sam2VideoModel, tokens: int, message: str, tmp_path: Path
 ) -> None:
     geometry = geometry_of(small_model.config)
     with pytest.raises(ExportError, match=message):
-        check_memory_tokens(replace(geometry, memory_tokens=tokens), pooling)
+        check_memory_tokens(replace(geometry, memory_tokens=tokens))
     with pytest.raises(ExportError, match=message):
-        export_bundle(
-            loaded(small_model), tmp_path / "b", memory_tokens=tokens, memory_pooling=pooling
-        )
+        export_bundle(loaded(small_model), tmp_path / "b", memory_tokens=tokens)
     assert not list(tmp_path.iterdir())
 
 

@@ -11,24 +11,24 @@ import pytest
 from sam2_edge import Bundle, VideoTracker
 from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary, track_with
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import POLICIES, Policy
-from sam2_edge.export.trial import simulated_bundle
+from sam2_edge.export.precision import PRECISION_MODES, PrecisionMode
+from sam2_edge.export.trial import emulated_bundle
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.synthetic import SynthClip
+from sam2_edge.synthetic import SyntheticClip
 
-MOST_LOST = 0.005
+MAX_LOST = 0.005
 """J&F that a policy may cost on held-out clips."""
 
 CLIPS = 5
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[SynthClip]:
+def clips() -> list[SyntheticClip]:
     return list(islice(heldout_clips(CLIPS), CLIPS))
 
 
 @pytest.fixture(scope="module")
-def full_score(nano_bundle: Bundle, clips: list[SynthClip]) -> float:
+def full_score(nano_bundle: Bundle, clips: list[SyntheticClip]) -> float:
     return score(VideoTracker(nano_bundle, threads=1), clips)
 
 
@@ -42,23 +42,23 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     )
 
 
-def score(tracker: VideoTracker, clips: list[SynthClip]) -> float:
+def score(tracker: VideoTracker, clips: list[SyntheticClip]) -> float:
     return summary(list(scores(iter(clips), "click", track_with(tracker))))["j_and_f"]
 
 
 @pytest.mark.parametrize("policy", ["mixed", "fp16"])
 def test_float16_loses_no_object(
-    policy: Policy,
+    policy: PrecisionMode,
     nano_bundle: Bundle,
     half_bundle: Bundle,
     full_score: float,
-    clips: list[SynthClip],
+    clips: list[SyntheticClip],
     tmp_path: Path,
 ) -> None:
-    halves = [g for g, p in POLICIES["tensorrt"][policy].items() if p == "fp16"]
-    tried = simulated_bundle(nano_bundle, half_bundle, halves, tmp_path)
+    halves = [g for g, p in PRECISION_MODES["tensorrt"][policy].items() if p == "fp16"]
+    tried = emulated_bundle(nano_bundle, half_bundle, halves, tmp_path)
 
     for graph in halves:
         types = {t.data_type for t in onnx.load(tried.graph_path(graph)).graph.initializer}
         assert onnx.TensorProto.FLOAT16 not in types  # a CPU would compute those in float32
-    assert full_score - score(VideoTracker(tried, threads=1), clips) <= MOST_LOST
+    assert full_score - score(VideoTracker(tried, threads=1), clips) <= MAX_LOST

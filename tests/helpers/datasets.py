@@ -11,7 +11,7 @@ import numpy as np
 from sam2_edge.evaluation.vos.datasets import LayoutName
 from sam2_edge.runtime.sinks.files import write_image, write_text
 from sam2_edge.runtime.sinks.masks import write_indexed_png
-from sam2_edge.synthetic import SynthClip, clip
+from sam2_edge.synthetic import SyntheticClip, clip
 
 LATE = 2
 """The frame on which object 2 of `late_clip` is first seen."""
@@ -20,7 +20,7 @@ SAV_STEP = 4
 """Frames from one mask of SA-V to the next."""
 
 
-def late_clip(seed: int, frames: int) -> SynthClip:
+def late_clip(seed: int, frames: int) -> SyntheticClip:
     """A clip of 64 x 64 pixels with two objects, of which the masks show the second from frame
     `LATE` on.
     """
@@ -30,7 +30,7 @@ def late_clip(seed: int, frames: int) -> SynthClip:
     return replace(drawn, masks=masks)
 
 
-def write_layout(root: Path, layout: LayoutName, clips: dict[str, SynthClip]) -> Path:
+def write_layout(root: Path, layout: LayoutName, clips: dict[str, SyntheticClip]) -> Path:
     """Write clips as a layout has them: DAVIS, SA-V and LVOS with truth, MOSE with first masks
     only, YouTube-VOS with the first mask of each object only. Returns the folder to evaluate.
     """
@@ -46,7 +46,7 @@ def write_layout(root: Path, layout: LayoutName, clips: dict[str, SynthClip]) ->
 
 
 def _write(
-    frames: Path, masks: Path, drawn: SynthClip, names: list[str], kept: dict[int, np.ndarray]
+    frames: Path, masks: Path, drawn: SyntheticClip, names: list[str], kept: dict[int, np.ndarray]
 ) -> None:
     """Frames of a clip under these names, and indexed masks of those in `kept`."""
     for folder in (frames, masks):
@@ -57,11 +57,11 @@ def _write(
             write_indexed_png(masks / f"{name}.png", kept[t])
 
 
-def _five_digits(drawn: SynthClip, step: int = 1) -> list[str]:
+def _five_digits(drawn: SyntheticClip, step: int = 1) -> list[str]:
     return [f"{step * t:05d}" for t in range(len(drawn.frames))]
 
 
-def _davis(root: Path, clips: dict[str, SynthClip]) -> None:
+def _davis(root: Path, clips: dict[str, SyntheticClip]) -> None:
     for name, drawn in clips.items():
         places = (root / "JPEGImages/480p" / name, root / "Annotations/480p" / name)
         _write(*places, drawn, _five_digits(drawn), dict(enumerate(drawn.masks)))
@@ -69,7 +69,7 @@ def _davis(root: Path, clips: dict[str, SynthClip]) -> None:
     write_text(root / "ImageSets/2017/val.txt", "\n".join(clips) + "\n")
 
 
-def _sav(root: Path, clips: dict[str, SynthClip]) -> None:
+def _sav(root: Path, clips: dict[str, SyntheticClip]) -> None:
     for name, drawn in clips.items():
         for i in range(drawn.present.shape[1]):
             kept = {t: (m == i + 1).astype(np.uint8) for t, m in enumerate(drawn.masks)}
@@ -82,13 +82,13 @@ def _sav(root: Path, clips: dict[str, SynthClip]) -> None:
     write_text(root / "sav_val.txt", "\n".join(clips) + "\n")
 
 
-def _mose(root: Path, clips: dict[str, SynthClip]) -> None:
+def _mose(root: Path, clips: dict[str, SyntheticClip]) -> None:
     for name, drawn in clips.items():
         places = (root / "JPEGImages" / name, root / "Annotations" / name)
         _write(*places, drawn, _five_digits(drawn), {0: drawn.masks[0]})
 
 
-def _lvos(root: Path, clips: dict[str, SynthClip]) -> None:
+def _lvos(root: Path, clips: dict[str, SyntheticClip]) -> None:
     """Frames 1, 6, 11, ...; the meta file ends object 1's range two frames early."""
     videos = {}
     for name, drawn in clips.items():
@@ -106,7 +106,7 @@ def _lvos(root: Path, clips: dict[str, SynthClip]) -> None:
     write_text(root / "val_meta.json", json.dumps({"videos": videos}))
 
 
-def _youtube(root: Path, clips: dict[str, SynthClip]) -> None:
+def _youtube(root: Path, clips: dict[str, SyntheticClip]) -> None:
     videos = {}
     for name, drawn in clips.items():
         names = _five_digits(drawn, step=5)

@@ -19,7 +19,7 @@ def store(
     ids: list[int],
     values: list[float],
     *,
-    prompted: bool,
+    conditioning: bool,
     tokens: int | None = None,
 ) -> None:
     """Write memories, pointers and, where not all is seen, cells that are constant and tell their
@@ -30,4 +30,4 @@ def store(
     memory = np.broadcast_to(column[:, None, None, None], (len(ids), 4, side, side))
     pointers = np.broadcast_to(column[:, None], (len(ids), 8))
     cells = None if tokens is None else np.repeat(column[:, None], tokens, axis=1).astype(np.int32)
-    bank.write(frame, ids, memory, pointers, prompted=prompted, cells=cells)
+    bank.write(frame, ids, memory, pointers, conditioning=conditioning, cells=cells)

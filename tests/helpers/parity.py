@@ -84,7 +84,7 @@ class Pair:
 
     def _assert_decided(self, result: ObjectResult) -> None:
         """Without rounding of memory, no pixel of a prompted mask, whose memory is made from the
-        binarised mask, is so close to zero that the order of a sum decides; otherwise the loops may
+        binarized mask, is so close to zero that the order of a sum decides; otherwise the loops may
         part here by more than the strict tolerance, and rightly so.
         """
         if self.tolerance >= BFLOAT16_TOLERANCE:

@@ -14,7 +14,7 @@ from transformers import Sam2VideoModel
 from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.models.key_mapping import from_original, to_original
-from sam2_edge.models.variants import VARIANTS, recognise_variant, variant_config
+from sam2_edge.models.variants import VARIANTS, recognize_variant, variant_config
 
 DATA = Path(__file__).parent.parent / "data" / "original_tensors.json.gz"
 ORIGINAL: dict[str, dict[str, list[int]]] = json.loads(gzip.decompress(DATA.read_bytes()))
@@ -48,7 +48,7 @@ def test_every_original_checkpoint_maps_onto_its_variant_without_rest(name: str)
 
     own = {n: t.shape for n, t in model.state_dict().items()}
     assert {n: t.shape for n, t in renamed.items()} == own
-    assert recognise_variant(shapes) == VARIANTS[name]
+    assert recognize_variant(shapes) == VARIANTS[name]
 
 
 def test_an_original_checkpoint_loads_tensor_for_tensor(

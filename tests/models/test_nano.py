@@ -20,7 +20,7 @@ from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.validate import check_numbers, example_feeds
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.models.graphs import graph_modules
-from sam2_edge.synthetic import SynthClip
+from sam2_edge.synthetic import SyntheticClip
 from tests.helpers.models import loaded
 from tools.nano.packing import pack_bundle, stored_tensors
 
@@ -34,7 +34,7 @@ def nano() -> Sam2VideoModel:
 
 
 @pytest.fixture(scope="module")
-def clips() -> list[SynthClip]:
+def clips() -> list[SyntheticClip]:
     return list(heldout_clips(CLIPS))
 
 
@@ -93,7 +93,7 @@ def test_it_can_be_exported_at_its_own_size_and_at_another(tmp_path: Path) -> No
 
 
 def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
-    nano: Sam2VideoModel, clips: list[SynthClip]
+    nano: Sam2VideoModel, clips: list[SyntheticClip]
 ) -> None:
     ours = list(scores(iter(clips), "click", track_with(VideoTracker("nano", threads=1))))
     manifest = load_bundle("nano").manifest
@@ -101,11 +101,11 @@ def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
     theirs = list(scores(iter(clips), "click", pytorch))
     difference = summary(ours)["j_and_f"] - summary(theirs)["j_and_f"]
     assert abs(difference) <= 0.001
-    assert summary(ours)["j_and_f"] > LEAST_J_AND_F
-    assert summary(ours)["presence"] > LEAST_PRESENCE
+    assert summary(ours)["j_and_f"] > MIN_J_AND_F
+    assert summary(ours)["presence"] > MIN_PRESENCE
 
 
-LEAST_J_AND_F, LEAST_PRESENCE = 0.65, 0.88
+MIN_J_AND_F, MIN_PRESENCE = 0.65, 0.88
 
 
 def test_packing_changes_no_number_and_refuses_damaged_weights(

@@ -161,7 +161,7 @@ def test_onnx_graphs_run_on_the_cpu_where_there_is_no_gpu(full_bundle: Bundle) -
 
 
 ENTRY = EngineEntry(
-    flavour="tensorrt-rtx", version="1.7", compute_capabilities=((8, 6),), profile={}
+    variant="tensorrt-rtx", version="1.7", compute_capabilities=((8, 6),), profile={}
 )
 
 

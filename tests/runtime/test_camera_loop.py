@@ -16,11 +16,11 @@ from sam2_edge import LoopError, PromptError, SinkError, SourceError, VideoTrack
 from sam2_edge.evaluation.metrics import region_similarity
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sources import SourceFrame
-from sam2_edge.runtime.sources.camera import SYNTH_FRAMES, Pace, SyntheticCamera, open_camera
+from sam2_edge.runtime.sources.camera import SYNTHETIC_FRAMES, Pace, SyntheticCamera, open_camera
 from sam2_edge.runtime.streaming import writer as writer_module
-from sam2_edge.runtime.streaming.capture import MOST_HUNG_READERS, Capture
+from sam2_edge.runtime.streaming.capture import MAX_HUNG_READERS, Capture
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
-from sam2_edge.synthetic import centre_click
+from sam2_edge.synthetic import center_click
 
 WAIT_S = 20.0
 """Longest that anything here may take; a test that is well takes a fraction of it."""
@@ -156,8 +156,8 @@ def test_readers_that_hang_for_good_do_not_pile_up(capture) -> None:
     reading = capture(*hanging, stall_s=0.02)
     before = threading.active_count()
     assert taken_none(reading, seconds=0.6)
-    assert reading.counts.stalls == MOST_HUNG_READERS
-    assert threading.active_count() <= before + MOST_HUNG_READERS
+    assert reading.counts.stalls == MAX_HUNG_READERS
+    assert threading.active_count() <= before + MAX_HUNG_READERS
     released.set()
 
 
@@ -244,9 +244,9 @@ def test_a_camera_that_cannot_be_opened_at_first_is_an_error(capture) -> None:
 
 
 def test_the_synthetic_camera_plays_to_and_fro() -> None:
-    last = SYNTH_FRAMES - 1
-    shown = [SyntheticCamera.position(i) for i in range(2 * SYNTH_FRAMES)]
-    assert shown[: last + 2] == [*range(SYNTH_FRAMES), last - 1]
+    last = SYNTHETIC_FRAMES - 1
+    shown = [SyntheticCamera.position(i) for i in range(2 * SYNTHETIC_FRAMES)]
+    assert shown[: last + 2] == [*range(SYNTHETIC_FRAMES), last - 1]
     assert shown[2 * last - 1 : 2 * last + 2] == [1, 0, 1]
 
 
@@ -319,7 +319,7 @@ def scene_opener(scene: SyntheticCamera) -> Callable[[], Scripted]:
 
 def add(loop: CameraLoop, scene: SyntheticCamera, object_id: int, frame: int):
     mask = scene.clip.mask(frame, object_id)
-    return loop.prompt(object_id, points=[centre_click(mask)])
+    return loop.prompt(object_id, points=[center_click(mask)])
 
 
 def test_objects_are_added_refined_and_removed_while_it_runs(
@@ -336,7 +336,7 @@ def test_objects_are_added_refined_and_removed_while_it_runs(
         if index == 9:
             futures["add"] = add(loop, scene, 2, 10)
         if index == 19:
-            futures["refine"] = loop.prompt(1, points=[centre_click(scene.clip.mask(20, 1))])
+            futures["refine"] = loop.prompt(1, points=[center_click(scene.clip.mask(20, 1))])
         if index == 29:
             futures["remove"] = loop.remove(2)
         if index == 39:
@@ -354,7 +354,7 @@ def test_objects_are_added_refined_and_removed_while_it_runs(
     assert futures["again"].result(0).object_id == 1
     assert sink.frames == list(range(60))
     assert sink.closed == 1
-    assert all(0 <= t.waited_s <= t.age_s for t in seen)
+    assert all(0 <= t.waited_s <= t.latency_s for t in seen)
     quality = [
         region_similarity(t.result[1].mask, scene.clip.mask(t.frame.index, 1)) for t in seen[:6]
     ]
@@ -493,7 +493,7 @@ def test_results_stay_fresh_however_slow_the_model(scene: SyntheticCamera) -> No
     ages = []
     loop = CameraLoop(opener(camera), TenPerSecond("nano", threads=1))
     for tracked in loop:
-        ages.append(tracked.age_s)
+        ages.append(tracked.latency_s)
         if len(ages) == 40:
             loop.close()
     assert loop.counts.dropped > len(ages)
@@ -511,7 +511,7 @@ def test_memory_waits_for_an_object_that_is_gone(tracker: VideoTracker) -> None:
     scene = SyntheticCamera(3, size=256, objects=1, paced=False).clip
     empty = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
     tracker.track(scene.frames[0])
-    tracker.prompt(1, points=[centre_click(scene.mask(0, 1))])
+    tracker.prompt(1, points=[center_click(scene.mask(0, 1))])
     for frame in scene.frames[1:6]:
         assert tracker.track(frame)[1].present
     held = [tracker.track(empty)[1].present for _ in range(12)]

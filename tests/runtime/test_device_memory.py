@@ -12,7 +12,7 @@ import pytest
 from sam2_edge import BackendError
 from sam2_edge.runtime.backends.cuda import graphs
 from sam2_edge.runtime.backends.cuda import memory as device_memory
-from sam2_edge.runtime.backends.cuda.graphs import LIMIT, MOST_FAILURES, WARM_RUNS, CudaGraphs
+from sam2_edge.runtime.backends.cuda.graphs import LIMIT, MAX_FAILURES, WARM_RUNS, CudaGraphs
 from sam2_edge.runtime.backends.cuda.memory import DeviceMemory
 
 
@@ -199,7 +199,7 @@ def test_graphs_are_few_and_failures_are_told_once(
     failing, plain = CudaGraphs(7, "decoder"), []
     for _ in range(20):
         failing.run(1, 1, lambda: plain.append(1))
-    assert len(plain) == 20 + MOST_FAILURES
+    assert len(plain) == 20 + MAX_FAILURES
     assert [r.message for r in caplog.records if "decoder" in r.message] == [
         "decoder runs without a CUDA graph: ending a capture failed with cudaErrorUnknown; "
         "check the driver with nvidia-smi"

@@ -29,13 +29,13 @@ class Naive:
     """
 
     limit: int
-    prompted: dict[int, float] = field(default_factory=dict)
+    conditioning: dict[int, float] = field(default_factory=dict)
     others: dict[int, float] = field(default_factory=dict)
 
     def select(self, frame: int) -> tuple[dict[int, float], dict[int, float]]:
-        keep = closest_frames(frame, list(self.prompted), self.limit)
-        chosen = {f: v for f, v in self.prompted.items() if f in keep}
-        rest = {f: v for f, v in self.prompted.items() if f not in keep}
+        keep = closest_frames(frame, list(self.conditioning), self.limit)
+        chosen = {f: v for f, v in self.conditioning.items() if f in keep}
+        rest = {f: v for f, v in self.conditioning.items() if f not in keep}
         return chosen, {**self.others, **rest}
 
     def memories(self, frame: int) -> set[tuple[int, float]]:
@@ -99,7 +99,7 @@ def test_any_history_gives_what_the_published_rule_gives(
     removals: set[tuple[int, int]],
 ) -> None:
     geometry = replace(GEOMETRY, memory_tokens=tokens)
-    bank = MemoryBank(backend, geometry, max_prompted=limit)
+    bank = MemoryBank(backend, geometry, max_cond_frames=limit)
     naive: dict[int, Naive] = {}
     value = 0.0
     for frame, actions in enumerate(steps):
@@ -110,9 +110,9 @@ def test_any_history_gives_what_the_published_rule_gives(
                 continue
             value += 1
             entry = naive.setdefault(object_id, Naive(limit))
-            (entry.prompted if action == "prompt" else entry.others)[frame] = value
-            prompted = action == "prompt"
-            store(bank, frame, [object_id], [value], prompted=prompted, tokens=tokens)
+            (entry.conditioning if action == "prompt" else entry.others)[frame] = value
+            conditioning = action == "prompt"
+            store(bank, frame, [object_id], [value], conditioning=conditioning, tokens=tokens)
         for object_id in [i for f, i in removals if f == frame and i in naive]:
             bank.remove(object_id)
             del naive[object_id]
@@ -143,14 +143,14 @@ def test_a_steady_stream_neither_copies_nor_grows(small_bundle: Bundle) -> None:
             assert batch.object_ids == (1, 2, 3)
         if frame == 20:
             counting.copies = counting.allocations = 0
-        store(bank, frame, ids, [1.0, 2.0, 3.0], prompted=frame == 0)
+        store(bank, frame, ids, [1.0, 2.0, 3.0], conditioning=frame == 0)
     # 40 frames, 3 objects, a memory and a pointer each: only what is new is written.
     assert (counting.copies, counting.allocations) == (40 * 3 * 2, 0)
     assert (batch.memory.shape[0], batch.pointers.shape[0]) == (7, 16)
 
 
 @pytest.mark.parametrize(
-    ("frame", "prompted", "limit", "kept"),
+    ("frame", "conditioning", "limit", "kept"),
     [
         (10, [1, 4], 3, {1, 4}),
         (10, [1, 4, 8], 2, {8, 4}),
@@ -161,27 +161,27 @@ def test_a_steady_stream_neither_copies_nor_grows(small_bundle: Bundle) -> None:
     ],
 )
 def test_prompted_frames_are_kept_one_before_one_after_then_nearest(
-    frame: int, prompted: list[int], limit: int, kept: set[int]
+    frame: int, conditioning: list[int], limit: int, kept: set[int]
 ) -> None:
-    assert closest_frames(frame, prompted, limit) == kept
+    assert closest_frames(frame, conditioning, limit) == kept
 
 
 def test_objects_are_read_in_batches_that_are_not_too_large(backend: Backend) -> None:
     bank = MemoryBank(backend, GEOMETRY, max_batch=2)
-    store(bank, 0, [1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 5.0], prompted=True)
+    store(bank, 0, [1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 5.0], conditioning=True)
     for frame in (1, 2):
         batches = bank.read(frame, [1, 2, 3, 4, 5], span=SPAN)
         assert [b.object_ids for b in batches] == [(1, 2), (3, 4), (5,)]
         for batch in batches:
             pointers = backend.download(batch.pointers)
             assert (pointers == np.array(batch.object_ids)[:, None]).all()
-            store(bank, frame, list(batch.object_ids), list(batch.object_ids), prompted=False)
+            store(bank, frame, list(batch.object_ids), list(batch.object_ids), conditioning=False)
 
 
 def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Backend) -> None:
     bank = MemoryBank(backend, GEOMETRY, rule=RecentFrames(2))
     for frame in range(9):
-        store(bank, frame, [1], [float(frame)], prompted=frame == 0)
+        store(bank, frame, [1], [float(frame)], conditioning=frame == 0)
     (batch,) = bank.read(9, [1], span=SPAN)
     assert sorted(batch.memory_age[:, 0].tolist()) == [0, 1, 2]
     kept = backend.download(batch.memory)[:, 0, 0, 0, 0]
@@ -191,6 +191,6 @@ def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Bac
 
 def test_each_object_of_a_batch_keeps_its_own_cells(backend: Backend) -> None:
     bank = MemoryBank(backend, replace(GEOMETRY, memory_tokens=3))
-    store(bank, 0, [1, 2], [5.0, 7.0], prompted=True, tokens=3)
+    store(bank, 0, [1, 2], [5.0, 7.0], conditioning=True, tokens=3)
     (batch,) = bank.read(1, [1, 2], span=SPAN)
     np.testing.assert_array_equal(batch.memory_cells, [[[5, 5, 5], [7, 7, 7]]])

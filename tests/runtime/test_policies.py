@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from sam2_edge import DistractorMemory, MotionMemory, Sam2EdgeError
-from sam2_edge.runtime.memory.policies import MaskOffer, ObjectRule, Outcome, open_policy
+from sam2_edge.runtime.memory.policies import MaskCandidates, ObjectPolicy, Outcome, open_policy
 from sam2_edge.runtime.memory.policies.boxes import box_iou, box_share, largest_part, mask_box
 from sam2_edge.runtime.memory.policies.kalman import BoxFilter
 from sam2_edge.runtime.memory.slots import Keep, KeptFrames, RecentFrames, Slot, slot_ages
@@ -25,21 +25,21 @@ def rectangle(x: int, y: int, width: int = 16, height: int = 8) -> NDArray[np.bo
     return mask
 
 
-def offer(masks: list[NDArray[np.bool_]], iou: list[float]) -> MaskOffer:
+def offer(masks: list[NDArray[np.bool_]], iou: list[float]) -> MaskCandidates:
     """Three masks and their IoUs, as the decoder's masks 1 to 3; mask 0 is of no interest."""
     logits = np.where(np.stack([masks[0], *masks]), np.float32(5), np.float32(-5))
-    return MaskOffer(np.array([0.99, *iou], np.float32), lambda: logits)
+    return MaskCandidates(np.array([0.99, *iou], np.float32), lambda: logits)
 
 
 def end(
-    rule: ObjectRule,
+    rule: ObjectPolicy,
     mask: NDArray[np.bool_],
     *,
     iou: float = 0.9,
     score: float = 5.0,
-    by_user: bool = False,
+    from_prompt: bool = False,
 ) -> Collection[Keep]:
-    return list(rule.keep(Outcome(mask, iou, score, by_user)))
+    return list(rule.keep(Outcome(mask, iou, score, from_prompt)))
 
 
 def test_the_filter_does_what_a_calculation_by_hand_gives() -> None:
@@ -99,11 +99,11 @@ def test_boxes_of_masks() -> None:
     assert box_share(rectangle(0, 0), np.zeros((SIZE, SIZE), np.bool_)) == 1
 
 
-def followed(frames: int, policy: MotionMemory | None = None) -> ObjectRule:
+def followed(frames: int, policy: MotionMemory | None = None) -> ObjectPolicy:
     """An object that moved 2 pixels to the right on each of so many frames, the first prompted."""
     rule = (policy or MotionMemory(stable_frames=5)).follow()
     for t in range(frames):
-        end(rule, rectangle(2 * t, 20), by_user=t == 0)
+        end(rule, rectangle(2 * t, 20), from_prompt=t == 0)
     return rule
 
 
@@ -128,7 +128,7 @@ def test_motion_chooses_the_mask_where_the_object_should_be() -> None:
         ({"iou": float("nan")}, False),
         ({"mask": rectangle(40, 40)}, False),
         ({"mask": np.zeros((SIZE, SIZE), np.bool_)}, False),
-        ({"mask": rectangle(40, 40), "by_user": True}, True),
+        ({"mask": rectangle(40, 40), "from_prompt": True}, True),
     ],
 )
 def test_motion_remembers_frames_that_are_trusted(what: dict, kept: bool) -> None:
@@ -151,11 +151,11 @@ def test_the_weight_of_motion_is_the_published_one_of_the_model() -> None:
 HERE, BESIDE = rectangle(4, 20), rectangle(34, 20, 18)
 
 
-def anchoring(frames: int, policy: DistractorMemory | None = None) -> ObjectRule:
+def anchoring(frames: int, policy: DistractorMemory | None = None) -> ObjectPolicy:
     """An object that stood still for so many frames, the first prompted, with nothing like it."""
     rule = (policy or DistractorMemory()).follow()
     for t in range(frames):
-        end(rule, HERE, by_user=t == 0)
+        end(rule, HERE, from_prompt=t == 0)
     return rule
 
 
@@ -196,7 +196,7 @@ def test_every_fifth_memory_lasts_and_none_is_made_of_an_absent_object() -> None
     rule, empty = anchoring(1), np.zeros((SIZE, SIZE), np.bool_)
     kept = [end(rule, HERE) for _ in range(11)]
     assert [frame for frame, kinds in enumerate(kept, 1) if kinds == [Keep.RECENT]] == [5, 10]
-    assert all(kinds == [Keep.PASSING] for kinds in kept if kinds != [Keep.RECENT])
+    assert all(kinds == [Keep.TRANSIENT] for kinds in kept if kinds != [Keep.RECENT])
     assert end(rule, HERE, score=-1) == []
     assert end(rule, empty) == []
 
@@ -204,8 +204,8 @@ def test_every_fifth_memory_lasts_and_none_is_made_of_an_absent_object() -> None
 def test_what_a_user_corrects_is_no_anchor_and_lasts() -> None:
     rule = anchoring(6)
     rule.choose(offer([HERE, BESIDE, HERE], [0.9, 0.5, 0.1]))
-    assert end(rule, HERE, by_user=True) == [Keep.RECENT]
-    assert end(rule, HERE) == [Keep.PASSING]
+    assert end(rule, HERE, from_prompt=True) == [Keep.RECENT]
+    assert end(rule, HERE) == [Keep.TRANSIENT]
 
 
 def test_masks_are_fetched_only_where_they_may_matter() -> None:
@@ -213,19 +213,19 @@ def test_masks_are_fetched_only_where_they_may_matter() -> None:
         raise AssertionError("fetched")
 
     low, high = np.float32([0.9, 0.5, 0.7, 0.1]), np.float32([0.9, 0.9, 0.7, 0.1])
-    assert followed(4).choose(MaskOffer(high, fetch)) == 1
-    assert anchoring(4).choose(MaskOffer(high, fetch)) == 1
-    assert anchoring(5).choose(MaskOffer(low, fetch)) == 2
+    assert followed(4).choose(MaskCandidates(high, fetch)) == 1
+    assert anchoring(4).choose(MaskCandidates(high, fetch)) == 1
+    assert anchoring(5).choose(MaskCandidates(low, fetch)) == 2
     for rule in (followed(5), anchoring(5)):
         with pytest.raises(AssertionError, match="fetched"):
-            rule.choose(MaskOffer(high, fetch))
+            rule.choose(MaskCandidates(high, fetch))
 
 
 def test_kept_frames_are_numbered_by_their_order() -> None:
-    kinds = [Keep.RECENT, Keep.ANCHOR, Keep.PASSING, Keep.RECENT, Keep.PASSING, Keep.RECENT]
-    slots = [Slot(10 * i, prompted=False, keep=kind) for i, kind in enumerate(kinds)]
+    kinds = [Keep.RECENT, Keep.ANCHOR, Keep.TRANSIENT, Keep.RECENT, Keep.TRANSIENT, Keep.RECENT]
+    slots = [Slot(10 * i, conditioning=False, keep=kind) for i, kind in enumerate(kinds)]
     assert KeptFrames(2, 1).ages(slots, 99) == [None, 0, None, 2, None, 1]
-    slots.append(Slot(60, prompted=False, keep=Keep.PASSING))
+    slots.append(Slot(60, conditioning=False, keep=Keep.TRANSIENT))
     assert KeptFrames(3, 1).ages(slots, 99) == [None, 0, None, 3, None, 2, 1]
     assert RecentFrames(2).ages(slots, 61) == [None] * 6 + [1]
 
@@ -245,9 +245,9 @@ def test_ages_are_in_range_and_as_many_as_there_are_places(
         for frame, what in enumerate(history)
     ]
     ages = slot_ages(slots, len(slots), KeptFrames(recent, anchors), cap)
-    prompted = [age for slot, age in zip(slots, ages, strict=True) if slot.prompted]
-    others = [a for s, a in zip(slots, ages, strict=True) if not s.prompted and a is not None]
-    assert prompted == [0] * min(history.count("prompt"), cap)
+    conditioning = [age for slot, age in zip(slots, ages, strict=True) if slot.conditioning]
+    others = [a for s, a in zip(slots, ages, strict=True) if not s.conditioning and a is not None]
+    assert conditioning == [0] * min(history.count("prompt"), cap)
     timed = sorted(age for age in others if age)
     assert timed == list(range(1, len(timed) + 1))
     assert len(timed) <= recent

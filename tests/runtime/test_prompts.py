@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sam2_edge import Prompt, PromptError
 from sam2_edge.runtime.prompts import model_prompt, read_mask
-from sam2_edge.runtime.sources.prompt_file import check_script, load_script
+from sam2_edge.runtime.sources.prompt_file import check_prompts, load_prompts
 
 FRAME = (60, 80)
 SIZE = 128
@@ -136,7 +136,7 @@ def test_a_prompts_file_is_read_with_its_masks(tmp_path: Path) -> None:
         {"frame": 0, "object": 2, "box": [1, 2, 3, 4]},
         {"frame": 9, "object": 1, "mask": "cup.png"},
     ]
-    script = load_script(write(tmp_path, entries))
+    script = load_prompts(write(tmp_path, entries))
 
     assert [p.object_id for p in script[0]] == [1, 2]
     (late,) = script[9]
@@ -158,14 +158,14 @@ BAD_FILES = {
 @pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
 def test_a_bad_prompts_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
     with pytest.raises(PromptError, match=message):
-        load_script(write(tmp_path, content))
+        load_prompts(write(tmp_path, content))
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000], ids=["bytes", "too deep"])
 def test_a_prompts_file_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "prompts.json").write_bytes(content)
     with pytest.raises(PromptError, match=r"prompts\.json"):
-        load_script(tmp_path / "prompts.json")
+        load_prompts(tmp_path / "prompts.json")
 
 
 def test_a_mask_file_marks_the_object_in_any_channel(tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ def test_a_mask_file_that_is_no_picture_is_refused(tmp_path: Path, content: byte
 
 def test_a_missing_prompts_file_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PromptError, match="cannot be read"):
-        load_script(tmp_path / "none.json")
+        load_prompts(tmp_path / "none.json")
 
 
 @pytest.mark.parametrize(
@@ -203,4 +203,4 @@ def test_a_missing_prompts_file_is_refused(tmp_path: Path) -> None:
 )
 def test_a_script_that_does_not_fit_its_source_is_refused(script: Any, message: str) -> None:
     with pytest.raises(PromptError, match=message):
-        check_script(script, 2, 5)
+        check_prompts(script, 2, 5)

@@ -24,7 +24,7 @@ from sam2_edge.runtime.sources import SourceFrame
 
 
 def frame(index: int, size: tuple[int, int] = (48, 64)) -> tuple[SourceFrame, FrameResult]:
-    """A grey frame with object 1 on its left half and an absent object 2."""
+    """A gray frame with object 1 on its left half and an absent object 2."""
     logits = np.full((16, 16), -5, np.float32)
     logits[:, :8] = 5
     found = ObjectResult(1, logits, 0.75, 2.0, size)
@@ -73,7 +73,7 @@ def test_an_overlay_video_on_a_disk_that_fills_up_stays_readable(
     assert cv2.VideoCapture(str(tmp_path / "o.mp4")).get(cv2.CAP_PROP_FRAME_COUNT) == 3
 
 
-def test_masks_are_indexed_pngs_in_the_colours_of_davis(tmp_path: Path) -> None:
+def test_masks_are_indexed_pngs_in_the_colors_of_davis(tmp_path: Path) -> None:
     sink = MaskFolder(tmp_path / "masks")
     sink.write(*frame(3))
     sink.close()

@@ -174,7 +174,7 @@ def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_grey_and_transparent_images_become_bgr(tmp_path: Path, channels: int) -> None:
+def test_gray_and_transparent_images_become_bgr(tmp_path: Path, channels: int) -> None:
     path = tmp_path / "image.png"
     cv2.imwrite(str(path), np.full((5, 6, channels), 90, np.uint8))
     picture = read_image(path)

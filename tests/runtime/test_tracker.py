@@ -202,7 +202,7 @@ def test_prompting_again_on_the_first_frame_equals_prompting_late(
 
 BAD_CALLS = {
     "float frame": lambda t: t.track(np.zeros((9, 9, 3), np.float32)),
-    "grey frame": lambda t: t.track(np.zeros((9, 9), np.uint8)),
+    "gray frame": lambda t: t.track(np.zeros((9, 9), np.uint8)),
     "empty frame": lambda t: t.track(np.zeros((0, 9, 3), np.uint8)),
     "no frame": lambda t: t.track(None),
     "prompt outside": lambda t: t.track(np.zeros((9, 9, 3), np.uint8), [CLICK]),
@@ -246,14 +246,14 @@ def test_a_prompt_needs_a_frame(tracker: VideoTracker) -> None:
 def test_memory_stays_bounded_however_often_objects_are_prompted(
     small_bundle: Bundle, clip: Clip
 ) -> None:
-    tracker = VideoTracker(small_bundle, max_prompted_frames=2)
+    tracker = VideoTracker(small_bundle, max_cond_frames=2)
     for index in range(60):
         prompts = [CLICK, OTHER] if index % 3 == 0 else []
         tracker.track(clip.frames[index % 24], prompts)
     for entry in tracker._bank._objects.values():
         assert entry.group.memory.shape[0] == 2 + 6
         assert entry.group.pointers.shape[0] == 2 + 15
-        assert sum(slot.prompted for slot in entry.memory) == 2
+        assert sum(slot.conditioning for slot in entry.memory) == 2
         assert len(entry.memory) <= 8
         assert len(entry.pointers) <= 17
     assert len({id(entry.group) for entry in tracker._bank._objects.values()}) <= 2
@@ -352,7 +352,7 @@ def test_a_prompt_needs_an_image(small_bundle: Bundle) -> None:
         ImageSegmenter(small_bundle).predict(points=[(1, 1)])
 
 
-@pytest.mark.parametrize("option", ["max_prompted_frames", "clip_frames"])
+@pytest.mark.parametrize("option", ["max_cond_frames", "clip_frames"])
 def test_numbers_of_frames_below_one_are_refused(small_bundle: Bundle, option: str) -> None:
     with pytest.raises(Sam2EdgeError, match=f"{option} is 0; give 1 or more"):
         VideoTracker(small_bundle, **{option: 0})
@@ -371,11 +371,13 @@ class Batches(OnnxRuntimeCpu):
         return super().run(graph, inputs)
 
 
-def as_engines(bundle: Bundle, *, objects: int, prompted: int) -> Bundle:
+def as_engines(bundle: Bundle, *, objects: int, conditioning: int) -> Bundle:
     """A bundle that says of its graphs what one of engines would."""
-    profile = engine_profile(bundle.manifest.geometry, objects=objects, points=4, prompted=prompted)
+    profile = engine_profile(
+        bundle.manifest.geometry, objects=objects, points=4, conditioning=conditioning
+    )
     engine = EngineEntry(
-        flavour="tensorrt-rtx", version="1", compute_capabilities=((8, 6),), profile=profile
+        variant="tensorrt-rtx", version="1", compute_capabilities=((8, 6),), profile=profile
     )
     graphs = {
         graph: entry.model_copy(update={"engine": engine})
@@ -389,7 +391,7 @@ def test_more_objects_than_an_engine_takes_go_through_it_in_turns(
 ) -> None:
     prompts = [Prompt(i, points=[(20 + 15 * i, 30 + 9 * i)]) for i in range(1, 6)]
     backend = Batches(small_bundle)
-    limited = VideoTracker(as_engines(small_bundle, objects=2, prompted=4), backend=backend)
+    limited = VideoTracker(as_engines(small_bundle, objects=2, conditioning=4), backend=backend)
     free = VideoTracker(small_bundle)
     for index, frame in enumerate(clip.frames[:4]):
         given = prompts if index == 0 else []
@@ -402,17 +404,17 @@ def test_more_objects_than_an_engine_takes_go_through_it_in_turns(
 
 
 def test_more_prompted_frames_than_engines_take_are_refused_at_once(small_bundle: Bundle) -> None:
-    engines = as_engines(small_bundle, objects=2, prompted=3)
+    engines = as_engines(small_bundle, objects=2, conditioning=3)
     backend = OnnxRuntimeCpu(small_bundle)
-    VideoTracker(engines, backend=backend, max_prompted_frames=3)
-    with pytest.raises(BackendError, match="max_prompted_frames is 4, the engines .* for 3; lower"):
+    VideoTracker(engines, backend=backend, max_cond_frames=3)
+    with pytest.raises(BackendError, match="max_cond_frames is 4, the engines .* for 3; lower"):
         VideoTracker(engines, backend=backend)
 
 
 def test_more_points_than_engines_take_are_refused_and_nothing_changes(
     small_bundle: Bundle, clip: Clip
 ) -> None:
-    engines = as_engines(small_bundle, objects=2, prompted=4)
+    engines = as_engines(small_bundle, objects=2, conditioning=4)
     tracker = VideoTracker(engines, backend=OnnxRuntimeCpu(small_bundle))
     tracker.track(clip.frames[0], [CLICK])
     many = Prompt(2, points=[(20 + i, 30) for i in range(3)], box=(10, 10, 90, 90))

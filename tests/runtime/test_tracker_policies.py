@@ -26,9 +26,9 @@ from sam2_edge.evaluation.metrics import region_similarity
 from sam2_edge.runtime.backends import Backend, Tensor, open_backend
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.runtime.memory.bank import MemoryBank
-from sam2_edge.runtime.memory.policies import MaskOffer, Outcome
-from sam2_edge.runtime.memory.slots import Keep, KeptFrames, RecentFrames, SlotRule
-from sam2_edge.synthetic import centre_click
+from sam2_edge.runtime.memory.policies import MaskCandidates, Outcome
+from sam2_edge.runtime.memory.slots import Keep, KeptFrames, RecentFrames, SlotPolicy
+from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic import clip as synthetic_clip
 from tests.helpers.clips import Clip
 from tests.helpers.memory import GEOMETRY, SPAN, store
@@ -43,7 +43,7 @@ def backend(small_bundle: Bundle) -> Backend:
     return open_backend(small_bundle)
 
 
-TIMED = ((), (Keep.RECENT,), (Keep.PASSING,))
+TIMED = ((), (Keep.RECENT,), (Keep.TRANSIENT,))
 KINDS = [(*timed, *anchor) for timed in TIMED for anchor in ((), (Keep.ANCHOR,))]
 """What a frame's memory may be kept as."""
 
@@ -63,45 +63,45 @@ def test_any_history_leaves_the_last_memories_of_each_kind(
     backend: Backend, steps: list[dict[int, Any]], recent: int, anchors: int, cap: int
 ) -> None:
     """What is kept, told by its value, against everything ever kept, written out naively."""
-    bank = MemoryBank(backend, GEOMETRY, max_prompted=cap, rule=KeptFrames(recent, anchors))
-    prompted: dict[int, list[int]] = {}
+    bank = MemoryBank(backend, GEOMETRY, max_cond_frames=cap, rule=KeptFrames(recent, anchors))
+    conditioning: dict[int, list[int]] = {}
     kept: dict[int, list[tuple[int, Keep]]] = {}
     for frame, actions in enumerate(steps, 1):
         for object_id, action in actions.items():
-            if action == "skip" or (action != "prompt" and object_id not in prompted):
+            if action == "skip" or (action != "prompt" and object_id not in conditioning):
                 continue
             if action == "prompt":
-                prompted.setdefault(object_id, []).append(frame)
+                conditioning.setdefault(object_id, []).append(frame)
                 kept.setdefault(object_id, [])
-                store(bank, frame, [object_id], [float(frame)], prompted=True)
-                if len(prompted[object_id]) > cap:  # the first one becomes an ordinary one
-                    gone = prompted[object_id].pop(0)
+                store(bank, frame, [object_id], [float(frame)], conditioning=True)
+                if len(conditioning[object_id]) > cap:  # the first one becomes an ordinary one
+                    gone = conditioning[object_id].pop(0)
                     kept[object_id].append((gone, Keep.RECENT))
             else:
                 side = GEOMETRY.embedding_size
                 memory = np.full((1, 4, side, side), frame, np.float32)
                 pointer = np.full((1, 8), frame, np.float32)
-                bank.write(frame, [object_id], memory, pointer, prompted=False, keep=[action])
+                bank.write(frame, [object_id], memory, pointer, conditioning=False, keep=[action])
                 kept[object_id] += [(frame, kind) for kind in action]
-        for batch in bank.read(frame + 1, list(prompted), span=SPAN):
+        for batch in bank.read(frame + 1, list(conditioning), span=SPAN):
             assert len(batch.memory) <= cap + recent + anchors
             assert batch.memory_age.shape == (len(batch.memory), len(batch.object_ids))
             for column, object_id in enumerate(batch.object_ids):
                 values = np.asarray(batch.memory)[:, column, 0, 0, 0].astype(int).tolist()
                 found = sorted(zip(batch.memory_age[:, column].tolist(), values, strict=True))
-                assert found == _expected(prompted[object_id], kept[object_id], recent, anchors)
+                assert found == _expected(conditioning[object_id], kept[object_id], recent, anchors)
 
 
 def _expected(
-    prompted: list[int], kept: list[tuple[int, Keep]], recent: int, anchors: int
+    conditioning: list[int], kept: list[tuple[int, Keep]], recent: int, anchors: int
 ) -> list[tuple[int, int]]:
     anchored = sorted(frame for frame, kind in kept if kind is Keep.ANCHOR)[-anchors:]
     timed = sorted(frame for frame, kind in kept if kind is Keep.RECENT)
-    passing = sorted(frame for frame, kind in kept if kind is Keep.PASSING)
+    passing = sorted(frame for frame, kind in kept if kind is Keep.TRANSIENT)
     if passing and passing[-1] > max(timed, default=0):
         timed.append(passing[-1])
     ages = list(enumerate(timed[::-1][:recent], start=1))
-    return sorted([(0, frame) for frame in [*prompted, *anchored]] + ages)
+    return sorted([(0, frame) for frame in [*conditioning, *anchored]] + ages)
 
 
 def run(tracker: VideoTracker, clip: Clip, frames: int = 12) -> list[FrameResult]:
@@ -158,16 +158,16 @@ class Fixed:
 
     mask: Any = 1
     kept: Any = (Keep.RECENT,)
-    rule: SlotRule = SIX
+    rule: SlotPolicy = SIX
     name: str = "fixed"
 
-    def slots(self, _trained: int, _asked: int | None) -> SlotRule:
+    def slots(self, _trained: int, _asked: int | None) -> SlotPolicy:
         return self.rule
 
     def follow(self) -> Fixed:
         return self
 
-    def choose(self, _offer: MaskOffer) -> int:
+    def choose(self, _offer: MaskCandidates) -> int:
         return self.mask
 
     def keep(self, _outcome: Outcome) -> Collection[Keep]:
@@ -205,7 +205,7 @@ def test_the_mask_that_a_policy_takes_is_the_result_and_what_is_remembered(
 def test_nonsense_of_a_policy_is_an_error(
     small_bundle: Bundle, clip: Clip, policy: Fixed, message: str
 ) -> None:
-    tracker = VideoTracker(small_bundle, memory_policy=policy, max_prompted_frames=1)
+    tracker = VideoTracker(small_bundle, memory_policy=policy, max_cond_frames=1)
     with pytest.raises(Sam2EdgeError, match=message):
         run(tracker, clip)
 
@@ -230,7 +230,7 @@ def test_memory_stays_bounded_and_ages_in_range_whatever_happens(
     tracker = VideoTracker(
         small_bundle,
         memory_policy=policy,
-        max_prompted_frames=2,
+        max_cond_frames=2,
         remember_absent=remember_absent,
     )
     black = np.zeros_like(clip.frames[0])
@@ -243,7 +243,7 @@ def test_memory_stays_bounded_and_ages_in_range_whatever_happens(
         for entry in tracker._bank._objects.values():
             assert len(entry.memory) <= 2 + 6
             assert entry.group.memory.shape[0] == 2 + 6
-            assert any(slot.prompted for slot in entry.memory)
+            assert any(slot.conditioning for slot in entry.memory)
         for batch in tracker._bank.read(index + 1, list(tracker._bank._objects), span=SPAN):
             assert ((batch.memory_age >= 0) & (batch.memory_age <= 6)).all()
     assert len(tracker._rules._rules) == len(tracker._rules._outcomes) == 2 * (policy != "original")
@@ -294,6 +294,6 @@ def test_nano_follows_a_clip_under_every_policy(policy: str) -> None:
     tracker = VideoTracker("nano", threads=1, memory_policy=policy)
     found = []
     for index, frame in enumerate(drawn.frames):
-        prompts = [Prompt(1, points=[centre_click(drawn.mask(0, 1))])] if index == 0 else []
+        prompts = [Prompt(1, points=[center_click(drawn.mask(0, 1))])] if index == 0 else []
         found.append(region_similarity(tracker.track(frame, prompts)[1].mask, drawn.mask(index, 1)))
     assert np.mean(found) > 0.8

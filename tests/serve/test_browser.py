@@ -15,7 +15,7 @@ from sam2_edge.runtime.sources.camera import SyntheticCamera
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
-from sam2_edge.synthetic import centre_click
+from sam2_edge.synthetic import center_click
 from tests.helpers.site import Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
@@ -100,13 +100,13 @@ def at(page: Page, x: float, y: float) -> tuple[float, float]:
 
 
 def click_object(page: Page, site: Site, object_id: int) -> None:
-    x, y = centre_click(truth(site, shown(page), object_id))
+    x, y = center_click(truth(site, shown(page), object_id))
     page.mouse.click(*at(page, x, y))
     expect(page.locator("[data-object][data-present]").last).to_be_visible()
 
 
 def distances(site: Site, object_id: int, frames: int) -> list[float]:
-    """Pixels from the centre of the mask to that of the true one, over so many frames."""
+    """Pixels from the center of the mask to that of the true one, over so many frames."""
     found: list[float] = []
     last, first = None, site.hub.latest.frame.index  # type: ignore[union-attr]
     while site.hub.latest.frame.index < first + frames:  # type: ignore[union-attr]
@@ -118,11 +118,11 @@ def distances(site: Site, object_id: int, frames: int) -> list[float]:
         true = truth(site, latest.frame.index, object_id)
         mask = latest.result.objects[0].mask
         if true.any() and mask.any():
-            found.append(float(np.hypot(*(centre(mask) - centre(true)))))
+            found.append(float(np.hypot(*(center(mask) - center(true)))))
     return found
 
 
-def centre(mask: np.ndarray) -> np.ndarray:
+def center(mask: np.ndarray) -> np.ndarray:
     return np.argwhere(mask).mean(axis=0)
 
 
@@ -153,7 +153,7 @@ def test_objects_are_boxed_refined_named_and_removed(page: Page, site: Site) -> 
     true = truth(site, shown(page), 2)
     assert (boxed & true).sum() / (boxed | true).sum() > 0.5
 
-    x, y = centre_click(~boxed)
+    x, y = center_click(~boxed)
     page.mouse.click(*at(page, x, y), button="right")  # more of what it is not
     page.click("#pause")
     expect(page.locator("#status")).to_have_text("live")

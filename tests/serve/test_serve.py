@@ -19,12 +19,12 @@ from websockets.sync.client import ClientConnection
 from sam2_edge import PromptError, Sam2EdgeError
 from sam2_edge.cli.main import cli
 from sam2_edge.runtime.streaming.stats import Meter
-from sam2_edge.serve.app import MOST_VIEWERS
+from sam2_edge.serve.app import MAX_VIEWERS
 from sam2_edge.serve.hub import Hub
-from sam2_edge.serve.messages import MOST_BYTES
+from sam2_edge.serve.messages import MAX_BYTES
 from sam2_edge.serve.picture import runs
 from sam2_edge.serve.security import BURST, Access, access_for, is_local
-from sam2_edge.synthetic import centre_click
+from sam2_edge.synthetic import center_click
 from tests.helpers.site import TOKEN, Site, ask, next_frame
 
 
@@ -64,7 +64,7 @@ def test_a_viewer_adds_refines_names_and_removes(site: Site) -> None:
         assert site.hub.latest is not None
         shown = site.camera.position(site.hub.latest.frame.index)
         truth = site.camera.clip.mask(shown, 1)
-        click = [list(centre_click(truth))]
+        click = [list(center_click(truth))]
         x, y, width, height = cv2.boundingRect(truth.astype(np.uint8))
         box = [x, y, min(x + width, 255), min(y + height, 255)]
         assert ask(socket, type="prompt", object=1, box=box)["type"] == "done"
@@ -73,7 +73,7 @@ def test_a_viewer_adds_refines_names_and_removes(site: Site) -> None:
         assert ask(socket, type="prompt", object=1, points=click * 2, labels=[1, 1])["id"] == 7
         assert ask(socket, type="name", object=1, name="cup")["type"] == "done"
         header, _, _ = next_frame(socket, lambda h: h["objects"][0]["name"] == "cup")
-        assert header["objects"][0]["colour"] == [128, 0, 0]
+        assert header["objects"][0]["color"] == [128, 0, 0]
         masks = httpx.get(site.url("/masks.png"))
         found = cv2.imdecode(np.frombuffer(masks.content, np.uint8), cv2.IMREAD_UNCHANGED)
         assert set(np.unique(found)) <= {0, 1}
@@ -105,7 +105,7 @@ def test_what_cannot_be_done_is_told(site: Site, message: dict[str, Any], error:
 
 
 def test_too_much_too_often_or_too_large_ends_the_connection(site: Site) -> None:
-    for texts in (["{}"] * (int(BURST) + 30), ["x" * (MOST_BYTES + 1)], ["x" * 10 * MOST_BYTES]):
+    for texts in (["{}"] * (int(BURST) + 30), ["x" * (MAX_BYTES + 1)], ["x" * 10 * MAX_BYTES]):
         with site.socket() as socket:
 
             def talk(texts: list[str] = texts, socket: ClientConnection = socket) -> None:
@@ -150,7 +150,7 @@ def test_more_viewers_than_are_let_in_are_turned_away(site: Site) -> None:
         while True:
             next_frame(stack.enter_context(site.socket()))
             let_in += 1
-    assert let_in == MOST_VIEWERS
+    assert let_in == MAX_VIEWERS
 
 
 @pytest.mark.parametrize("path", ["/", "/app.js", "/view.js", "/style.css", "/icon.svg"])

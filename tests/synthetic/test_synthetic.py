@@ -15,18 +15,18 @@ from PIL import Image
 
 from sam2_edge.errors import SinkError, SourceError
 from sam2_edge.evaluation.vos.synthetic_dataset import folder_accuracy, write_dataset
-from sam2_edge.runtime.sources.prompt_file import load_script
-from sam2_edge.synthetic import SynthClip, centre_click, clip, textures
+from sam2_edge.runtime.sources.prompt_file import load_prompts
+from sam2_edge.synthetic import SyntheticClip, center_click, clip, textures
 from sam2_edge.synthetic.effects import apply, random_camera
 from sam2_edge.synthetic.scene import Look, Painter, Scene, Thing, outline_mask, random_scene
 
 
 @pytest.fixture(scope="module")
-def many() -> list[SynthClip]:
+def many() -> list[SyntheticClip]:
     return [clip(seed, size=96, split="heldout") for seed in range(40)]
 
 
-def _digest(drawn: SynthClip) -> str:
+def _digest(drawn: SyntheticClip) -> str:
     return hashlib.sha256(drawn.frames.tobytes() + drawn.masks.tobytes()).hexdigest()
 
 
@@ -43,7 +43,7 @@ def test_a_seed_gives_one_clip_in_every_process() -> None:
     assert other != _digest(clip(3, frames=3, size=64, split="heldout"))
 
 
-def test_arrays_are_as_documented(many: list[SynthClip]) -> None:
+def test_arrays_are_as_documented(many: list[SyntheticClip]) -> None:
     for drawn in many:
         assert drawn.frames.shape == (32, 96, 96, 3)
         assert drawn.frames.dtype == drawn.masks.dtype == np.uint8
@@ -80,15 +80,15 @@ def _alike(thing: Thing, other: Thing) -> bool:
     )
 
 
-def test_every_object_can_be_clicked_on_in_the_first_frame(many: list[SynthClip]) -> None:
+def test_every_object_can_be_clicked_on_in_the_first_frame(many: list[SyntheticClip]) -> None:
     for drawn in many:
         for object_id in (1, 2):
             mask = drawn.mask(0, object_id)
-            x, y = centre_click(mask)
+            x, y = center_click(mask)
             assert mask[int(y), int(x)]
 
 
-def test_clips_hold_what_makes_tracking_hard(many: list[SynthClip]) -> None:
+def test_clips_hold_what_makes_tracking_hard(many: list[SyntheticClip]) -> None:
     hidden = sum(bool((c.occluded > 0.5).any()) for c in many)
     gone = [c for c in many if not c.present.all()]
     back = [c for c in gone if (np.diff(c.present.astype(int), axis=0) > 0).any()]
@@ -102,20 +102,20 @@ def test_clips_hold_what_makes_tracking_hard(many: list[SynthClip]) -> None:
     assert areas.max() > 0.15
 
 
-def _moved(drawn: SynthClip) -> bool:
+def _moved(drawn: SyntheticClip) -> bool:
     """Whether an object's mask in some frame hardly meets that of the first."""
     first = drawn.mask(0, 1)
     return any((first & drawn.mask(t, 1)).sum() < 0.5 * first.sum() for t in range(32))
 
 
 def test_masks_are_the_pixels_that_are_drawn() -> None:
-    """Plain colours in place of textures: each pixel off the edges has the colour of its mask."""
+    """Plain colors in place of textures: each pixel off the edges has the color of its mask."""
     size = 128
     for seed in range(6):
         scene = random_scene(np.random.default_rng(seed), frames=2, objects=2)
-        colours = [np.full(3, 20 + 30 * i) for i in range(len(scene.things) + 1)]
+        colors = [np.full(3, 20 + 30 * i) for i in range(len(scene.things) + 1)]
         flat = [
-            Look(i, np.c_[np.zeros((3, 3)), c].astype(np.float32)) for i, c in enumerate(colours)
+            Look(i, np.c_[np.zeros((3, 3)), c].astype(np.float32)) for i, c in enumerate(colors)
         ]
         things = tuple(
             type(t)(t.object_id, t.shape, look, t.maps, t.bend, t.texture_scale)
@@ -168,7 +168,7 @@ def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
         clip(1, **wrong)
 
 
-def test_a_dataset_is_in_the_layout_of_davis(tmp_path: Path, many: list[SynthClip]) -> None:
+def test_a_dataset_is_in_the_layout_of_davis(tmp_path: Path, many: list[SyntheticClip]) -> None:
     write_dataset(tmp_path / "data", many[:2])
     names = sorted(p.name for p in (tmp_path / "data/JPEGImages/00001").iterdir())
     assert names == [f"{i:05d}.jpg" for i in range(32)]
@@ -178,7 +178,7 @@ def test_a_dataset_is_in_the_layout_of_davis(tmp_path: Path, many: list[SynthCli
             np.testing.assert_array_equal(np.asarray(image), many[1].masks[t])
     records = json.loads((tmp_path / "data/clips.json").read_text())
     assert [r["seed"] for r in records] == [0, 1]
-    (script,) = load_script(tmp_path / "data/prompts/00001.json").values()
+    (script,) = load_prompts(tmp_path / "data/prompts/00001.json").values()
     for prompt in script:
         ((x, y),) = prompt.points
         assert many[1].mask(0, prompt.object_id)[int(y), int(x)]
@@ -196,7 +196,7 @@ def test_an_object_that_is_hidden_at_first_is_clicked_on_where_it_appears(tmp_pa
         assert drawn.mask(prompt["frame"], prompt["object"])[int(y), int(x)]
 
 
-def test_masks_are_scored_at_the_command_line(tmp_path: Path, many: list[SynthClip]) -> None:
+def test_masks_are_scored_at_the_command_line(tmp_path: Path, many: list[SyntheticClip]) -> None:
     write_dataset(tmp_path, many[:1])
 
     def run(*arguments: Path) -> subprocess.CompletedProcess[str]:
@@ -217,7 +217,7 @@ def test_masks_are_scored_at_the_command_line(tmp_path: Path, many: list[SynthCl
     assert "Traceback" not in wrong.stderr
 
 
-def test_masks_are_scored_against_truth(tmp_path: Path, many: list[SynthClip]) -> None:
+def test_masks_are_scored_against_truth(tmp_path: Path, many: list[SyntheticClip]) -> None:
     write_dataset(tmp_path / "data", many[:2])
     truth = tmp_path / "data/Annotations/00000"
     scores = folder_accuracy(truth, truth)
@@ -228,7 +228,7 @@ def test_masks_are_scored_against_truth(tmp_path: Path, many: list[SynthClip]) -
         folder_accuracy(tmp_path / "data/Annotations/00001", truth)
 
 
-def test_a_dataset_does_not_replace_files(tmp_path: Path, many: list[SynthClip]) -> None:
+def test_a_dataset_does_not_replace_files(tmp_path: Path, many: list[SyntheticClip]) -> None:
     (tmp_path / "mine").write_text("text")
     with pytest.raises(SinkError, match="not empty"):
         write_dataset(tmp_path, many[:1])

@@ -82,7 +82,7 @@ def untrained_nano(seed: int) -> Sam2VideoModel:
     """A fresh nano for training, its weights drawn from `seed`.
 
     transformers draws weights of 0.02, which in layers this narrow lets signals die out; PyTorch's
-    own initialisation keeps their scale.
+    own initialization keeps their scale.
     """
     state = torch.random.get_rng_state()
     try:

@@ -24,7 +24,7 @@ from sam2_edge.bundle.contract import (
     LABEL_FOREGROUND,
     LABEL_PAD,
 )
-from sam2_edge.synthetic import SynthClip, centre_click, clip
+from sam2_edge.synthetic import SyntheticClip, center_click, clip
 from tools.nano.recipe import Phase
 
 PromptKind = Literal["click", "clicks", "box", "mask"]
@@ -37,7 +37,7 @@ IMAGE_KINDS: dict[PromptKind, float] = {"click": 0.55, "clicks": 0.1, "box": 0.2
 CLIP_KINDS: dict[PromptKind, float] = {"click": 0.25, "box": 0.25, "mask": 0.5}
 """The same for clips (SAM 2 paper, appendix D.2.2)."""
 
-CENTRE_SHARE = 0.4
+CENTER_SHARE = 0.4
 """Share of clicks on the middle of the object; the others are anywhere on it."""
 
 BOX_JITTER = 0.1
@@ -111,7 +111,7 @@ class Batches(Dataset[Batch]):
             frames, ids = frames[:, :, ::-1], ids[:, :, ::-1]
         return np.ascontiguousarray(frames), np.ascontiguousarray(ids)
 
-    def _drawn(self, rng: np.random.Generator) -> SynthClip:
+    def _drawn(self, rng: np.random.Generator) -> SyntheticClip:
         phase = self._phase
         make = _pooled_clip if phase.pool else clip
         tries = LOST_TRIES if rng.random() < phase.lost else 1
@@ -129,7 +129,9 @@ class Batches(Dataset[Batch]):
 
 
 @cache
-def _pooled_clip(seed: int, *, frames: int, size: int, objects: int, span: int | None) -> SynthClip:
+def _pooled_clip(
+    seed: int, *, frames: int, size: int, objects: int, span: int | None
+) -> SyntheticClip:
     return clip(seed, frames=frames, size=size, objects=objects, span=span)
 
 
@@ -164,8 +166,8 @@ def draw_prompt(
 def _click(rng: np.random.Generator, mask: Mask) -> NDArray[np.float32]:
     if not mask.any():
         return np.full(2, mask.shape[0] / 2, np.float32)
-    if rng.random() < CENTRE_SHARE:
-        return np.array(centre_click(mask), np.float32)
+    if rng.random() < CENTER_SHARE:
+        return np.array(center_click(mask), np.float32)
     rows, columns = np.nonzero(mask)
     chosen = rng.integers(len(rows))
     return np.array([columns[chosen], rows[chosen]], np.float32)

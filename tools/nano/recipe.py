@@ -9,10 +9,10 @@ from dataclasses import dataclass
 class Phase:
     """A stretch of training.
 
-    steps: optimiser steps. size: pixels. clips, frames, objects: per batch, per clip, per clip.
+    steps: optimizer steps. size: pixels. clips, frames, objects: per batch, per clip, per clip.
     rate: learning rate at the start, falling linearly to `rate * fall` at the end. corrected:
     share of batches with a correcting click on a later frame. pool: number of different clips that
-    are drawn from and kept in memory (turned, mirrored, recoloured anew), or 0 for new ones always.
+    are drawn from and kept in memory (turned, mirrored, recolored anew), or 0 for new ones always.
     span: length of the scenes that clips are cut from. lost: share of clips that are drawn anew, a
     few times, until an object is out of sight in one of their frames, which is rare in short clips.
     """

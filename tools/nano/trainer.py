@@ -1,4 +1,4 @@
-"""The training loop: phases, optimiser, averaged weights, checkpoints, log and validation."""
+"""The training loop: phases, optimizer, averaged weights, checkpoints, log and validation."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class State:
 
     model: Sam2VideoModel
     average: dict[str, Tensor]
-    optimiser: torch.optim.Optimizer
+    optimizer: torch.optim.Optimizer
     phase: int = 0
     step: int = 0
     total: int = 0
@@ -107,7 +107,7 @@ def save(state: State, settings: Settings) -> None:
     content = {
         "model": state.model.state_dict(),
         "average": state.average,
-        "optimiser": state.optimiser.state_dict(),
+        "optimizer": state.optimizer.state_dict(),
         "phase": state.phase,
         "step": state.step,
         "total": state.total,
@@ -120,7 +120,7 @@ def save(state: State, settings: Settings) -> None:
 
 def _fresh(settings: Settings) -> State:
     model = untrained_nano(settings.seed).to(settings.device)
-    return State(model, _copied(model), _optimiser(model))
+    return State(model, _copied(model), _optimizer(model))
 
 
 def _restored(settings: Settings) -> State | None:
@@ -136,17 +136,17 @@ def _restored(settings: Settings) -> State | None:
         ) from error
     model = untrained_nano(settings.seed).to(settings.device)
     model.load_state_dict(content["model"])
-    optimiser = _optimiser(model)
-    optimiser.load_state_dict(content["optimiser"])
+    optimizer = _optimizer(model)
+    optimizer.load_state_dict(content["optimizer"])
     rest = {k: content[k] for k in ("phase", "step", "total", "seconds", "history")}
-    return State(model, content["average"], optimiser, **rest)
+    return State(model, content["average"], optimizer, **rest)
 
 
 def _copied(model: Sam2VideoModel) -> dict[str, Tensor]:
     return {k: v.detach().clone() for k, v in model.named_parameters()}
 
 
-def _optimiser(model: Sam2VideoModel) -> torch.optim.Optimizer:
+def _optimizer(model: Sam2VideoModel) -> torch.optim.Optimizer:
     """AdamW; vectors and embeddings of position do not decay."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
@@ -160,7 +160,7 @@ def _optimiser(model: Sam2VideoModel) -> torch.optim.Optimizer:
 def _run_phase(state: State, settings: Settings, deadline: float | None) -> bool:
     """Run the current phase to its end (True) or to the deadline (False)."""
     phase = settings.recipe[state.phase]
-    # The optimiser's parameters move into the model of this phase's size.
+    # The optimizer's parameters move into the model of this phase's size.
     model = at_size(state.model, phase.size).train()
     for own, kept in zip(model.parameters(), state.model.parameters(), strict=True):
         own.data = kept.data
@@ -188,21 +188,21 @@ def _run_phase(state: State, settings: Settings, deadline: float | None) -> bool
 def _step(
     state: State, model: Sam2VideoModel, rollout: Rollout, batch: Batch, rate: float
 ) -> dict[str, float]:
-    """One optimiser step; returns the parts of the loss."""
+    """One optimizer step; returns the parts of the loss."""
     decodings: Iterator[Decoding] = itertools.chain.from_iterable(rollout.run(batch))
     parts = [loss_of(decoding) for decoding in decodings]
     means = {key: torch.stack([p[key] for p in parts]).mean() for key in parts[0]}
-    state.optimiser.zero_grad()
+    state.optimizer.zero_grad()
     torch.autograd.backward(means["total"])
     own = list(model.parameters())
     for kept, moved in zip(state.model.parameters(), own, strict=True):
         kept.grad = moved.grad
         moved.grad = None
     norm = torch.nn.utils.clip_grad_norm_(state.model.parameters(), CLIP_NORM)
-    for group in state.optimiser.param_groups:
+    for group in state.optimizer.param_groups:
         group["lr"] = rate
     if torch.isfinite(norm):
-        state.optimiser.step()
+        state.optimizer.step()
         _average(state)
     return {**{k: v.item() for k, v in means.items()}, "norm": norm.item()}
 

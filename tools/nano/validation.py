@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from sam2_edge.bundle.contract import LABEL_FOREGROUND
-from sam2_edge.synthetic import centre_click, clip
+from sam2_edge.synthetic import center_click, clip
 from tools.nano.data import Batch
 from tools.nano.losses import Decoding, iou_of
 from tools.nano.recipe import Phase
@@ -22,7 +22,7 @@ LONGEST = 8
 
 @torch.no_grad()
 def validate(rollout: Rollout, phase: Phase) -> dict[str, float]:
-    """Mean IoU with one centre click of the mask that the model ranks first ("iou") and of the best
+    """Mean IoU with one center click of the mask that the model ranks first ("iou") and of the best
     of its masks ("best_iou"), over frames where the object is seen; share of frames whose presence
     is judged rightly ("presence"); IoU on the last frame of clips ("last_iou").
     """
@@ -55,7 +55,7 @@ def _batch(seeds: range, frames: int, phase: Phase) -> Batch:
         for seed in seeds
     ]
     firsts = itertools.product(clips, range(1, phase.objects + 1))
-    clicks = [centre_click(c.mask(0, object_id)) for c, object_id in firsts]
+    clicks = [center_click(c.mask(0, object_id)) for c, object_id in firsts]
     return Batch(
         frames=torch.from_numpy(np.stack([c.frames[..., ::-1] for c in clips])),
         ids=torch.from_numpy(np.stack([c.masks for c in clips])),

@@ -44,7 +44,7 @@ def crop_boxes(
 ) -> list[tuple[int, CropBox]]:
     """Layer and box of the whole picture of (height, width) and of its crops.
 
-    Layer n has 2^n x 2^n crops, column by column. Neighbours of the first layer overlap by
+    Layer n has 2^n x 2^n crops, column by column. Neighbors of the first layer overlap by
     `overlap_ratio` of the shorter side, those of later layers by as much less as they are more.
     """
     height, width = size

@@ -43,7 +43,7 @@ class Logits(np.ndarray):
 
 
 def fill_holes(logits: NDArray[np.float32], max_area: int) -> NDArray[np.float32]:
-    """Logits [s,s] in which pieces of background of at most `max_area` pixels, neighbours across
+    """Logits [s,s] in which pieces of background of at most `max_area` pixels, neighbors across
     corners included, are foreground; 0 leaves them.
     """
     if max_area <= 0:
@@ -74,7 +74,7 @@ def video_masks(
     return masks
 
 
-def giver(output: OutputKind) -> Callable[[NDArray[np.float32]], Any]:
+def output_converter(output: OutputKind) -> Callable[[NDArray[np.float32]], Any]:
     """What turns masks into what the caller gets.
 
     Raises Sam2EdgeError for another kind, or where PyTorch is not installed.

@@ -19,7 +19,7 @@ from sam2_edge.compat.model import Sam2Model
 from sam2_edge.compat.video.conditioning import Conditioning, Reach, conditioning
 from sam2_edge.compat.video.frames import open_frames
 from sam2_edge.compat.video.inputs import joined, mask_prompt, points_prompt
-from sam2_edge.compat.video.masks import OutputKind, fill_holes, giver, video_masks
+from sam2_edge.compat.video.masks import OutputKind, fill_holes, output_converter, video_masks
 from sam2_edge.compat.video.spool import FrameOutput, Spool
 from sam2_edge.compat.video.state import InferenceState, Track
 from sam2_edge.compat.video.steps import Found, Steps
@@ -79,7 +79,7 @@ class SAM2VideoPredictor:
         self._model = model
         self._geometry = model.bundle.manifest.geometry
         self._steps = Steps(model)
-        self._give = giver(output)
+        self._give = output_converter(output)
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2VideoPredictor:

@@ -105,7 +105,7 @@ class Steps:
 
     def mask(self, features: Features, mask: NDArray[np.float32]) -> Found:
         """The object that a mask [S,S] is; an empty one says that it is not there."""
-        decoded = self._decoder.mask(features, 0, mask, prompted=True)
+        decoded = self._decoder.mask(features, 0, mask, conditioning=True)
         logits = self._backend.download(decoded.mask_logits)[0, 0]
         if not (mask > 0).any():
             return Found(logits, self._absent_pointer(features), -MASK_PROMPT_SCORE)

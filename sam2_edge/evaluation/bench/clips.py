@@ -11,20 +11,20 @@ from pathlib import Path
 import cv2
 
 from sam2_edge.errors import SourceError
-from sam2_edge.evaluation.bench.latency import Spread
+from sam2_edge.evaluation.bench.latency import LatencyStats
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.runtime.sources.video import open_source
-from sam2_edge.synthetic import centre_click, clip
+from sam2_edge.synthetic import center_click, clip
 
-MOST_OBJECTS = 16
+MAX_OBJECTS = 16
 
-SYNTH_SEED = 1
+SYNTHETIC_SEED = 1
 
 
 @dataclass(frozen=True, slots=True)
-class BenchFootage:
+class BenchClip:
     """path: what the frames were decoded from. prompts: a click on the first frame per object.
     decode: milliseconds per frame.
     """
@@ -32,12 +32,12 @@ class BenchFootage:
     path: Path
     pictures: tuple[Frame, ...]
     prompts: tuple[Prompt, ...]
-    decode: Spread
+    decode: LatencyStats
 
 
-def bench_footage(
+def bench_clip(
     source: Path | None, size: int, frames: int, objects: int, stack: ExitStack
-) -> BenchFootage:
+) -> BenchClip:
     """The first frames of a video or a folder, clicked evenly over the picture, or of a synthetic
     clip of `size` pixels, written as a video that lasts as long as `stack`.
 
@@ -60,20 +60,25 @@ def bench_footage(
             "fewer --frames"
         )
     clicks = prompts or _clicks(pictures[0], objects)
-    return BenchFootage(source, tuple(pictures), clicks, Spread.of(times))
+    return BenchClip(source, tuple(pictures), clicks, LatencyStats.of(times))
 
 
 def _write_clip(path: Path, size: int, frames: int, objects: int) -> tuple[Prompt, ...]:
     """Write a synthetic clip; the clicks on its objects."""
     drawn = clip(
-        SYNTH_SEED, frames=frames, size=size, objects=objects, split="heldout", photographs=False
+        SYNTHETIC_SEED,
+        frames=frames,
+        size=size,
+        objects=objects,
+        split="heldout",
+        photographs=False,
     )
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (size, size))
     for frame in drawn.frames:
         writer.write(frame)
     writer.release()
     ids = range(1, objects + 1)
-    return tuple(Prompt(i, points=[centre_click(drawn.mask(0, i))]) for i in ids)
+    return tuple(Prompt(i, points=[center_click(drawn.mask(0, i))]) for i in ids)
 
 
 def _clicks(picture: Frame, objects: int) -> tuple[Prompt, ...]:

@@ -9,7 +9,7 @@ import numpy as np
 
 
 @dataclass(frozen=True, slots=True)
-class Spread:
+class LatencyStats:
     """Of some times or ratios: median, and the values that 95 and 99 of 100 do not exceed."""
 
     median: float
@@ -17,6 +17,6 @@ class Spread:
     p99: float
 
     @classmethod
-    def of(cls, values: Sequence[float]) -> Spread:
+    def of(cls, values: Sequence[float]) -> LatencyStats:
         """Of at least one value."""
         return cls(*(float(np.percentile(values, q)) for q in (50, 95, 99)))

@@ -19,7 +19,7 @@ from typing import cast
 from sam2_edge.bundle import load_bundle
 from sam2_edge.errors import BackendError, without_traceback
 from sam2_edge.evaluation.bench.runner import UNCOUNTED_FRAMES
-from sam2_edge.evaluation.bench.targets import BundleContender, Contender, PyTorchContender
+from sam2_edge.evaluation.bench.targets import BenchTarget, BundleTarget, PyTorchTarget
 from sam2_edge.evaluation.verify.references import model_of
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.backends.cuda.driver import bindings, checked
@@ -62,11 +62,11 @@ def peak_of(
     return Peak(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def _contender(name: str, backend: BackendName, threads: int | None) -> Contender:
+def _contender(name: str, backend: BackendName, threads: int | None) -> BenchTarget:
     bundle = load_bundle(name.removeprefix(PYTORCH))
     if not name.startswith(PYTORCH):
-        return BundleContender(bundle, backend=backend, threads=threads, staged=False)
-    return PyTorchContender(model_of(bundle.manifest, None).model, threads=threads)
+        return BundleTarget(bundle, backend=backend, threads=threads, staged=False)
+    return PyTorchTarget(model_of(bundle.manifest, None).model, threads=threads)
 
 
 def _host_bytes() -> int:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.evaluation.bench.latency import Spread
+from sam2_edge.evaluation.bench.latency import LatencyStats
 from sam2_edge.evaluation.bench.peak_memory import Peak
 from sam2_edge.evaluation.bench.runner import Race
 from sam2_edge.evaluation.bench.targets import POSTPROCESS, PREPROCESS, REST, WHOLE
@@ -24,7 +24,7 @@ class Extra:
     memory: by contender.
     """
 
-    decode: Spread
+    decode: LatencyStats
     flops: Mapping[str, int]
     peak: float | None
     memory: Mapping[str, Peak]
@@ -80,7 +80,7 @@ def picture(race: Race) -> str:
 
 
 def _row(
-    stage: str, spread: Spread, flops: int | None = None, peak: float | None = None
+    stage: str, spread: LatencyStats, flops: int | None = None, peak: float | None = None
 ) -> tuple[str, ...]:
     counted = share = ""
     if flops is not None:

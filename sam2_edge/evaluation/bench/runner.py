@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sam2_edge.evaluation.bench.latency import Spread
-from sam2_edge.evaluation.bench.targets import WHOLE, Contender, Times
+from sam2_edge.evaluation.bench.latency import LatencyStats
+from sam2_edge.evaluation.bench.targets import WHOLE, BenchTarget, Times
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
 
@@ -23,7 +23,7 @@ FILLING_FRAMES = 16
 UNCOUNTED_FRAMES = FILLING_FRAMES + 8
 """On the first frames with a full memory backends still compile, capture and make room."""
 
-LEAST_COUNTED = 10
+MIN_COUNTED = 10
 """Frames that are measured."""
 
 
@@ -34,11 +34,11 @@ class Race:
     objects: int
     times: dict[str, list[Times]] = field(default_factory=dict)
 
-    def stages(self, name: str) -> dict[str, Spread]:
+    def stages(self, name: str) -> dict[str, LatencyStats]:
         """Milliseconds of every stage of a contender with a full memory."""
         full = self.times[name][UNCOUNTED_FRAMES:]
         stages = {stage: None for times in full for stage in times}
-        return {s: Spread.of([times.get(s, 0.0) for times in full]) for s in stages}
+        return {s: LatencyStats.of([times.get(s, 0.0) for times in full]) for s in stages}
 
     def whole(self, name: str) -> list[float]:
         """Milliseconds of the whole frame, with a full memory."""
@@ -48,10 +48,10 @@ class Race:
         """With a full memory."""
         return 1e3 / float(np.mean(self.whole(name)))
 
-    def ratio(self, name: str, other: str) -> Spread:
+    def ratio(self, name: str, other: str) -> LatencyStats:
         """How many times as long `other` takes, of all frames one by one."""
         pairs = zip(self.whole(other), self.whole(name), strict=True)
-        return Spread.of([theirs / ours for theirs, ours in pairs])
+        return LatencyStats.of([theirs / ours for theirs, ours in pairs])
 
     def by_fill(self, name: str) -> list[tuple[int, float]]:
         """Frames behind (memories are those, up to 7) and milliseconds, while the memory fills."""
@@ -59,7 +59,7 @@ class Race:
 
 
 def race(
-    contenders: Sequence[Contender],
+    contenders: Sequence[BenchTarget],
     frames: Sequence[Frame],
     prompts: Sequence[Prompt],
     *,
@@ -69,10 +69,10 @@ def race(
 
     watch: called after every frame.
 
-    Raises ValueError for fewer frames than are needed to measure `LEAST_COUNTED`.
+    Raises ValueError for fewer frames than are needed to measure `MIN_COUNTED`.
     """
-    if len(frames) < UNCOUNTED_FRAMES + LEAST_COUNTED:
-        least = UNCOUNTED_FRAMES + LEAST_COUNTED
+    if len(frames) < UNCOUNTED_FRAMES + MIN_COUNTED:
+        least = UNCOUNTED_FRAMES + MIN_COUNTED
         raise ValueError(f"{len(frames)} frames; give {least} or more")
     found = Race(len(prompts), {c.name: [] for c in contenders})
     for contender in contenders:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import BackendError
-from sam2_edge.evaluation.delegating import Wrapped
+from sam2_edge.evaluation.delegating import DelegatingBackend
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.backends.host import HostTensors
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
@@ -27,7 +27,7 @@ Times = dict[str, float]
 """Milliseconds by stage."""
 
 
-class Contender(Protocol):
+class BenchTarget(Protocol):
     """Tracks the same frames as the others, each for itself."""
 
     name: str
@@ -43,7 +43,7 @@ class Contender(Protocol):
         ...
 
 
-class BundleContender:
+class BundleTarget:
     """A bundle through `VideoTracker`, masks at the frame's own size included.
 
     staged: tell what every graph took, on a GPU by the device's own clock; without, the time of the
@@ -78,11 +78,11 @@ class BundleContender:
         self._staged = staged
 
     def reset(self) -> None:
-        """See `Contender.reset`."""
+        """See `BenchTarget.reset`."""
         self._tracker.reset()
 
     def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
-        """See `Contender.step`."""
+        """See `BenchTarget.step`."""
         start = time.perf_counter()
         result = self._tracker.track(frame, prompts)
         tracked = time.perf_counter()
@@ -100,7 +100,7 @@ class BundleContender:
         return times
 
 
-class _StageClock(Wrapped):
+class _StageClock(DelegatingBackend):
     """Puts marks before and after every graph; nothing waits for them while a frame is tracked."""
 
     def __init__(self, own: Backend, *, staged: bool) -> None:
@@ -127,7 +127,7 @@ class _StageClock(Wrapped):
         return found
 
 
-class PyTorchContender:
+class PyTorchTarget:
     """transformers' video model as a stream, all objects in one session, in float32 on the CPU.
 
     compiled: the encoder, memory attention, memory encoder and mask decoder through `torch.compile`
@@ -152,7 +152,7 @@ class PyTorchContender:
         self.reset()
 
     def reset(self) -> None:
-        """See `Contender.reset`."""
+        """See `BenchTarget.reset`."""
         import torch
         from transformers import Sam2VideoInferenceSession
 
@@ -160,16 +160,16 @@ class PyTorchContender:
         self._index = -1
 
     def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
-        """See `Contender.step`."""
+        """See `BenchTarget.step`."""
         import torch
 
-        from sam2_edge.evaluation.pytorch import add_prompt, normalised
+        from sam2_edge.evaluation.pytorch import add_prompt, normalized
 
         self._index += 1
         size = (frame.shape[0], frame.shape[1])
         start = time.perf_counter()
         with torch.inference_mode():
-            pixels = normalised(model_image(frame, self.image_size))
+            pixels = normalized(model_image(frame, self.image_size))
             self._session.add_new_frame(pixels, self._index)
             for prompt in prompts:
                 add_prompt(

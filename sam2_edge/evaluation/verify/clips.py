@@ -13,17 +13,17 @@ from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.runtime.sources.video import open_source
-from sam2_edge.synthetic import centre_click, clip
+from sam2_edge.synthetic import center_click, clip
 
-SYNTH_SEED = 116
+SYNTHETIC_SEED = 116
 """A held-out clip in which one of two objects is out of sight for five frames and comes back."""
 
-MOST_FRAMES = 500
+MAX_FRAMES = 500
 """They are kept, and PyTorch's loop keeps what it made of each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Footage:
+class PromptedClip:
     """Numbers and pictures of consecutive frames, and prompts for the first: a click on one object
     and a mask of another, so that every graph runs.
     """
@@ -34,17 +34,17 @@ class Footage:
     prompts: tuple[Prompt, ...]
 
 
-def footage(source: Path | None, chosen: FrameRange, image_size: int) -> Footage:
+def prompted_clip(source: Path | None, chosen: FrameRange, image_size: int) -> PromptedClip:
     """Frames of a video or a folder, prompted in their middle, or of a synthetic clip.
 
     image_size: of the synthetic clip, pixels.
 
     Raises SourceError for a source that cannot be read, for fewer than two frames or more than
-    `MOST_FRAMES`, and for a synthetic clip without an end.
+    `MAX_FRAMES`, and for a synthetic clip without an end.
     """
-    if chosen.stop is not None and chosen.stop - chosen.start > MOST_FRAMES:
+    if chosen.stop is not None and chosen.stop - chosen.start > MAX_FRAMES:
         raise SourceError(
-            f"{chosen.stop - chosen.start} frames are asked for; give {MOST_FRAMES} or fewer"
+            f"{chosen.stop - chosen.start} frames are asked for; give {MAX_FRAMES} or fewer"
         )
     found = _synthetic(chosen, image_size) if source is None else _recorded(source, chosen)
     if len(found.numbers) < 2:
@@ -55,14 +55,14 @@ def footage(source: Path | None, chosen: FrameRange, image_size: int) -> Footage
     return found
 
 
-def _recorded(source: Path, chosen: FrameRange) -> Footage:
-    frames = list(itertools.islice(open_source(source, chosen), MOST_FRAMES + 1))
-    if len(frames) > MOST_FRAMES:
-        raise SourceError(f"{source} has more than {MOST_FRAMES} frames; choose some: 0:100")
+def _recorded(source: Path, chosen: FrameRange) -> PromptedClip:
+    frames = list(itertools.islice(open_source(source, chosen), MAX_FRAMES + 1))
+    if len(frames) > MAX_FRAMES:
+        raise SourceError(f"{source} has more than {MAX_FRAMES} frames; choose some: 0:100")
     height, width = frames[0].picture.shape[:2]
     mask = np.zeros((height, width), np.uint8)
     mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = 1
-    return Footage(
+    return PromptedClip(
         name=source.name,
         numbers=tuple(frame.index for frame in frames),
         pictures=tuple(frame.picture for frame in frames),
@@ -70,11 +70,11 @@ def _recorded(source: Path, chosen: FrameRange) -> Footage:
     )
 
 
-def _synthetic(chosen: FrameRange, size: int) -> Footage:
+def _synthetic(chosen: FrameRange, size: int) -> PromptedClip:
     if chosen.stop is None:
         raise SourceError("a synthetic clip has no end of its own; give frames such as 0:32")
     # Photographs would need scikit-image.
-    drawn = clip(SYNTH_SEED, frames=chosen.stop, size=size, split="heldout", photographs=False)
+    drawn = clip(SYNTHETIC_SEED, frames=chosen.stop, size=size, split="heldout", photographs=False)
     clicked, given = (drawn.mask(chosen.start, object_id) for object_id in (1, 2))
     if not (clicked.any() and given.any()):
         raise SourceError(
@@ -82,12 +82,12 @@ def _synthetic(chosen: FrameRange, size: int) -> Footage:
             "be prompted; begin with another frame, such as 0"
         )
     numbers = tuple(range(chosen.start, chosen.stop))
-    return Footage(
+    return PromptedClip(
         name="a synthetic clip",
         numbers=numbers,
         pictures=tuple(drawn.frames[number] for number in numbers),
         prompts=(
-            Prompt(1, points=[centre_click(clicked)]),
+            Prompt(1, points=[center_click(clicked)]),
             Prompt(2, mask=given.astype(np.uint8)),
         ),
     )

@@ -13,16 +13,16 @@ from sam2_edge.bundle.contract import Feeds, Graph
 from sam2_edge.errors import PromptError
 from sam2_edge.evaluation.differences import difference
 from sam2_edge.evaluation.metrics import Mask, boundary_accuracy, region_similarity
-from sam2_edge.evaluation.tracker_adapter import Follower, Remembered, State, TrackerLoop
-from sam2_edge.evaluation.verify.clips import Footage
-from sam2_edge.evaluation.verify.comparing import Differences, SideBySide
+from sam2_edge.evaluation.tracker_adapter import Remembered, State, TrackerAdapter, TrackerLoop
+from sam2_edge.evaluation.verify.clips import PromptedClip
+from sam2_edge.evaluation.verify.comparing import ComparingBackend, Differences
 from sam2_edge.evaluation.verify.references import Reference
 from sam2_edge.evaluation.verify.tolerances import Budget
 from sam2_edge.runtime.backends import Backend
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import mask_of
-from sam2_edge.runtime.sources.prompt_file import PromptScript
+from sam2_edge.runtime.sources.prompt_file import PromptsByFrame
 from sam2_edge.runtime.tracker import VideoTracker
 
 PARTED_BELOW = 0.9
@@ -57,7 +57,7 @@ class Compared:
     pointer: float | None
 
     @property
-    def parted(self) -> bool:
+    def diverged(self) -> bool:
         """Whether the loops no longer say the same."""
         return self.j < PARTED_BELOW or self.present != self.reference_present
 
@@ -74,7 +74,7 @@ class Shown:
 
 @dataclass(slots=True)
 class Verification:
-    """What was found. graphs, inputs: see `SideBySide`."""
+    """What was found. graphs, inputs: see `ComparingBackend`."""
 
     graphs: Differences
     inputs: dict[Graph, Feeds]
@@ -94,7 +94,7 @@ class Verification:
     @property
     def first_parting(self) -> Compared | None:
         """Where the loops part for the first time."""
-        return next((c for c in self.compared if c.parted), None)
+        return next((c for c in self.compared if c.diverged), None)
 
     def drift(self, name: str) -> float | None:
         """The median over frames of the difference of "memory" or "pointer"."""
@@ -133,9 +133,9 @@ def verify(
     bundle: Bundle,
     own: Backend,
     reference: Reference,
-    footage: Footage,
+    prompted_clip: PromptedClip,
     *,
-    prompts: PromptScript | None = None,
+    prompts: PromptsByFrame | None = None,
     swapped: Collection[Graph] = (),
     recent_memories: int | None = None,
     memory_policy: MemoryPolicyName = "original",
@@ -152,9 +152,9 @@ def verify(
     """
     if prompts is not None and not any(prompts.values()):
         raise PromptError("no prompt is given, so there is nothing to follow; give one")
-    script = {footage.numbers[0]: footage.prompts} if prompts is None else prompts
-    beside = SideBySide(own, reference.backend, swapped)
-    count = len(footage.numbers)
+    script = {prompted_clip.numbers[0]: prompted_clip.prompts} if prompts is None else prompts
+    beside = ComparingBackend(own, reference.backend, swapped)
+    count = len(prompted_clip.numbers)
     tracker = VideoTracker(
         bundle,
         backend=beside,
@@ -164,9 +164,9 @@ def verify(
     )
     ours = TrackerLoop(tracker)
     theirs = reference.loop(count)
-    noted = frames_to_note(footage.numbers)
+    noted = frames_to_note(prompted_clip.numbers)
     found = Verification(beside.differences, beside.inputs)
-    for frame, picture in zip(footage.numbers, footage.pictures, strict=True):
+    for frame, picture in zip(prompted_clip.numbers, prompted_clip.pictures, strict=True):
         given = script.get(frame, ())
         beside.noting = frame in noted or bool(given)
         for shown in _step(ours, theirs, frame, picture, given):
@@ -178,7 +178,11 @@ def verify(
 
 
 def _step(
-    ours: Follower, theirs: Follower, frame: int, picture: Picture, prompts: Sequence[Prompt]
+    ours: TrackerAdapter,
+    theirs: TrackerAdapter,
+    frame: int,
+    picture: Picture,
+    prompts: Sequence[Prompt],
 ) -> Iterator[Shown]:
     """Follow one frame on both sides and compare every object on it."""
     states, reference_states = (side.follow(picture, prompts) for side in (ours, theirs))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.bundle.contract import Feeds, Graph
-from sam2_edge.evaluation.delegating import Wrapped
+from sam2_edge.evaluation.delegating import DelegatingBackend
 from sam2_edge.evaluation.differences import CHOSEN, Difference, difference, rows_of_equal_choice
 from sam2_edge.runtime.backends import Backend, Tensor
 
@@ -17,7 +17,7 @@ Differences = dict[tuple[Graph, str], Difference]
 """The worst difference of every output of a graph."""
 
 
-class SideBySide(Wrapped):
+class ComparingBackend(DelegatingBackend):
     """Runs graphs on `own`, those of `swapped` on `reference`; see `Backend`.
 
     While `noting`, every other graph runs on the reference too, on the same inputs, and

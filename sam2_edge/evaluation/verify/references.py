@@ -12,8 +12,8 @@ from sam2_edge.bundle import BUNDLED, Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.bundle.manifest import MANIFEST_FILE, Manifest
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
-from sam2_edge.evaluation.delegating import Wrapped
-from sam2_edge.evaluation.tracker_adapter import Follower, TrackerLoop
+from sam2_edge.evaluation.delegating import DelegatingBackend
+from sam2_edge.evaluation.tracker_adapter import TrackerAdapter, TrackerLoop
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -33,7 +33,7 @@ class Reference:
     name: str
     manifest: Manifest | None
     backend: Backend
-    loop: Callable[[int | None], Follower]
+    loop: Callable[[int | None], TrackerAdapter]
     same_weights: bool | None
 
 
@@ -76,7 +76,7 @@ def _bundle_reference(
         )
     backend = open_backend(other, backend_name, threads=threads)
 
-    def loop(clip_frames: int | None) -> Follower:
+    def loop(clip_frames: int | None) -> TrackerAdapter:
         return TrackerLoop(VideoTracker(other, backend=backend, clip_frames=clip_frames))
 
     ours, theirs = (b.manifest.model.sha256 for b in (bundle, other))
@@ -85,7 +85,7 @@ def _bundle_reference(
     return Reference(str(other.path), other.manifest, asked, loop, same)
 
 
-class _SeesAll(Wrapped):
+class _SeesAll(DelegatingBackend):
     """Memory attention over all tokens, asked by a bundle that names some."""
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -109,7 +109,7 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
             f"({manifest.geometry}); name the model that the bundle was made from"
         )
 
-    def loop(clip_frames: int | None) -> Follower:
+    def loop(clip_frames: int | None) -> TrackerAdapter:
         if not manifest.memory.seen_in_full:  # transformers has no such loop
             return TrackerLoop(VideoTracker(bundle, backend=backend, clip_frames=clip_frames))
         return PyTorchLoop(loaded.model, manifest, clip_frames)

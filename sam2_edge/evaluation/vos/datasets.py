@@ -111,7 +111,7 @@ def open_dataset(
 ) -> DataSet:
     """Read what a data set holds; pictures and masks are only listed here.
 
-    layout: None recognises it. videos: only these, in the order of the list, and any that has a
+    layout: None recognizes it. videos: only these, in the order of the list, and any that has a
     folder may be named; with none named those of the list, or all where there is no list.
 
     Raises SourceError for a folder that is no data set, a video that is not there or has no masks,
@@ -135,7 +135,7 @@ def _places(folder: Path, layout: LayoutName | None) -> _Places:
         )
     meta = None
     if layout is None:
-        layout, meta = _recognised(root)
+        layout, meta = _recognized(root)
     elif layout in _FLAT_WITH_META:
         meta = read_meta(root)
     frames, masks = _FOLDERS[layout](root)
@@ -152,7 +152,7 @@ def _holds_frames(folder: Path) -> bool:
     return (folder / "JPEGImages").is_dir() or (folder / "JPEGImages_24fps").is_dir()
 
 
-def _recognised(root: Path) -> tuple[LayoutName, Meta | None]:
+def _recognized(root: Path) -> tuple[LayoutName, Meta | None]:
     if (root / "JPEGImages_24fps").is_dir():
         return "sa-v", None
     if any((root / "JPEGImages" / name).is_dir() for name in _DAVIS_RESOLUTIONS):

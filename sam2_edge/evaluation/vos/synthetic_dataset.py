@@ -21,13 +21,13 @@ from sam2_edge.errors import SinkError, SourceError, without_traceback
 from sam2_edge.evaluation.metrics import Accuracy, object_accuracy
 from sam2_edge.runtime.sinks.files import check_new_folder, write_image, write_text
 from sam2_edge.runtime.sinks.masks import write_indexed_png
-from sam2_edge.synthetic import SynthClip, centre_click
+from sam2_edge.synthetic import SyntheticClip, center_click
 
 FRAMES, MASKS, PROMPTS = "JPEGImages", "Annotations", "prompts"
 INDEX = "clips.json"
 
 
-def write_dataset(folder: Path, clips: Iterable[SynthClip], *, overwrite: bool = False) -> None:
+def write_dataset(folder: Path, clips: Iterable[SyntheticClip], *, overwrite: bool = False) -> None:
     """Write clips as they come; the index comes last, so a folder with an index is whole.
 
     Raises SinkError when the folder is not empty, unless `overwrite` is set, or cannot be written.
@@ -72,9 +72,9 @@ def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
 
 
 def read_indexed_png(path: Path) -> NDArray[np.uint8]:
-    """Pixel values of an indexed or grey PNG of at most 8 bits, [H,W] uint8, 0..255.
+    """Pixel values of an indexed or gray PNG of at most 8 bits, [H,W] uint8, 0..255.
 
-    Raises SourceError when it cannot be read, is in colour or has more bits.
+    Raises SourceError when it cannot be read, is in color or has more bits.
     """
     try:
         with Image.open(path) as image:
@@ -82,13 +82,13 @@ def read_indexed_png(path: Path) -> NDArray[np.uint8]:
     except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: a chunk is damaged
         raise SourceError(f"{path} cannot be read ({error}); write it again") from error
     if indexed.ndim != 2:
-        raise SourceError(f"{path} is a picture in colour; give an indexed mask")
+        raise SourceError(f"{path} is a picture in color; give an indexed mask")
     if indexed.dtype not in (np.uint8, np.bool_):
         raise SourceError(f"{path} has {indexed.dtype} pixels; give an indexed mask of 8 bits")
     return indexed.astype(np.uint8)
 
 
-def _write_clip(folder: Path, name: str, drawn: SynthClip) -> None:
+def _write_clip(folder: Path, name: str, drawn: SyntheticClip) -> None:
     frames, masks = folder / FRAMES / name, folder / MASKS / name
     try:
         for path in (frames, masks, folder / PROMPTS):
@@ -99,7 +99,7 @@ def _write_clip(folder: Path, name: str, drawn: SynthClip) -> None:
         write_image(frames / f"{index:05d}.jpg", frame)
         write_indexed_png(masks / f"{index:05d}.png", mask)
     prompts = [
-        {"frame": int(first), "object": i + 1, "points": [centre_click(drawn.mask(first, i + 1))]}
+        {"frame": int(first), "object": i + 1, "points": [center_click(drawn.mask(first, i + 1))]}
         for i, first in enumerate(drawn.present.argmax(axis=0))
         if drawn.present[first, i]
     ]

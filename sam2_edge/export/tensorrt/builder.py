@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict
 from sam2_edge.bundle.contract import Geometry, GraphSpec, TensorSpec
 from sam2_edge.bundle.manifest import EngineEntry, Profile
 from sam2_edge.errors import ExportError
-from sam2_edge.runtime.backends.tensorrt_variant import Flavour
+from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 
 WORKER = "sam2_edge.export.tensorrt.worker"
 
@@ -44,20 +44,20 @@ class EngineRequest(BaseModel):
 
     graph: Path
     engine: Path
-    flavour: Flavour
+    variant: TensorRtVariant
     compute_capabilities: tuple[tuple[int, int], ...]
     profile: Profile
     shapes: dict[str, tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]]
     cache: Path
 
 
-def engine_profile(geometry: Geometry, *, objects: int, points: int, prompted: int) -> Profile:
+def engine_profile(geometry: Geometry, *, objects: int, points: int, conditioning: int) -> Profile:
     """Least, usual and largest size of every dynamic axis: at most so many objects together, points
     of one object on a frame, and prompted frames kept per object.
     """
     return {
-        "M": (1, geometry.memory_slots, geometry.recent_memories + prompted),
-        "P": (1, geometry.pointers, geometry.recent_pointers + prompted),
+        "M": (1, geometry.memory_slots, geometry.recent_memories + conditioning),
+        "P": (1, geometry.pointers, geometry.recent_pointers + conditioning),
         "B": (1, 1, objects),
         "N": (1, 1, points),
     }
@@ -79,7 +79,7 @@ def build_engine(request: EngineRequest, watch: Watch) -> EngineEntry:
 
     Raises ExportError when the graph is refused, nothing was built, or the builder crashed.
     """
-    environment = dict(os.environ, **{SELECT_RTX: str(int(request.flavour == "tensorrt-rtx"))})
+    environment = dict(os.environ, **{SELECT_RTX: str(int(request.variant == "tensorrt-rtx"))})
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         worker = subprocess.Popen(  # noqa: S603 # our own module, by this very interpreter
             [sys.executable, "-m", WORKER],
@@ -121,7 +121,7 @@ def _last_lines(log: IO[str]) -> str:
 
 
 def _failure(request: EngineRequest, code: int, answer: dict[str, object] | None, last: str) -> str:
-    name = f"{request.flavour} engine of {request.graph.name}"
+    name = f"{request.variant} engine of {request.graph.name}"
     if answer is not None:
         how = str(answer["error"])
     else:

@@ -18,7 +18,11 @@ from sam2_edge.export.tensorrt.builder import (
     engine_shapes,
 )
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
-from sam2_edge.runtime.backends.tensorrt_variant import Flavour, import_tensorrt, rtx_targets
+from sam2_edge.runtime.backends.tensorrt_variant import (
+    TensorRtVariant,
+    import_tensorrt,
+    rtx_targets,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,11 @@ class EngineOptions:
     many objects in one batch, points of one object on one frame, prompted frames kept per object.
     """
 
-    flavour: Flavour
+    variant: TensorRtVariant
     compute_capabilities: Sequence[tuple[int, int]] = ()
     objects: int = 8
     points: int = 16
-    prompted: int = 4
+    conditioning: int = 4
 
 
 def build_engines(
@@ -75,9 +79,9 @@ def check_engine_options(options: EngineOptions) -> None:
     for name in ("objects", "points", "prompted"):
         if getattr(options, name) < 1:
             raise ExportError(f"engines for {getattr(options, name)} {name}: give 1 or more")
-    trt = import_tensorrt(options.flavour)
+    trt = import_tensorrt(options.variant)
     wanted = [f"SM{major}{minor}" for major, minor in options.compute_capabilities]
-    if options.flavour == "tensorrt":
+    if options.variant == "tensorrt":
         if wanted:
             raise ExportError(
                 "classic TensorRT builds for the GPU of the machine it runs on: leave out "
@@ -91,7 +95,7 @@ def check_engine_options(options: EngineOptions) -> None:
     unknown = [name for name in wanted if name not in known]
     if unknown:
         raise ExportError(
-            f"{options.flavour} {trt.__version__} cannot build for {', '.join(unknown)}; "
+            f"{options.variant} {trt.__version__} cannot build for {', '.join(unknown)}; "
             f"it knows {', '.join(known)}"
         )
 
@@ -123,14 +127,14 @@ def _engine(
         source.manifest.geometry,
         objects=options.objects,
         points=options.points,
-        prompted=options.prompted,
+        conditioning=options.conditioning,
     )
     spec = graph_specs(source.manifest.geometry)[graph]
     name = f"{graph.value}.engine"
     request = EngineRequest(
         graph=source.graph_path(graph).resolve(),
         engine=(folder / name).resolve(),
-        flavour=options.flavour,
+        variant=options.variant,
         compute_capabilities=tuple(options.compute_capabilities),
         profile={axis: profile[axis] for axis in spec.dynamic_axes},
         shapes=engine_shapes(spec, profile),
@@ -140,7 +144,7 @@ def _engine(
     return source.manifest.graphs[graph].model_copy(
         update={
             **file_entry(folder, name).model_dump(),
-            "backend": options.flavour,
+            "backend": options.variant,
             "data": (),
             "engine": engine,
         }

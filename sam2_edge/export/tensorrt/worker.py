@@ -55,7 +55,7 @@ def build(request: EngineRequest, watch: Callable[[str], None]) -> EngineEntry:
 
     Raises BackendError without TensorRT, PolygraphyException when it refuses.
     """
-    trt = import_tensorrt(request.flavour)
+    trt = import_tensorrt(request.variant)
     network = network_from_onnx_path(str(request.graph), strongly_typed=True)
     config = _config(trt, request, watch)
     cache = _timing_cache(trt, request)
@@ -63,7 +63,7 @@ def build(request: EngineRequest, watch: Callable[[str], None]) -> EngineEntry:
     request.engine.write_bytes(bytes(engine))
     targets = request.compute_capabilities or (device_info().compute_capability,)
     return EngineEntry(
-        flavour=request.flavour,
+        variant=request.variant,
         version=trt.__version__,
         compute_capabilities=targets,
         profile=request.profile,
@@ -80,7 +80,7 @@ def _config(trt: ModuleType, request: EngineRequest, watch: Callable[[str], None
         "progress_monitor": _monitor(trt, watch),
         "load_timing_cache": cache if cache and Path(cache).exists() else None,
     }
-    if request.flavour == "tensorrt":
+    if request.variant == "tensorrt":
         return CreateConfig(**options)
     chosen = list(request.compute_capabilities)
     config = CreateConfigRTX(
@@ -96,8 +96,8 @@ def _float32_is_exact(trt: ModuleType, config: Any) -> None:
 
 
 def _timing_cache(trt: ModuleType, request: EngineRequest) -> str | None:
-    """File of kernel times measured for this very graph; None where the flavour measures none."""
-    if request.flavour == "tensorrt-rtx":
+    """File of kernel times measured for this very graph; None where the variant measures none."""
+    if request.variant == "tensorrt-rtx":
         return None
     about = [sha256_of(request.graph), trt.__version__, request.profile, str(device_info())]
     key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -10,7 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2VideoModel
 
-from sam2_edge.bundle.contract import MemoryPooling
 from sam2_edge.models.variants import geometry_of
 
 QUERY_TILE = 512
@@ -32,10 +30,6 @@ class MemoryAttention(nn.Module):
     into two halves by their weights (the scores do not change), and applied slot by slot, so that
     nothing is tiled along the keys.
 
-    pooling: with 2, cross-attention sees the mean key and the mean value of every 2 x 2 memory
-    tokens, each counted four times by raising its logits by ln 4; pointers stay whole. Not exact;
-    a quarter of the keys (Xiong et al., "Efficient Track Anything", 2024, section 3.3).
-
     A sixth input, memory_cells, names the cells of each memory that cross-attention sees; the
     others are left out before anything is computed of them. Not exact; their share of the keys.
     """
@@ -47,10 +41,9 @@ class MemoryAttention(nn.Module):
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, model: Sam2VideoModel, *, pooling: MemoryPooling = 1) -> None:
+    def __init__(self, model: Sam2VideoModel) -> None:
         super().__init__()
         config = model.config
-        self.pooling = pooling
         if config.memory_attention_num_attention_heads != 1:
             raise ValueError("memory attention has one head in every SAM 2 variant")
         self.layers = model.memory_attention.layers
@@ -111,7 +104,7 @@ class MemoryAttention(nn.Module):
             where, rotary = where[0][cells], (self.cosine[cells], self.sine[cells])
         keyed = tokens + where + position[:, :, None, :]
         pointer_tokens, pointer_keyed = self._pointer_tokens(pointers, pointer_age, channels)
-        values = torch.cat([self._pooled(tokens), pointer_tokens], dim=1)
+        values = torch.cat([tokens.flatten(1, 2), pointer_tokens], dim=1)
         hidden = _flat(embedding) + 0.1 * self.embedding_position
         hidden = hidden.expand(objects, -1, -1)
         for layer in self.layers:
@@ -138,15 +131,6 @@ class MemoryAttention(nn.Module):
         position = self.pointer_position(torch.cat([angle.sin(), angle.cos()], dim=-1))
         keyed = tokens + position.transpose(0, 1)[:, :, None, :]
         return tokens.flatten(1, 2), keyed.flatten(1, 2)
-
-    def _pooled(self, tokens: Tensor) -> Tensor:
-        """Memory tokens [B,slots,N,C] in one row [B,K,C], averaged over squares of `pooling`."""
-        if self.pooling == 1:
-            return tokens.flatten(1, 2)
-        objects, slots, cells, channels = tokens.shape
-        few = math.isqrt(cells) // self.pooling
-        squares = tokens.reshape(objects, slots, few, self.pooling, few, self.pooling, channels)
-        return squares.mean(dim=(3, 5)).flatten(1, 3)
 
     def _project(self, linear: nn.Linear, x: Tensor) -> Tensor:
         """A query or key projection with its channel pairs sorted into two halves."""
@@ -175,16 +159,12 @@ class MemoryAttention(nn.Module):
     ) -> Tensor:
         query = self._rotate(self._project(attention.q_proj, x))
         tokens, rotary = keyed
-        memory_key = self._pooled(self._rotate(self._project(attention.k_proj, tokens), rotary))
+        memory_key = self._rotate(self._project(attention.k_proj, tokens), rotary).flatten(1, 2)
         pointer_key = self._project(attention.k_proj, pointer_keyed)
         key = torch.cat([memory_key, pointer_key], dim=1)
         # The weights of a query sum to one, so the mean of projected values is the projected mean,
         # of a quarter of the channels in every SAM 2 variant.
-        raised = None
-        if self.pooling > 1:
-            four = key.new_full((memory_key.shape[1],), 2 * math.log(self.pooling))
-            raised = torch.cat([four, key.new_zeros(pointer_key.shape[1])])
-        mean = _attend(query, key, values, attention.scaling, raised)
+        mean = _attend(query, key, values, attention.scaling)
         return attention.o_proj(attention.v_proj(mean))
 
 
@@ -199,14 +179,8 @@ def sine_grid(encoding: nn.Module, grid: Tensor) -> Tensor:
     return encoding(grid.shape, grid.device, grid.dtype).clone()
 
 
-def _attend(
-    query: Tensor, key: Tensor, value: Tensor, scale: float, raised: Tensor | None = None
-) -> Tensor:
-    """Attention of one head: [B,Q,C], [B,K,C], [B,K,V] -> [B,Q,V], tile by tile of the queries.
-
-    raised: what is added to the logits of each key, [K].
-    """
+def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+    """Attention of one head: [B,Q,C], [B,K,C], [B,K,V] -> [B,Q,V], tile by tile of the queries."""
     keys = key.transpose(1, 2)
     tiles = torch.split(query * scale, QUERY_TILE, dim=1)
-    logits = (tile @ keys if raised is None else tile @ keys + raised for tile in tiles)
-    return torch.cat([each.softmax(dim=-1) @ value for each in logits], dim=1)
+    return torch.cat([(tile @ keys).softmax(dim=-1) @ value for tile in tiles], dim=1)

@@ -10,7 +10,7 @@ from transformers import Sam2VideoModel
 from sam2_edge.bundle.contract import MemoryRounding
 
 FEW_CHANNELS = 32
-"""Below so many channels, layer normalisation is written out."""
+"""Below so many channels, layer normalization is written out."""
 
 
 class MemoryEncoder(nn.Module):
@@ -52,18 +52,18 @@ class MemoryEncoder(nn.Module):
         """A mask [B,1,S,S] as features of the embedding's size [B,C,h,w]."""
         downsampler = self.encoder.mask_downsampler
         for layer in downsampler.layers:
-            mask = layer.activation(_normalised(layer.layer_norm, layer.conv(mask)))
+            mask = layer.activation(_normalized(layer.layer_norm, layer.conv(mask)))
         return downsampler.final_conv(mask)
 
 
-def _normalised(norm: nn.LayerNorm, x: Tensor) -> Tensor:
-    """Layer normalisation over the channels of [B,C,H,W].
+def _normalized(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+    """Layer normalization over the channels of [B,C,H,W].
 
     ONNX Runtime's operator goes cell by cell: with 4 channels that takes several times as long as
     arithmetic on whole channels.
     """
     if x.shape[1] >= FEW_CHANNELS:
         return norm(x)
-    centred = x - x.mean(dim=1, keepdim=True)
-    scale = torch.rsqrt((centred * centred).mean(dim=1, keepdim=True) + norm.eps)
-    return centred * scale * norm.weight[:, None, None] + norm.bias[:, None, None]
+    centerd = x - x.mean(dim=1, keepdim=True)
+    scale = torch.rsqrt((centerd * centerd).mean(dim=1, keepdim=True) + norm.eps)
+    return centerd * scale * norm.weight[:, None, None] + norm.bias[:, None, None]

@@ -52,7 +52,7 @@ def choose_backend(bundle: Bundle) -> OpenedName:
     """What `auto` stands for with a bundle on this machine."""
     for entry in bundle.manifest.graphs.values():
         if entry.engine:
-            return entry.engine.flavour
+            return entry.engine.variant
     return "cuda" if _gpu_for_onnxruntime() else "cpu"
 
 

@@ -44,7 +44,7 @@ class Backend(Protocol):
         ...
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """An uninitialised float32 tensor."""
+        """An uninitialized float32 tensor."""
         ...
 
     def upload(self, array: NDArray[Any]) -> Tensor:

@@ -55,10 +55,10 @@ class OnnxRuntimeCpu(HostTensors):
 
 def check_onnx(bundle: Bundle) -> None:
     """Raise BackendError unless the graphs of a bundle are ONNX graphs."""
-    flavours = {e.engine.flavour for e in bundle.manifest.graphs.values() if e.engine}
-    if flavours:
+    variants = {e.engine.variant for e in bundle.manifest.graphs.values() if e.engine}
+    if variants:
         raise BackendError(
-            f"{bundle.path} holds engines of {', '.join(flavours)}, which ONNX Runtime cannot run; "
+            f"{bundle.path} holds engines of {', '.join(variants)}, which ONNX Runtime cannot run; "
             "export with --target onnx, or leave the choice of a backend to auto"
         )
 

@@ -17,7 +17,7 @@ _log = logging.getLogger(__name__)
 
 
 def new_context(engine: Any, cache_file: Path) -> Any:
-    """An execution context of an engine, with the cache if the flavour has one; None if there is no
+    """An execution context of an engine, with the cache if the variant has one; None if there is no
     room for it on the GPU.
     """
     if not hasattr(engine, "create_runtime_config"):

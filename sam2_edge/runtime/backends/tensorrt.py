@@ -18,7 +18,7 @@ from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
 from sam2_edge.runtime.backends.cuda.graphs import CudaGraphs
 from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
 from sam2_edge.runtime.backends.runtime_cache import new_context
-from sam2_edge.runtime.backends.tensorrt_variant import Flavour, import_tensorrt
+from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant, import_tensorrt
 
 _log = logging.getLogger(__name__)
 
@@ -28,29 +28,29 @@ _REBUILD = (
 
 
 class TensorRt(DeviceBackend):
-    """Runs a bundle of engines of one flavour.
+    """Runs a bundle of engines of one variant.
 
     Raises BackendError when the engines are for another TensorRT, version or GPU, when a file is
     damaged, and when there is no GPU or too little memory on it.
     """
 
-    def __init__(self, bundle: Bundle, flavour: Flavour) -> None:
+    def __init__(self, bundle: Bundle, variant: TensorRtVariant) -> None:
         entries = {
             graph: entry.engine
             for graph, entry in bundle.manifest.graphs.items()
-            if entry.engine and entry.engine.flavour == flavour
+            if entry.engine and entry.engine.variant == variant
         }
         lacking = [graph.value for graph in Graph if graph not in entries]
         if lacking:
             raise BackendError(
-                f"{bundle.path} has no {flavour} engine for {', '.join(lacking)}; build them from "
-                f"a bundle of ONNX graphs: sam2-edge export BUNDLE --target {flavour}"
+                f"{bundle.path} has no {variant} engine for {', '.join(lacking)}; build them from "
+                f"a bundle of ONNX graphs: sam2-edge export BUNDLE --target {variant}"
             )
-        trt = import_tensorrt(flavour)
+        trt = import_tensorrt(variant)
         gpu = device_info()
         for graph, entry in entries.items():
             check_engine_fits(entry, trt.__version__, gpu, what=str(bundle.graph_path(graph)))
-        self.name: str = flavour
+        self.name: str = variant
         super().__init__(bundle.manifest.geometry)
         self._runtime = trt.Runtime(_logger(trt))
         self._engines = {
@@ -85,8 +85,8 @@ class _Engine:
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BackendError(
-                f"{path} cannot be loaded by {entry.flavour}, though it is as it was built; "
-                f"free GPU memory, update the NVIDIA driver, or {_REBUILD} {entry.flavour}"
+                f"{path} cannot be loaded by {entry.variant}, though it is as it was built; "
+                f"free GPU memory, update the NVIDIA driver, or {_REBUILD} {entry.variant}"
             )
         about = (bundle.manifest.graphs[graph].sha256, entry.version, gpu.name)
         key = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
@@ -99,7 +99,7 @@ class _Engine:
                 "to work in, and they are not free; free some, or export with a smaller image size"
             )
         # TensorRT-RTX captures by itself, see `runtime_cache.capture_graphs`.
-        classic = entry.flavour == "tensorrt"
+        classic = entry.variant == "tensorrt"
         self._captured = CudaGraphs(stream, graph.value) if classic else None
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
@@ -136,25 +136,25 @@ class _Engine:
 _AXES = {
     "B": ("objects at once", "export with a larger --max-objects"),
     "N": ("points", "give fewer points, or a box"),
-    "M": ("memories", "lower max_prompted_frames"),
-    "P": ("object pointers", "lower max_prompted_frames"),
+    "M": ("memories", "lower max_cond_frames"),
+    "P": ("object pointers", "lower max_cond_frames"),
 }
 """What a dynamic axis counts, and what to do where it is too long."""
 
 
 def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what: str) -> None:
-    """Raise BackendError unless an engine runs with this version of its flavour on this GPU."""
+    """Raise BackendError unless an engine runs with this version of its variant on this GPU."""
     if entry.version != version:
         raise BackendError(
-            f"{what} was built with {entry.flavour} {entry.version}, here is {version}; "
-            f"{_REBUILD} {entry.flavour}"
+            f"{what} was built with {entry.variant} {entry.version}, here is {version}; "
+            f"{_REBUILD} {entry.variant}"
         )
     if gpu.compute_capability not in entry.compute_capabilities:
         built_for = ", ".join(f"{a}.{b}" for a, b in entry.compute_capabilities)
         here = "{}.{}".format(*gpu.compute_capability)
         raise BackendError(
             f"{what} was built for GPUs of compute capability {built_for}, {gpu.name} has {here}; "
-            f"{_REBUILD} {entry.flavour}"
+            f"{_REBUILD} {entry.variant}"
         )
 
 

@@ -1,6 +1,6 @@
 """Which TensorRT is used: the classic one, or TensorRT-RTX, whose Python API is nearly the same.
 
-What a flavour can do is found out by looking for it, never by comparing versions.
+What a variant can do is found out by looking for it, never by comparing versions.
 """
 
 from __future__ import annotations
@@ -11,27 +11,27 @@ from typing import Literal
 
 from sam2_edge.errors import BackendError
 
-Flavour = Literal["tensorrt", "tensorrt-rtx"]
+TensorRtVariant = Literal["tensorrt", "tensorrt-rtx"]
 
-MODULES: dict[Flavour, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
+MODULES: dict[TensorRtVariant, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
-_REMEDIES: dict[Flavour, str] = {
+_REMEDIES: dict[TensorRtVariant, str] = {
     "tensorrt": "on a Jetson it comes with JetPack (make the virtual environment with "
     "--system-site-packages), elsewhere: pip install tensorrt 'sam2_edge[tensorrt]'",
     "tensorrt-rtx": "pip install 'sam2_edge[tensorrt-rtx]'",
 }
 
 
-def import_tensorrt(flavour: Flavour) -> ModuleType:
-    """The Python module of one flavour.
+def import_tensorrt(variant: TensorRtVariant) -> ModuleType:
+    """The Python module of one variant.
 
     Raises BackendError when it is not there or its libraries cannot be loaded.
     """
     try:
-        return importlib.import_module(MODULES[flavour])
+        return importlib.import_module(MODULES[variant])
     except (ImportError, OSError) as error:
         raise BackendError(
-            f"{flavour} cannot be imported ({error}); {_REMEDIES[flavour]}"
+            f"{variant} cannot be imported ({error}); {_REMEDIES[variant]}"
         ) from error
 
 

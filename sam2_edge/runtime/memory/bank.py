@@ -6,9 +6,9 @@ an input of its own, so a new memory overwrites the oldest in place and the vali
 are handed over without a copy. Only when objects come, go or are prompted is a buffer laid anew.
 
 Which frames count follows the published predictor (SAM 2 paper, section 4; `sam2_base.py`):
-prompted frames at age 0, at most `max_prompted` of them, the closest in time; of the others, the
+prompted frames at age 0, at most `max_cond_frames` of them, the closest in time; of the others, the
 memories of the last 6 frames and the pointers of the last 15. A prompted frame beyond the cap
-counts as an ordinary one. A `SlotRule` may have other memories count; pointers stay.
+counts as an ordinary one. A `SlotPolicy` may have other memories count; pointers stay.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from sam2_edge.bundle.contract import Geometry
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.backends.base import Backend, Tensor
-from sam2_edge.runtime.memory.slots import Keep, RecentFrames, Slot, SlotRule, slot_ages
+from sam2_edge.runtime.memory.slots import Keep, RecentFrames, Slot, SlotPolicy, slot_ages
 
-DEFAULT_MAX_PROMPTED = 4
+DEFAULT_MAX_COND_FRAMES = 4
 """Prompted frames kept per object. The published model attends to all of them, which no stream
 can; 4 keeps at most 10 memories."""
 
@@ -47,7 +47,7 @@ class _Object:
 
     group: _Group
     column: int
-    held: int = 0
+    frozen: int = 0
     memory: list[Slot] = field(default_factory=list)
     pointers: list[Slot] = field(default_factory=list)
 
@@ -73,7 +73,7 @@ class MemoryBank:
     """Memories and pointers of every object, bounded whatever the length of the stream.
 
     Frames are numbered upwards by the caller; each is written at most once per object, and read
-    before it is written. max_prompted: prompted frames kept per object, at least 1. rule: which
+    before it is written. max_cond_frames: prompted frames kept per object, at least 1. rule: which
     memories without a prompt count, None for the last frames, as many as the model was trained
     with. max_batch: most objects in a batch, None for any number.
     """
@@ -83,15 +83,15 @@ class MemoryBank:
         backend: Backend,
         geometry: Geometry,
         *,
-        max_prompted: int = DEFAULT_MAX_PROMPTED,
-        rule: SlotRule | None = None,
+        max_cond_frames: int = DEFAULT_MAX_COND_FRAMES,
+        rule: SlotPolicy | None = None,
         max_batch: int | None = None,
     ) -> None:
-        if max_prompted < 1:
-            raise ValueError(f"max_prompted is {max_prompted}; give 1 or more")
+        if max_cond_frames < 1:
+            raise ValueError(f"max_cond_frames is {max_cond_frames}; give 1 or more")
         self._backend = backend
         self._geometry = geometry
-        self._max_prompted = max_prompted
+        self._max_cond_frames = max_cond_frames
         self._rule = RecentFrames(geometry.recent_memories) if rule is None else rule
         self._pointer_rule = RecentFrames(geometry.recent_pointers)
         self._max_batch = max_batch
@@ -108,12 +108,12 @@ class MemoryBank:
         """Forget one object; unknown ones are no error."""
         self._objects.pop(object_id, None)
 
-    def hold(self, object_id: int) -> None:
+    def freeze(self, object_id: int) -> None:
         """Let a frame pass without a memory, and without making those there are any older; unknown
         objects are no error.
         """
         if object_id in self._objects:
-            self._objects[object_id].held += 1
+            self._objects[object_id].frozen += 1
 
     def latest(self, object_id: int) -> tuple[Tensor, Tensor] | None:
         """Memory [m,h,w] and pointer [C] of the last frame that an object has left something of;
@@ -138,7 +138,7 @@ class MemoryBank:
         memory: Tensor | None,
         pointers: Tensor,
         *,
-        prompted: bool,
+        conditioning: bool,
         keep: Sequence[Collection[Keep]] | None = None,
         cells: NDArray[np.int32] | None = None,
     ) -> None:
@@ -155,25 +155,25 @@ class MemoryBank:
             entry = self._objects.get(object_id)
             if entry is None:
                 entry = self._objects[object_id] = _Object(self._new_group((object_id,)), 0)
-            now, group = frame - entry.held, entry.group
-            for kind in (Keep.RECENT,) if prompted or keep is None else keep[row]:
+            now, group = frame - entry.frozen, entry.group
+            for kind in (Keep.RECENT,) if conditioning or keep is None else keep[row]:
                 assert memory is not None  # there is one where it is kept
                 seen = None if cells is None else cells[row]
-                slot = self._claim(entry.memory, Slot(now, prompted, kind, seen), self._rule)
+                slot = self._claim(entry.memory, Slot(now, conditioning, kind, seen), self._rule)
                 self._backend.copy(memory[row], group.memory[slot][entry.column])
-            slot = self._claim(entry.pointers, Slot(now, prompted), self._pointer_rule)
+            slot = self._claim(entry.pointers, Slot(now, conditioning), self._pointer_rule)
             self._backend.copy(pointers[row], group.pointers[slot][entry.column])
 
     def read(self, frame: int, object_ids: Sequence[int], *, span: int) -> list[MemoryBatch]:
         """The batches with which `object_ids`, all known, are tracked on `frame`.
 
-        span: number of pointers by which pointer ages are normalised (16, or the number of frames
+        span: number of pointers by which pointer ages are normalized (16, or the number of frames
         of a shorter clip).
         """
         parts: dict[tuple[int, int], list[int]] = {}
         for object_id in object_ids:
             entry = self._objects[object_id]
-            self._settle(entry, frame - entry.held)
+            self._settle(entry, frame - entry.frozen)
             parts.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
         return [
             self._batch(frame, ids, *key, span)
@@ -191,7 +191,7 @@ class MemoryBank:
         self, frame: int, ids: tuple[int, ...], memories: int, pointers: int, span: int
     ) -> MemoryBatch:
         group = self._group(ids)
-        now = [(e, frame - e.held) for e in (self._objects[i] for i in ids)]
+        now = [(e, frame - e.frozen) for e in (self._objects[i] for i in ids)]
         memory_age = [self._memory_ages(e, t) for e, t in now]
         pointer_age = [[t - e.pointers[p].frame for e, t in now] for p in range(pointers)]
         return MemoryBatch(
@@ -211,17 +211,17 @@ class MemoryBank:
 
     def _memory_ages(self, entry: _Object, frame: int) -> list[int]:
         """Ages of an object's memories, all of which count on `frame`."""
-        ages = slot_ages(entry.memory, frame, self._rule, self._max_prompted)
+        ages = slot_ages(entry.memory, frame, self._rule, self._max_cond_frames)
         return [age for age in ages if age is not None]
 
-    def _claim(self, slots: list[Slot], new: Slot, rule: SlotRule) -> int:
+    def _claim(self, slots: list[Slot], new: Slot, rule: SlotPolicy) -> int:
         """The slot for a new frame: one that the next frame does not need, or one more."""
-        ages = slot_ages([*slots, new], new.frame + 1, rule, self._max_prompted)
+        ages = slot_ages([*slots, new], new.frame + 1, rule, self._max_cond_frames)
         for index in range(len(slots)):
             if ages[index] is None:
                 slots[index] = new
                 return index
-        if len(slots) == self._max_prompted + rule.most:
+        if len(slots) == self._max_cond_frames + rule.most:
             raise Sam2EdgeError(
                 f"a frame's memory was kept as {new.keep}, for which {rule} has no slot"
             )
@@ -234,7 +234,7 @@ class MemoryBank:
             (entry.memory, entry.group.memory, self._rule),
             (entry.pointers, entry.group.pointers, self._pointer_rule),
         ):
-            ages = slot_ages(slots, frame, rule, self._max_prompted)
+            ages = slot_ages(slots, frame, rule, self._max_cond_frames)
             for index in reversed(range(len(slots))):
                 if ages[index] is not None:
                     continue
@@ -264,12 +264,12 @@ class MemoryBank:
 
     def _new_group(self, ids: tuple[int, ...]) -> _Group:
         geometry, size = self._geometry, self._geometry.embedding_size
-        prompted, objects = self._max_prompted, len(ids)
+        conditioning, objects = self._max_cond_frames, len(ids)
         memory_shape = (geometry.memory_channels, size, size)
         return _Group(
             object_ids=ids,
-            memory=self._backend.empty((prompted + self._rule.most, objects, *memory_shape)),
+            memory=self._backend.empty((conditioning + self._rule.most, objects, *memory_shape)),
             pointers=self._backend.empty(
-                (prompted + self._pointer_rule.most, objects, geometry.hidden)
+                (conditioning + self._pointer_rule.most, objects, geometry.hidden)
             ),
         )

@@ -15,7 +15,7 @@ class Keep(Enum):
 
     RECENT = "recent"
     """One of the last ones."""
-    PASSING = "passing"
+    TRANSIENT = "passing"
     """Counts until the next memory comes."""
     ANCHOR = "anchor"
     """Counts without an age, like a prompted frame's."""
@@ -28,7 +28,7 @@ class Slot:
     """
 
     frame: int
-    prompted: bool
+    conditioning: bool
     keep: Keep = Keep.RECENT
     cells: NDArray[np.int32] | None = field(default=None, compare=False)
 
@@ -74,31 +74,31 @@ class KeptFrames:
         return ages
 
 
-SlotRule = RecentFrames | KeptFrames
+SlotPolicy = RecentFrames | KeptFrames
 """Which unprompted memories of an object count on a frame, and at which age."""
 
 
-def closest_frames(frame: int, prompted: Sequence[int], limit: int) -> set[int]:
+def closest_frames(frame: int, conditioning: Sequence[int], limit: int) -> set[int]:
     """Which prompted frames to keep: the last before `frame`, the first from it on, then the
     nearest, up to `limit` (SAM 2, `select_closest_cond_frames`).
     """
-    if len(prompted) <= limit:
-        return set(prompted)
-    before = max((f for f in prompted if f < frame), default=None)
-    after = min((f for f in prompted if f >= frame), default=None)
+    if len(conditioning) <= limit:
+        return set(conditioning)
+    before = max((f for f in conditioning if f < frame), default=None)
+    after = min((f for f in conditioning if f >= frame), default=None)
     chosen = [f for f in (before, after) if f is not None][:limit]
-    rest = sorted((f for f in prompted if f not in chosen), key=lambda f: abs(f - frame))
+    rest = sorted((f for f in conditioning if f not in chosen), key=lambda f: abs(f - frame))
     return {*chosen, *rest[: limit - len(chosen)]}
 
 
 def slot_ages(
-    slots: Sequence[Slot], frame: int, rule: SlotRule, max_prompted: int
+    slots: Sequence[Slot], frame: int, rule: SlotPolicy, max_cond_frames: int
 ) -> list[int | None]:
     """The age of each slot on `frame`, 0 for prompted ones, None where it does not count; prompted
     ones beyond the cap become ordinary.
     """
-    kept = closest_frames(frame, [s.frame for s in slots if s.prompted], max_prompted)
+    kept = closest_frames(frame, [s.frame for s in slots if s.conditioning], max_cond_frames)
     for slot in slots:
-        slot.prompted = slot.prompted and slot.frame in kept
-    others = iter(rule.ages([s for s in slots if not s.prompted], frame))
-    return [0 if slot.prompted else next(others) for slot in slots]
+        slot.conditioning = slot.conditioning and slot.frame in kept
+    others = iter(rule.ages([s for s in slots if not s.conditioning], frame))
+    return [0 if slot.conditioning else next(others) for slot in slots]

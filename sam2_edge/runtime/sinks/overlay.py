@@ -12,7 +12,7 @@ from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
 FILL = 0.45
-"""Share of the object's colour over its mask."""
+"""Share of the object's color over its mask."""
 
 _WHITE = (255, 255, 255)
 _BLACK = (0, 0, 0)
@@ -20,26 +20,26 @@ _BLACK = (0, 0, 0)
 
 @lru_cache(maxsize=1)
 def palette() -> NDArray[np.uint8]:
-    """The colour table [256,3] RGB of DAVIS and Pascal VOC: bit k of the index goes, three bits at
+    """The color table [256,3] RGB of DAVIS and Pascal VOC: bit k of the index goes, three bits at
     a time, into the high bits of red, green and blue.
     """
-    colours = np.zeros((256, 3), np.uint8)
+    colors = np.zeros((256, 3), np.uint8)
     index = np.arange(256)
     for shift in range(8):
         for channel in range(3):
             bit = (index >> (3 * shift + channel)) & 1
-            colours[:, channel] |= (bit << (7 - shift)).astype(np.uint8)
-    return colours
+            colors[:, channel] |= (bit << (7 - shift)).astype(np.uint8)
+    return colors
 
 
-def colour_of(object_id: int) -> tuple[int, int, int]:
-    """The BGR colour of an object; ids above 255 start again at 1."""
+def color_of(object_id: int) -> tuple[int, int, int]:
+    """The BGR color of an object; ids above 255 start again at 1."""
     red, green, blue = palette()[(object_id - 1) % 255 + 1].tolist()
     return blue, green, red
 
 
 def draw(picture: Frame, result: FrameResult) -> Frame:
-    """A copy of the picture with every present object filled, outlined and labelled."""
+    """A copy of the picture with every present object filled, outlined and labeled."""
     canvas = picture.copy()
     for entry in result.objects:
         if entry.present:
@@ -51,21 +51,21 @@ def _draw_object(canvas: Frame, entry: ObjectResult) -> None:
     box = entry.box
     if box is None:
         return
-    draw_mask(canvas, entry.mask, colour_of(entry.object_id))
+    draw_mask(canvas, entry.mask, color_of(entry.object_id))
     _label(canvas, str(entry.object_id), box[:2], _line_width(canvas))
 
 
-def draw_mask(canvas: Frame, mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
-    """Fill and outline a mask [H,W] in a BGR colour, on the canvas itself."""
+def draw_mask(canvas: Frame, mask: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
+    """Fill and outline a mask [H,W] in a BGR color, on the canvas itself."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     inside = mask[y : y + height, x : x + width]
     region = canvas[y : y + height, x : x + width]
-    tint = np.array(colour, np.float32)
+    tint = np.array(color, np.float32)
     region[inside] = ((1 - FILL) * region[inside] + FILL * tint).astype(np.uint8)
     contours, _ = cv2.findContours(
         mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE
     )
-    cv2.drawContours(canvas, contours, -1, colour, _line_width(canvas), cv2.LINE_AA)
+    cv2.drawContours(canvas, contours, -1, color, _line_width(canvas), cv2.LINE_AA)
 
 
 def _line_width(canvas: Frame) -> int:
@@ -77,7 +77,7 @@ def _label(canvas: Frame, text: str, corner: tuple[int, int], line: int) -> None
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
     x = min(corner[0], canvas.shape[1] - width)
     y = max(corner[1] - line, height)
-    for colour, thickness in ((_BLACK, 3 * line), (_WHITE, line)):
+    for color, thickness in ((_BLACK, 3 * line), (_WHITE, line)):
         cv2.putText(
-            canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, colour, thickness, cv2.LINE_AA
+            canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA
         )

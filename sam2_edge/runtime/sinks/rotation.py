@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class RotationRule:
+class RotationPolicy:
     """When to start anew: at so many bytes or seconds of age; and how many bytes to keep in all,
     the present output left out.
 
@@ -64,7 +64,7 @@ class RotatingSink:
         kind: str,
         suffix: str,
         make: Callable[[Path], SizedSink],
-        rule: RotationRule,
+        rule: RotationPolicy,
     ) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)

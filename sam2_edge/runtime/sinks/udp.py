@@ -11,7 +11,7 @@ from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks.jsonl import json_record
 from sam2_edge.runtime.sources import SourceFrame
 
-LARGEST_DATAGRAM = 60_000
+MAX_DATAGRAM_BYTES = 60_000
 """Bytes; UDP itself takes 65,507."""
 
 
@@ -40,7 +40,7 @@ class UdpJson:
         for entry in result.objects:
             record = json_record(frame, result, entry)
             data = json.dumps(record).encode()
-            if len(data) > LARGEST_DATAGRAM:
+            if len(data) > MAX_DATAGRAM_BYTES:
                 data = json.dumps(record | {"rle": None}).encode()
             with suppress(OSError):  # no receiver, no network, or its buffer is full
                 self._socket.sendto(data, self._address)

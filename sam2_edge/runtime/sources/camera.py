@@ -24,7 +24,7 @@ READ_TIMEOUT_MS = 4_000
 """For network streams; without them FFmpeg waits for minutes. Reading gives up before `capture.py`
 would take it for a hung driver."""
 
-SYNTH_SIZE, SYNTH_FRAMES, SYNTH_OBJECTS, SYNTH_FPS = 480, 150, 3, 30.0
+SYNTHETIC_SIZE, SYNTHETIC_FRAMES, SYNTHETIC_OBJECTS, SYNTHETIC_FPS = 480, 150, 3, 30.0
 """The synthetic camera: a scene of five seconds, forwards and backwards without end."""
 
 CSI_PIPELINE = (
@@ -138,25 +138,30 @@ class SyntheticCamera:
     ends = False
 
     def __init__(
-        self, seed: int = 0, *, size: int = SYNTH_SIZE, objects: int = SYNTH_OBJECTS, paced: bool
+        self,
+        seed: int = 0,
+        *,
+        size: int = SYNTHETIC_SIZE,
+        objects: int = SYNTHETIC_OBJECTS,
+        paced: bool,
     ) -> None:
         # Photographs would need scikit-image.
         self.clip = clip(
             seed,
-            frames=SYNTH_FRAMES,
+            frames=SYNTHETIC_FRAMES,
             size=size,
             objects=objects,
             split="heldout",
             photographs=False,
         )
-        self._pace = Pace(SYNTH_FPS if paced else None)
+        self._pace = Pace(SYNTHETIC_FPS if paced else None)
         self._next = 0
 
     @staticmethod
     def position(index: int) -> int:
         """The scene's frame that is shown as frame `index` of the camera."""
-        there = index % (2 * SYNTH_FRAMES - 2)
-        return min(there, 2 * SYNTH_FRAMES - 2 - there)
+        there = index % (2 * SYNTHETIC_FRAMES - 2)
+        return min(there, 2 * SYNTHETIC_FRAMES - 2 - there)
 
     def read(self) -> Frame | None:
         """See `Camera.read`."""

@@ -12,11 +12,11 @@ from sam2_edge.errors import PromptError
 from sam2_edge.runtime.prompts import Prompt, prompts_by_object, read_mask
 from sam2_edge.runtime.results import MAX_MASK_ID
 
-PromptScript = Mapping[int, Sequence[Prompt]]
+PromptsByFrame = Mapping[int, Sequence[Prompt]]
 """Prompts by frame number of the source."""
 
 
-class ScriptEntry(BaseModel):
+class PromptEntry(BaseModel):
     """One entry of a prompts file; coordinates in pixels, `mask` a path relative to the file."""
 
     model_config = ConfigDict(extra="forbid")
@@ -34,10 +34,10 @@ class ScriptEntry(BaseModel):
         return Prompt(self.object, self.points, self.labels, self.box, mask)
 
 
-_ENTRIES = TypeAdapter(list[ScriptEntry])
+_ENTRIES = TypeAdapter(list[PromptEntry])
 
 
-def load_script(path: Path) -> PromptScript:
+def load_prompts(path: Path) -> PromptsByFrame:
     """Read a prompts file: a JSON list of entries.
 
     Raises PromptError that names the entry and what is wrong with it.
@@ -58,7 +58,7 @@ def load_script(path: Path) -> PromptScript:
     return script
 
 
-def check_mask_ids(script: PromptScript) -> None:
+def check_mask_ids(script: PromptsByFrame) -> None:
     """Raise PromptError for an object id that an indexed mask cannot hold."""
     for prompts in script.values():
         for prompt in prompts:
@@ -69,7 +69,7 @@ def check_mask_ids(script: PromptScript) -> None:
                 )
 
 
-def check_script(script: PromptScript, start: int, frames: int | None) -> None:
+def check_prompts(script: PromptsByFrame, start: int, frames: int | None) -> None:
     """Raise PromptError unless every prompt is on one of `frames` frames from `start` on, and no
     object is prompted twice on one of them.
     """

@@ -31,7 +31,7 @@ FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
 WAITING_FRAMES = 4
 """Frames that the every-frame rule keeps."""
 
-MOST_HUNG_READERS = 3
+MAX_HUNG_READERS = 3
 """A reader that hangs inside a driver cannot be stopped; no more are started beside so many."""
 
 _log = logging.getLogger(__name__)
@@ -52,7 +52,7 @@ class Captured:
 
 @dataclass(slots=True)
 class CaptureCounts:
-    """What has happened since the start. blank: frames of one colour, which are left out. corrupt:
+    """What has happened since the start. blank: frames of one color, which are left out. corrupt:
     frames that are no pictures. reconnects: times the camera was opened again.
     """
 
@@ -153,7 +153,7 @@ class Capture:
         if silent < self.stall_s or self._over or self._ends:
             return
         self._hung = [thread for thread in self._hung if thread.is_alive()]
-        if len(self._hung) >= MOST_HUNG_READERS:
+        if len(self._hung) >= MAX_HUNG_READERS:
             return
         with self._changed:
             self.counts.stalls += 1

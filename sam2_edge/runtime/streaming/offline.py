@@ -9,12 +9,12 @@ from sam2_edge.errors import PromptError
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import Source, SourceFrame
-from sam2_edge.runtime.sources.prompt_file import PromptScript, check_script
+from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, check_prompts
 from sam2_edge.runtime.tracker import VideoTracker
 
 
 def track_source(
-    source: Source, tracker: VideoTracker, script: PromptScript, sinks: Sequence[Sink] = ()
+    source: Source, tracker: VideoTracker, script: PromptsByFrame, sinks: Sequence[Sink] = ()
 ) -> Generator[tuple[SourceFrame, FrameResult], None, None]:
     """Track every frame of a source, hand each result to the sinks, then yield it.
 
@@ -26,7 +26,7 @@ def track_source(
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-        check_script(script, source.start, source.frames)
+        check_prompts(script, source.start, source.frames)
         index = source.start - 1
         for frame in source:
             index = frame.index

@@ -29,7 +29,7 @@ class Meter:
         self._objects = {o.object_id: o.present for o in tracked.result.objects}
         if tracked.again:
             return
-        self._seen.append((time.monotonic(), tracked.age_s, tracked.result.milliseconds))
+        self._seen.append((time.monotonic(), tracked.latency_s, tracked.result.milliseconds))
 
     def snapshot(self) -> dict[str, Any]:
         """Counts since the start; medians over the last seconds: "fps" of tracked frames, "age_ms"

@@ -130,7 +130,7 @@ function refresh(row, found) {
   delete row.dataset.pending;
   row.classList.toggle("absent", !found.present);
   row.dataset.present = found.present;
-  row.querySelector(".swatch").style.background = `rgb(${found.colour.join(" ")})`;
+  row.querySelector(".swatch").style.background = `rgb(${found.color.join(" ")})`;
   row.querySelector(".state").textContent = found.present
     ? `${Math.round(100 * Math.min(Math.max(found.iou, 0), 1))} %`
     : "not seen";

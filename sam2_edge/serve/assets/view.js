@@ -104,11 +104,11 @@ export class View {
     context.globalCompositeOperation = "source-over";
   }
 
-  // Colour over the objects, and around their edges.
+  // Color over the objects, and around their edges.
   paint(frame, filled) {
     const { width, height, objects } = frame.header;
     const mask = frame.mask;
-    const colours = new Map(objects.map((o) => [o.id, o.colour]));
+    const colors = new Map(objects.map((o) => [o.id, o.color]));
     const context = this.layer.getContext("2d");
     const pixels = context.createImageData(width, height);
     for (let y = 0, i = 0; y < height; y++) {
@@ -120,7 +120,7 @@ export class View {
           mask[i - 1] !== id || mask[i + 1] !== id || mask[i - width] !== id ||
           mask[i + width] !== id;
         if (!edge && !filled) continue;
-        const [red, green, blue] = colours.get(id) ?? [255, 255, 255];
+        const [red, green, blue] = colors.get(id) ?? [255, 255, 255];
         pixels.data[4 * i] = red;
         pixels.data[4 * i + 1] = green;
         pixels.data[4 * i + 2] = blue;

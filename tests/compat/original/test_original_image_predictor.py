@@ -23,7 +23,7 @@ TOLERANCE = PARITY_TOLERANCE["fp32"]
 
 
 HALFWAY_TOLERANCE = 0.05
-"""On logits, where single pixels of the two pictures differ by a grey level."""
+"""On logits, where single pixels of the two pictures differ by a gray level."""
 
 
 POINTS = {"point_coords": [[100, 90], [30, 200]], "point_labels": [1, 0]}
@@ -41,13 +41,13 @@ MANY = {
 }
 
 
-NORMALISED = {"point_coords": [[0.4, 0.3]], "point_labels": [1], "normalize_coords": False}
+NORMALIZED = {"point_coords": [[0.4, 0.3]], "point_labels": [1], "normalize_coords": False}
 
 
 PROMPTS: dict[str, dict[str, Any]] = {
     "points": POINTS,
     "one point": {"point_coords": [[100, 90]], "point_labels": [1]},
-    "points in 0..1": NORMALISED,
+    "points in 0..1": NORMALIZED,
     "rows of points": MANY,
     "box": {"box": BOX},
     "boxes": {"box": BOXES},
@@ -181,7 +181,7 @@ def test_pictures_in_a_batch(sides: Sides) -> None:
 def test_a_picture_of_another_size(
     sides: Sides, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Resized as the original does, to whole grey levels: the graphs take bytes. A value halfway
+    """Resized as the original does, to whole gray levels: the graphs take bytes. A value halfway
     between two levels may go either way.
     """
     monkeypatch.setattr(torchvision_shim.Resize, "levels", 255)
@@ -192,7 +192,7 @@ def test_a_picture_of_another_size(
     compare(ours, theirs, prompt, tolerance=HALFWAY_TOLERANCE)
 
 
-def test_whole_grey_levels_cost_little(nano_sides: Sides) -> None:
+def test_whole_gray_levels_cost_little(nano_sides: Sides) -> None:
     """Against the original's floating-point picture; the figures are in docs/compat.md."""
     ours, theirs = SAM2ImagePredictor(nano_sides.ours), nano_sides.predictor()
     for predictor in (ours, theirs):

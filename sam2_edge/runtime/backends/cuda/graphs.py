@@ -17,7 +17,7 @@ or allocate."""
 LIMIT = 16
 """Graphs kept for one engine."""
 
-MOST_FAILURES = 3
+MAX_FAILURES = 3
 """After so many captures that failed none is tried any more."""
 
 _log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ class CudaGraphs:
             self._runs.clear()  # addresses of the past
         self._runs[addresses] = self._runs.get(addresses, 0) + 1
         wanted = self._runs[addresses] > WARM_RUNS and len(self._graphs) < LIMIT
-        if wanted and self._failures < MOST_FAILURES:
+        if wanted and self._failures < MAX_FAILURES:
             self._capture(addresses, enqueue)
 
     def _forget(self) -> None:
@@ -80,7 +80,7 @@ class CudaGraphs:
             self._graphs[addresses] = made
         except BackendError as error:
             self._failures += 1
-            if self._failures == MOST_FAILURES:
+            if self._failures == MAX_FAILURES:
                 _log.warning("%s runs without a CUDA graph: %s", self._what, error)
 
 

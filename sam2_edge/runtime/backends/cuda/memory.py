@@ -155,7 +155,7 @@ class DeviceMemory:
         self._under_way: list[NDArray[np.uint8]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceTensor:
-        """An uninitialised tensor."""
+        """An uninitialized tensor."""
         kind = np.dtype(dtype)
         block = _Block(self._pool, max(1, math.prod(shape)) * kind.itemsize)
         return DeviceTensor(block.address, shape, kind, block)
@@ -168,14 +168,14 @@ class DeviceMemory:
         self._copy(tensor.address, staging.ctypes.data, tensor.nbytes, "HostToDevice")
         self._under_way.append(staging)
         if sum(buffer.nbytes for buffer in self._under_way) > PINNED_LIMIT:
-            self.synchronise()
+            self.synchronize()
         return tensor
 
     def download(self, tensor: DeviceTensor) -> NDArray[Any]:
         """A tensor as a host array that the caller may keep."""
         staging = self._stage(tensor.nbytes)
         self._copy(staging.ctypes.data, tensor.address, tensor.nbytes, "DeviceToHost")
-        self.synchronise()
+        self.synchronize()
         result = staging.view(tensor.dtype).reshape(tensor.shape).copy()
         self._pinned[staging.nbytes].append(staging)
         return result
@@ -186,7 +186,7 @@ class DeviceMemory:
             raise ValueError(f"{source.shape} {source.dtype} to {target.shape} {target.dtype}")
         self._copy(target.address, source.address, source.nbytes, "DeviceToDevice")
 
-    def synchronise(self) -> None:
+    def synchronize(self) -> None:
         """Wait until all that was started is done."""
         checked(self._cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
         for staging in self._under_way:

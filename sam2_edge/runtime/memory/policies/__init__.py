@@ -5,19 +5,24 @@ from __future__ import annotations
 from typing import Literal, get_args
 
 from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.runtime.memory.policies.base import MaskOffer, MemoryPolicy, ObjectRule, Outcome
+from sam2_edge.runtime.memory.policies.base import (
+    MaskCandidates,
+    MemoryPolicy,
+    ObjectPolicy,
+    Outcome,
+)
 from sam2_edge.runtime.memory.policies.distractor import DistractorMemory
 from sam2_edge.runtime.memory.policies.motion import MotionMemory
 from sam2_edge.runtime.memory.policies.original import OriginalMemory
-from sam2_edge.runtime.memory.slots import SlotRule
+from sam2_edge.runtime.memory.slots import SlotPolicy
 
 __all__ = [
     "DistractorMemory",
-    "MaskOffer",
+    "MaskCandidates",
     "MemoryPolicy",
     "MemoryPolicyName",
     "MotionMemory",
-    "ObjectRule",
+    "ObjectPolicy",
     "OriginalMemory",
     "Outcome",
     "open_policy",
@@ -48,7 +53,7 @@ def open_policy(policy: MemoryPolicyName | MemoryPolicy, model: str) -> MemoryPo
     raise Sam2EdgeError(f"memory_policy is {policy!r}; give one of {names}, or a policy object")
 
 
-def policy_slots(policy: MemoryPolicy, trained: int, asked: int | None) -> SlotRule:
+def policy_slots(policy: MemoryPolicy, trained: int, asked: int | None) -> SlotPolicy:
     """Which unprompted memories count under a policy; see `MemoryPolicy.slots`.
 
     Raises Sam2EdgeError where the policy wants more than the model was trained with.

@@ -13,14 +13,14 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.runtime.memory.slots import Keep, SlotRule
+from sam2_edge.runtime.memory.slots import Keep, SlotPolicy
 
 CANDIDATES = (1, 2, 3)
 """The masks among which a frame without a prompt has its choice; mask 0 is for several points."""
 
 
 @dataclass(frozen=True, slots=True)
-class MaskOffer:
+class MaskCandidates:
     """What the decoder offers for one object that is present, on a frame without a prompt.
 
     iou: [4] float32, predicted. fetch: gets the logits [4,s,s] float32, which on a GPU costs a copy
@@ -40,20 +40,20 @@ class MaskOffer:
 class Outcome:
     """What is known of one object when its frame ends.
 
-    mask: [s,s] bool. iou: predicted. object_score: logit, above 0 the object is present. by_user: a
+    mask: [s,s] bool. iou: predicted. object_score: logit, above 0 the object is present. from_prompt: a
     prompt on this frame made the mask.
     """
 
     mask: NDArray[np.bool_]
     iou: float
     object_score: float
-    by_user: bool
+    from_prompt: bool
 
 
-class ObjectRule(Protocol):
+class ObjectPolicy(Protocol):
     """The rule of one object, frame after frame."""
 
-    def choose(self, offer: MaskOffer) -> int:
+    def choose(self, offer: MaskCandidates) -> int:
         """The mask to take, one of `CANDIDATES`; asked at most once per frame, before `keep`, and
         only where the object is present. A prompt may yet replace the mask.
         """
@@ -75,7 +75,7 @@ class MemoryPolicy(Protocol):
         """Its name in messages."""
         ...
 
-    def slots(self, trained: int, asked: int | None) -> SlotRule:
+    def slots(self, trained: int, asked: int | None) -> SlotPolicy:
         """Which unprompted memories count, at most `trained` at once.
 
         trained: as many as the model was trained with. asked: fewer that the user asks for, or
@@ -85,7 +85,7 @@ class MemoryPolicy(Protocol):
         """
         ...
 
-    def follow(self) -> ObjectRule | None:
+    def follow(self) -> ObjectPolicy | None:
         """The rule of a new object; None where the decoder's choice stands and every frame is kept
         as a recent one.
         """

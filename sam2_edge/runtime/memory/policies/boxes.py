@@ -32,7 +32,7 @@ def box_iou(first: Box, second: Box) -> float:
 
 
 def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected part of a mask [H,W], by 8 neighbours; the mask itself if empty."""
+    """The largest connected part of a mask [H,W], by 8 neighbors; the mask itself if empty."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count < 2:
         return mask

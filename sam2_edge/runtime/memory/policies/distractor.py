@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.runtime.memory.policies.base import CANDIDATES, MaskOffer, Outcome
+from sam2_edge.runtime.memory.policies.base import CANDIDATES, MaskCandidates, Outcome
 from sam2_edge.runtime.memory.policies.boxes import box_share
 from sam2_edge.runtime.memory.slots import Keep, KeptFrames
 from sam2_edge.runtime.results import MASK_LOGIT
@@ -85,7 +85,7 @@ class _Anchoring:
         self._since_anchor = self._since_recent = 0
         self._distracted = False
 
-    def choose(self, offer: MaskOffer) -> int:
+    def choose(self, offer: MaskCandidates) -> int:
         """The decoder's own choice stands; its other masks tell of distractors."""
         best = offer.best
         waited = self._since_anchor + 1 >= self._settings.spacing
@@ -100,15 +100,15 @@ class _Anchoring:
         self._since_anchor += 1
         self._since_recent += 1
         area = int(np.count_nonzero(outcome.mask))
-        if outcome.by_user:  # what the mask was before says nothing of the user's
+        if outcome.from_prompt:  # what the mask was before says nothing of the user's
             self._areas.clear()
             self._since_anchor = self._since_recent = 0
             distracted = False
         elif not (outcome.object_score > 0 and area > 0):
             return ()
         self._areas.append(area)
-        kept = [Keep.PASSING]
-        if outcome.by_user or self._since_recent >= self._settings.spacing:
+        kept = [Keep.TRANSIENT]
+        if outcome.from_prompt or self._since_recent >= self._settings.spacing:
             kept, self._since_recent = [Keep.RECENT], 0
         if distracted:
             kept.append(Keep.ANCHOR)

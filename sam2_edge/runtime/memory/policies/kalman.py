@@ -1,6 +1,6 @@
 """A Kalman filter on the box of an object that moves and grows steadily.
 
-The state is that of SAMURAI (arXiv 2411.11922, section 4.1): centre x, y, width, height and their
+The state is that of SAMURAI (arXiv 2411.11922, section 4.1): center x, y, width, height and their
 velocities. Noise follows the size of the box as in BoT-SORT (arXiv 2206.14651, section 3.1): the
 deviations of a coordinate are shares of the width (x and width) or of the height (y and height).
 With such noise the four coordinates do not touch each other, and the filter is four filters of
@@ -21,7 +21,7 @@ from frame to frame."""
 FIRST_PLACE, FIRST_SPEED = 2.0, 10.0
 """Deviations at the first box, as multiples of those."""
 
-SMALLEST_SIDE_PX = 1.0
+MIN_SIDE_PX = 1.0
 """Least side that noise is a share of; a side of nothing would make the filter certain."""
 
 Numbers = NDArray[np.float64]
@@ -34,7 +34,7 @@ class BoxFilter:
 
     def __init__(self, box: Box) -> None:
         """Begin at a box, at rest."""
-        self._place = _centre_and_size(box)
+        self._place = _center_and_size(box)
         self._speed: Numbers = np.zeros(4)
         sides = _sides(self._place)
         # Variances of place and speed and their covariance, [4] each.
@@ -45,8 +45,8 @@ class BoxFilter:
     @property
     def box(self) -> Box:
         """The box that is expected on the frame that `advance` has come to."""
-        centre, half = self._place[:2], self._place[2:] / 2
-        return np.concatenate([centre - half, centre + half])
+        center, half = self._place[:2], self._place[2:] / 2
+        return np.concatenate([center - half, center + half])
 
     def advance(self) -> None:
         """Go on to the next frame."""
@@ -63,7 +63,7 @@ class BoxFilter:
 
     def update(self, box: Box) -> None:
         """Take account of the box that was found on this frame."""
-        innovation = _centre_and_size(box) - self._place
+        innovation = _center_and_size(box) - self._place
         total = self._place_var + np.square(PLACE_NOISE * _sides(self._place))
         place_gain, speed_gain = self._place_var / total, self._shared_var / total
         self._place = self._place + place_gain * innovation
@@ -73,11 +73,11 @@ class BoxFilter:
         self._place_var = (1 - place_gain) * self._place_var
 
 
-def _centre_and_size(box: Box) -> Numbers:
+def _center_and_size(box: Box) -> Numbers:
     size = box[2:] - box[:2]
     return np.concatenate([box[:2] + size / 2, size])
 
 
 def _sides(place: Numbers) -> Numbers:
     """The side [4] that each coordinate's noise is a share of: width, height, width, height."""
-    return np.tile(np.maximum(place[2:], SMALLEST_SIDE_PX), 2)
+    return np.tile(np.maximum(place[2:], MIN_SIDE_PX), 2)

@@ -11,7 +11,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.runtime.memory.policies.base import CANDIDATES, MaskOffer, Outcome
+from sam2_edge.runtime.memory.policies.base import CANDIDATES, MaskCandidates, Outcome
 from sam2_edge.runtime.memory.policies.boxes import Box, box_iou, mask_box
 from sam2_edge.runtime.memory.policies.kalman import BoxFilter
 from sam2_edge.runtime.memory.slots import Keep, KeptFrames
@@ -69,7 +69,7 @@ class _Motion:
         self._expected: BoxFilter | None = None
         self._followed = 0
 
-    def choose(self, offer: MaskOffer) -> int:
+    def choose(self, offer: MaskCandidates) -> int:
         """The mask of the highest weighted sum of motion and predicted IoU (section 4.1)."""
         if not self._stable:
             return offer.best
@@ -86,11 +86,11 @@ class _Motion:
         settings, box = self._settings, mask_box(outcome.mask)
         motion = self._motion(box) if self._stable else 1.0
         sure = outcome.object_score > settings.least_score and outcome.iou > settings.least_iou
-        if outcome.by_user:  # the user knows better than the track so far
+        if outcome.from_prompt:  # the user knows better than the track so far
             self._expected, self._followed = None, 0
-        self._move(box if outcome.by_user or sure else None)
+        self._move(box if outcome.from_prompt or sure else None)
         trusted = sure and motion > settings.least_motion
-        return (Keep.RECENT,) if outcome.by_user or trusted else ()
+        return (Keep.RECENT,) if outcome.from_prompt or trusted else ()
 
     @property
     def _stable(self) -> bool:

@@ -9,9 +9,9 @@ from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.backends.base import Backend
 from sam2_edge.runtime.memory.policies.base import (
     CANDIDATES,
-    MaskOffer,
+    MaskCandidates,
     MemoryPolicy,
-    ObjectRule,
+    ObjectPolicy,
     Outcome,
 )
 from sam2_edge.runtime.memory.slots import Keep
@@ -21,13 +21,13 @@ from sam2_edge.runtime.results import MASK_LOGIT, ObjectResult
 EVERY_FRAME = (Keep.RECENT,)
 
 
-class ObjectRules:
+class ObjectPolicies:
     """Rules by object; under a policy without rules it asks nothing and fetches nothing."""
 
     def __init__(self, policy: MemoryPolicy, backend: Backend) -> None:
         self._policy = policy
         self._backend = backend
-        self._rules: dict[int, ObjectRule] = {}
+        self._rules: dict[int, ObjectPolicy] = {}
         self._outcomes: dict[int, Outcome] = {}
 
     def begin(self, object_id: int) -> None:
@@ -60,7 +60,7 @@ class ObjectRules:
         for row in ruled:
             if not scores[row] > 0:  # of an absent object there is one mask, an empty one
                 continue
-            offer = MaskOffer(iou[row], partial(self._backend.download, offered.masks[row]))
+            offer = MaskCandidates(iou[row], partial(self._backend.download, offered.masks[row]))
             index = self._rules[offered.object_ids[row]].choose(offer)
             if index not in CANDIDATES:
                 raise Sam2EdgeError(
@@ -71,14 +71,14 @@ class ObjectRules:
                 taken[row] = index
         return taken
 
-    def see(self, found: ObjectResult, *, by_user: bool) -> None:
+    def see(self, found: ObjectResult, *, from_prompt: bool) -> None:
         """Take note of what an object's mask is on this frame, in place of what it was there.
 
         Noted at once, as the result's arrays are the user's from then on.
         """
         if found.object_id in self._rules:
             mask = found.logits > MASK_LOGIT
-            outcome = Outcome(mask, found.iou, found.object_score, by_user)
+            outcome = Outcome(mask, found.iou, found.object_score, from_prompt)
             self._outcomes[found.object_id] = outcome
 
     def keep(self, object_id: int) -> Collection[Keep]:
