@@ -25,7 +25,7 @@ demo: install
 	$(BIN)/sam2-edge track demo/data/JPEGImages/00000 --bundle demo/nano \
 	    --prompts demo/data/prompts/00000.json \
 	    --video demo/overlay.mp4 --masks demo/masks --jsonl demo/results.jsonl
-	$(BIN)/python -m sam2_edge.evaluation.vos.synthetic_dataset demo/masks demo/data/Annotations/00000
+	$(BIN)/sam2-edge score demo/masks demo/data/Annotations/00000
 	@echo "Look at demo/overlay.mp4, demo/masks/ and demo/results.jsonl."
 
 test: install

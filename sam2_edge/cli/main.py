@@ -22,6 +22,7 @@ from sam2_edge.cli.eval import evaluate_command
 from sam2_edge.cli.export import export
 from sam2_edge.cli.inspect import inspect
 from sam2_edge.cli.run import run
+from sam2_edge.cli.score import score
 from sam2_edge.cli.segment import segment
 from sam2_edge.cli.serve import serve
 from sam2_edge.cli.synth import synth
@@ -52,6 +53,7 @@ for command in (
     verify,
     bench,
     evaluate_command,
+    score,
     synth,
     doctor,
 ):

@@ -21,14 +21,11 @@ import pytest
 from PIL import Image
 
 from sam2_edge import Bundle
+from sam2_edge.evaluation.mask_folders import folder_accuracy, read_indexed_png
 from sam2_edge.evaluation.metrics import boundary_accuracy, region_similarity
 from sam2_edge.evaluation.vos.datasets import LayoutName
 from sam2_edge.evaluation.vos.protocols import FrameScore, score
-from sam2_edge.evaluation.vos.synthetic_dataset import (
-    folder_accuracy,
-    read_indexed_png,
-    write_dataset,
-)
+from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.runtime.sinks.masks import write_indexed_png
 from sam2_edge.synthetic import clip
 from tests.helpers.cli import SCRIPT, run

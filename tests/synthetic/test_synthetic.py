@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from sam2_edge.errors import SinkError, SourceError
-from sam2_edge.evaluation.vos.synthetic_dataset import folder_accuracy, write_dataset
+from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.runtime.sources.prompt_file import load_prompts
 from sam2_edge.synthetic import SyntheticClip, center_click, clip, textures
 from sam2_edge.synthetic.effects import apply, random_camera
@@ -194,38 +194,6 @@ def test_an_object_that_is_hidden_at_first_is_clicked_on_where_it_appears(tmp_pa
     for prompt in prompts:
         ((x, y),) = prompt["points"]
         assert drawn.mask(prompt["frame"], prompt["object"])[int(y), int(x)]
-
-
-def test_masks_are_scored_at_the_command_line(tmp_path: Path, many: list[SyntheticClip]) -> None:
-    write_dataset(tmp_path, many[:1])
-
-    def run(*arguments: Path) -> subprocess.CompletedProcess[str]:
-        command = [
-            sys.executable,
-            "-m",
-            "sam2_edge.evaluation.vos.synthetic_dataset",
-            *map(str, arguments),
-        ]
-        return subprocess.run(command, capture_output=True, text=True, check=False)
-
-    truth = tmp_path / "Annotations/00000"
-    assert "object 2: J&F 1.000" in run(truth, truth).stdout
-    assert run(truth).stderr.startswith("usage:")
-    wrong = run(tmp_path, truth)
-    assert wrong.returncode == 1
-    assert wrong.stderr.startswith("error:")
-    assert "Traceback" not in wrong.stderr
-
-
-def test_masks_are_scored_against_truth(tmp_path: Path, many: list[SyntheticClip]) -> None:
-    write_dataset(tmp_path / "data", many[:2])
-    truth = tmp_path / "data/Annotations/00000"
-    scores = folder_accuracy(truth, truth)
-    assert scores.keys() == {1, 2}
-    assert all(score.j_and_f == 1 for score in scores.values())
-    (tmp_path / "data/Annotations/00001/00003.png").unlink()
-    with pytest.raises(SourceError, match="different file names"):
-        folder_accuracy(tmp_path / "data/Annotations/00001", truth)
 
 
 def test_a_dataset_does_not_replace_files(tmp_path: Path, many: list[SyntheticClip]) -> None:

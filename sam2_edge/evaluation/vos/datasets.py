@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.errors import SourceError
+from sam2_edge.evaluation.mask_folders import read_indexed_png
 from sam2_edge.evaluation.vos.meta import Meta, read_meta
-from sam2_edge.evaluation.vos.synthetic_dataset import read_indexed_png
 from sam2_edge.runtime.sources.images import image_files
 
 LayoutName = Literal["davis", "sa-v", "mose", "lvos", "youtube-vos"]
