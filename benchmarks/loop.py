@@ -19,7 +19,6 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from sam2_edge import CameraLoop, VideoTracker
-from sam2_edge.runtime.sources.camera import SyntheticCamera
 from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
@@ -27,6 +26,7 @@ from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
 from sam2_edge.synthetic import center_click
+from sam2_edge.synthetic.camera import SyntheticCamera
 
 SEED, SIZE, OBJECTS = 16, 256, 3
 SLOW_S = 0.1

@@ -37,7 +37,6 @@ from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy
 from sam2_edge.runtime.sinks.video import OverlayVideo
-from sam2_edge.runtime.sources.camera import SYNTHETIC_FRAMES, SyntheticCamera
 from sam2_edge.runtime.streaming.stats import Meter, resident_bytes
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
@@ -45,9 +44,10 @@ from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
 from sam2_edge.synthetic import center_click
+from sam2_edge.synthetic.camera import SCENE_FRAMES, SyntheticCamera
 
 SEED, SIZE, OBJECTS = 16, 256, 3
-ANEW_EVERY = 2 * SYNTHETIC_FRAMES - 2
+ANEW_EVERY = 2 * SCENE_FRAMES - 2
 """Frames until the scene is at its start again."""
 
 DIES, BLACK, BROKEN = 0.005, 0.02, 0.01

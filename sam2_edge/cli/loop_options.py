@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -33,12 +34,13 @@ from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy, SizedSink
 from sam2_edge.runtime.sinks.udp import UdpJson
 from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
-from sam2_edge.runtime.sources.camera import is_live
+from sam2_edge.runtime.sources.camera import Camera, is_live
 from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.runtime.streaming.systemd import Watchdog, notify
 from sam2_edge.runtime.tracker import VideoTracker
+from sam2_edge.synthetic.camera import SyntheticCamera
 
 _log = logging.getLogger("sam2_edge.loop")
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -133,7 +135,8 @@ def loop_options(function: _Function) -> _Function:
 def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLoop:
     """The loop that the options describe; the watchdog is told that it is alive."""
     _set_up_logging(as_json=options.log_json)
-    sinks = _sinks(source, options)
+    opener = _opener(source, paced=not options.unpaced)
+    sinks = _sinks(opener, options)
     tracker = VideoTracker(
         options.bundle,
         backend=options.backend,
@@ -143,13 +146,20 @@ def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLo
         remember_absent=False,
     )
     return CameraLoop(
-        source,
+        opener,
         tracker,
         every_frame=options.every_frame,
         paced=not options.unpaced,
         sinks=sinks,
         tick=watchdog.alive,
     )
+
+
+def _opener(source: str, *, paced: bool) -> str | Callable[[], Camera]:
+    """A function that opens the synthetic camera for "synth" or "synth:SEED", else the source."""
+    if match := re.fullmatch(r"synth(?::(\d+))?", source):
+        return partial(SyntheticCamera, int(match[1] or 0), paced=paced)
+    return source
 
 
 def run_loop(
@@ -205,14 +215,14 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _sinks(source: str, options: LoopOptions) -> list[Sink]:
+def _sinks(source: str | Callable[[], Camera], options: LoopOptions) -> list[Sink]:
     rule = RotationPolicy(
         int(options.rotate_mb * 2**20), 60 * options.rotate_minutes, int(options.keep_gb * 2**30)
     )
     sinks: list[Sink] = []
     if options.video is not None:
         make: Callable[[Path], SizedSink] = partial(RealTimeVideo, fps=options.video_fps)
-        if not is_live(source):
+        if isinstance(source, str) and not is_live(source):
             make = partial(OverlayVideo, fps=open_source(source).fps)
         sinks.append(RotatingSink(options.video, "overlay", ".mkv", make, rule))
     if options.masks is not None:

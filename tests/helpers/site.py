@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from websockets.sync.client import ClientConnection, connect
 
 from sam2_edge import CameraLoop, VideoTracker
-from sam2_edge.runtime.sources.camera import SyntheticCamera
 from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
+from sam2_edge.synthetic.camera import SyntheticCamera
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
 

@@ -16,11 +16,12 @@ from sam2_edge import LoopError, PromptError, SinkError, SourceError, VideoTrack
 from sam2_edge.evaluation.metrics import region_similarity
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sources import SourceFrame
-from sam2_edge.runtime.sources.camera import SYNTHETIC_FRAMES, Pace, SyntheticCamera, open_camera
+from sam2_edge.runtime.sources.camera import Pace, open_camera
 from sam2_edge.runtime.streaming import writer as writer_module
 from sam2_edge.runtime.streaming.capture import MAX_HUNG_READERS, Capture
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.synthetic import center_click
+from sam2_edge.synthetic.camera import SCENE_FRAMES, SyntheticCamera
 
 WAIT_S = 20.0
 """Longest that anything here may take; a test that is well takes a fraction of it."""
@@ -244,9 +245,9 @@ def test_a_camera_that_cannot_be_opened_at_first_is_an_error(capture) -> None:
 
 
 def test_the_synthetic_camera_plays_to_and_fro() -> None:
-    last = SYNTHETIC_FRAMES - 1
-    shown = [SyntheticCamera.position(i) for i in range(2 * SYNTHETIC_FRAMES)]
-    assert shown[: last + 2] == [*range(SYNTHETIC_FRAMES), last - 1]
+    last = SCENE_FRAMES - 1
+    shown = [SyntheticCamera.position(i) for i in range(2 * SCENE_FRAMES)]
+    assert shown[: last + 2] == [*range(SCENE_FRAMES), last - 1]
     assert shown[2 * last - 1 : 2 * last + 2] == [1, 0, 1]
 
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from sam2_edge.runtime.sources.camera import SyntheticCamera
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import Server
 from sam2_edge.synthetic import center_click
+from sam2_edge.synthetic.camera import SyntheticCamera
 from tests.helpers.site import Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")

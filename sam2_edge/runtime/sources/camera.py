@@ -1,4 +1,4 @@
-"""Cameras: by number or device, CSI, network streams, GStreamer pipelines, files, synthetic ones.
+"""Cameras: by number or device, CSI, network streams, GStreamer pipelines, files.
 
 Opening and reading only; what happens when a camera fails is in `capture.py`.
 """
@@ -17,15 +17,11 @@ from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.video import open_source
-from sam2_edge.synthetic import clip
 
 OPEN_TIMEOUT_MS = 10_000
 READ_TIMEOUT_MS = 4_000
 """For network streams; without them FFmpeg waits for minutes. Reading gives up before `capture.py`
 would take it for a hung driver."""
-
-SYNTHETIC_SIZE, SYNTHETIC_FRAMES, SYNTHETIC_OBJECTS, SYNTHETIC_FPS = 480, 150, 3, 30.0
-"""The synthetic camera: a scene of five seconds, forwards and backwards without end."""
 
 CSI_PIPELINE = (
     "nvarguscamerasrc sensor-id={sensor} ! "
@@ -57,13 +53,10 @@ def open_camera(location: str, *, paced: bool = True) -> Camera:
     - csi or csi:1: a CSI camera of a Jetson;
     - rtsp://, http:// and so on: a stream;
     - a GStreamer pipeline that ends in appsink;
-    - synth or synth:7: the synthetic camera, of seed 0 or another;
     - a video file or a folder of images, at its own rate, or without `paced` as fast as possible.
 
     Raises SourceError when it cannot be opened.
     """
-    if match := re.fullmatch(r"synth(?::(\d+))?", location):
-        return SyntheticCamera(int(match[1] or 0), paced=paced)
     if match := re.fullmatch(r"csi(?::(\d+))?", location):
         return _gstreamer(CSI_PIPELINE.format(sensor=match[1] or 0), location)
     if " ! " in location:
@@ -81,8 +74,8 @@ def is_camera(location: str) -> bool:
 
 def is_live(location: str) -> bool:
     """Whether frames of this come whether or not somebody takes them: anything but a file."""
-    other = re.fullmatch(r"(synth|csi)(:\d+)?", location) is not None or " ! " in location
-    return other or is_camera(location)
+    pipeline = re.fullmatch(r"csi(:\d+)?", location) is not None or " ! " in location
+    return pipeline or is_camera(location)
 
 
 class DeviceCamera:
@@ -130,48 +123,6 @@ class FileCamera:
     def close(self) -> None:
         """Nothing is held open between frames but the file itself."""
         cast("Callable[[], None]", getattr(self._frames, "close", _nothing))()
-
-
-class SyntheticCamera:
-    """A synthetic scene with objects that move, hide and leave, played to and fro."""
-
-    ends = False
-
-    def __init__(
-        self,
-        seed: int = 0,
-        *,
-        size: int = SYNTHETIC_SIZE,
-        objects: int = SYNTHETIC_OBJECTS,
-        paced: bool,
-    ) -> None:
-        # Photographs would need scikit-image.
-        self.clip = clip(
-            seed,
-            frames=SYNTHETIC_FRAMES,
-            size=size,
-            objects=objects,
-            split="heldout",
-            photographs=False,
-        )
-        self._pace = Pace(SYNTHETIC_FPS if paced else None)
-        self._next = 0
-
-    @staticmethod
-    def position(index: int) -> int:
-        """The scene's frame that is shown as frame `index` of the camera."""
-        there = index % (2 * SYNTHETIC_FRAMES - 2)
-        return min(there, 2 * SYNTHETIC_FRAMES - 2 - there)
-
-    def read(self) -> Frame | None:
-        """See `Camera.read`."""
-        self._pace.wait()
-        picture = self.clip.frames[self.position(self._next)]
-        self._next += 1
-        return picture
-
-    def close(self) -> None:
-        """There is nothing to give back."""
 
 
 class Pace:

@@ -38,7 +38,7 @@ class LoopResult:
     """One tracked frame.
 
     frame: its number counts all frames that were captured. waited_s: from capture until tracking
-    began. latency_s: from capture until the result was there. again: the frame was given before, and
+    began. latency_s: from capture until the result was there. again: the frame was given before and
     commands have changed its result since.
     """
 
