@@ -19,11 +19,11 @@ from rich.table import Table
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.cli.options import (
-    backend_option,
-    memory_policy_option,
+    PATH,
+    TrackingOptions,
+    json_option,
     overwrite_option,
-    recent_memories_option,
-    threads_option,
+    tracking_options,
 )
 from sam2_edge.errors import BackendError, Sam2EdgeError
 from sam2_edge.evaluation.bench.clips import MAX_OBJECTS, bench_clip
@@ -35,7 +35,6 @@ from sam2_edge.evaluation.bench.targets import BenchTarget, BundleTarget, PyTorc
 from sam2_edge.evaluation.verify.references import model_of
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
-from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
 
 PYTORCH, COMPILED = "pytorch", "pytorch-compiled"
@@ -53,7 +52,7 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option(
     "--against",
     multiple=True,
@@ -63,7 +62,7 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
 )
 @click.option(
     "--source",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Video or folder of images. [a synthetic clip]",
 )
 @click.option(
@@ -82,13 +81,10 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
     help="Numbers of objects, a race each.",
 )
 @click.option("--memory", is_flag=True, help="Measure peak memory too, each in its own process.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Write a picture here (.svg).")
+@json_option
+@click.option("--plot", type=PATH, help="Write a picture here (.svg).")
 @overwrite_option
-@recent_memories_option
-@memory_policy_option
-@backend_option
-@threads_option
+@tracking_options
 def bench(
     bundle: Path,
     *,
@@ -100,10 +96,7 @@ def bench(
     json_file: Path | None,
     plot: Path | None,
     overwrite: bool,
-    recent_memories: int | None,
-    memory_policy: MemoryPolicyName,
-    backend: BackendName,
-    threads: int | None,
+    tracking: TrackingOptions,
 ) -> None:
     """Measure BUNDLE stage by stage, and race it against others."""
     for origin in (bundle, source):
@@ -114,11 +107,12 @@ def bench(
             check_new_file(path, overwrite=overwrite, suffix=suffix)
     if memory and COMPILED in against:
         raise click.UsageError(f"--memory cannot be had with {COMPILED}; leave one of them out")
-    if memory and (recent_memories is not None or memory_policy != "original"):
+    if memory and (tracking.recent_memories is not None or tracking.memory_policy != "original"):
         raise click.UsageError(
             "--memory is of the whole memory; leave out --recent-memories and --memory-policy"
         )
     loaded = load_bundle(bundle)
+    backend, threads = tracking.backend, tracking.threads
     console = Console(stderr=True)
     with ExitStack() as stack:
         prompted_clip = bench_clip(source, loaded.manifest.image_size, frames, max(objects), stack)
@@ -128,8 +122,8 @@ def bench(
             loaded,
             backend=backend,
             threads=threads,
-            recent_memories=recent_memories,
-            memory_policy=memory_policy,
+            recent_memories=tracking.recent_memories,
+            memory_policy=tracking.memory_policy,
         )
         contenders: list[BenchTarget] = [own, *_others(loaded, against, backend, threads)]
         if len({contender.name for contender in contenders}) < len(contenders):

@@ -13,7 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sam2_edge.bundle import load_bundle
-from sam2_edge.cli.options import backend_option, memory_policy_option
+from sam2_edge.cli.options import PATH, backend_options, memory_policy_option
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
 from sam2_edge.evaluation.vos.folder import RESULTS, EvalFolder, open_folder
@@ -34,11 +34,11 @@ _FIGURES = {
 
 
 @click.command("eval")
-@click.argument("dataset", type=click.Path(path_type=Path))
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("dataset", type=PATH)
+@click.argument("bundle", type=PATH)
 @click.option(
     "--output",
-    type=click.Path(path_type=Path),
+    type=PATH,
     required=True,
     help="Folder of the results; an evaluation in it that was interrupted goes on.",
 )
@@ -56,16 +56,15 @@ _FIGURES = {
 )
 @click.option("--videos", multiple=True, metavar="NAME", help="Only this video. Repeatable.")
 @click.option(
-    "--processes", default=1, show_default=True, type=click.IntRange(min=1), help="Videos at once."
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Videos in parallel; they share the cores unless --threads sets the threads of each.",
 )
 @click.option("--overwrite", is_flag=True, help="Throw away an evaluation in the folder first.")
 @memory_policy_option
-@backend_option
-@click.option(
-    "--threads",
-    type=click.IntRange(min=1),
-    help="CPU threads of each process (default: the cores are shared).",
-)
+@backend_options
 def evaluate_command(
     dataset: Path,
     bundle: Path,

@@ -9,24 +9,23 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 from rich.console import Console
 
 from sam2_edge.cli.options import (
-    backend_option,
-    memory_policy_option,
+    PATH,
+    TrackingOptions,
+    bundle_option,
+    grouped,
     prompt_options,
-    recent_memories_option,
-    threads_option,
+    tracking_options,
 )
 from sam2_edge.errors import SinkError
-from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sinks.jsonl import JsonLines
@@ -39,16 +38,14 @@ from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.runtime.streaming.systemd import Watchdog, notify
-from sam2_edge.runtime.tracker import VideoTracker
 from sam2_edge.synthetic.camera import SyntheticCamera
 
 _log = logging.getLogger("sam2_edge.loop")
-_Function = TypeVar("_Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, slots=True)
 class LoopOptions:
-    """The options of `loop_options`, by their names."""
+    """Values of `loop_options`."""
 
     bundle: Path
     every_frame: bool | None
@@ -63,73 +60,58 @@ class LoopOptions:
     keep_gb: float
     report_s: float
     log_json: bool
-    recent_memories: int | None
-    memory_policy: MemoryPolicyName
-    backend: BackendName
-    threads: int | None
-
-    @classmethod
-    def of(cls, given: dict[str, Any]) -> LoopOptions:
-        """Those among the values that click gives."""
-        return cls(**{field.name: given[field.name] for field in fields(cls)})
+    tracking: TrackingOptions
 
 
-def loop_options(function: _Function) -> _Function:
-    """Add the options of a camera loop to a command of class `PromptCommand`."""
-    folder = click.Path(path_type=Path)
-    options = (
-        click.option("--bundle", type=folder, required=True, help="Exported bundle."),
-        prompt_options,
-        click.option(
-            "--every-frame/--latest-frame",
-            default=None,
-            help="Drop no frame, or those that come while the model works. [latest but for files]",
-        ),
-        click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
-        click.option("--video", type=folder, help="Folder for overlay videos (.mkv)."),
-        click.option(
-            "--video-fps",
-            type=click.IntRange(1, 120),
-            default=15,
-            show_default=True,
-            help="Frames per second of overlays of a camera; those of a file have its own.",
-        ),
-        click.option("--masks", type=folder, help="Folder for folders of PNG masks."),
-        click.option("--jsonl", type=folder, help="Folder for JSON lines."),
-        click.option("--udp", metavar="HOST:PORT", help="Send every JSON line as a datagram."),
-        click.option(
-            "--rotate-mb",
-            type=float,
-            default=512,
-            show_default=True,
-            help="Begin a new file at this size.",
-        ),
-        click.option(
-            "--rotate-minutes",
-            type=float,
-            default=60,
-            show_default=True,
-            help="Begin one at this age.",
-        ),
-        click.option(
-            "--keep-gb",
-            type=float,
-            default=8,
-            show_default=True,
-            help="Delete the oldest files of a kind beyond this.",
-        ),
-        click.option(
-            "--report-s", type=float, default=10, show_default=True, help="Seconds between logs."
-        ),
-        click.option("--log-json", is_flag=True, help="Log as JSON lines."),
-        recent_memories_option,
-        memory_policy_option,
-        backend_option,
-        threads_option,
-    )
-    for option in reversed(options):
-        function = option(function)
-    return function
+loop_options = grouped(
+    "options",
+    LoopOptions,
+    bundle_option,
+    prompt_options,
+    click.option(
+        "--every-frame/--latest-frame",
+        default=None,
+        help="Drop no frame, or those that come while the model works. [latest but for files]",
+    ),
+    click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
+    click.option("--video", type=PATH, help="Folder for overlay videos (.mkv)."),
+    click.option(
+        "--video-fps",
+        type=click.IntRange(1, 120),
+        default=15,
+        show_default=True,
+        help="Frames per second of overlays of a camera; those of a file have its own.",
+    ),
+    click.option("--masks", type=PATH, help="Folder for folders of PNG masks."),
+    click.option("--jsonl", type=PATH, help="Folder for JSON lines."),
+    click.option("--udp", metavar="HOST:PORT", help="Send every JSON line as a datagram."),
+    click.option(
+        "--rotate-mb",
+        type=float,
+        default=512,
+        show_default=True,
+        help="Begin a new file at this size.",
+    ),
+    click.option(
+        "--rotate-minutes",
+        type=float,
+        default=60,
+        show_default=True,
+        help="Begin one at this age.",
+    ),
+    click.option(
+        "--keep-gb",
+        type=float,
+        default=8,
+        show_default=True,
+        help="Delete the oldest files of a kind beyond this.",
+    ),
+    click.option(
+        "--report-s", type=float, default=10, show_default=True, help="Seconds between logs."
+    ),
+    click.option("--log-json", is_flag=True, help="Log as JSON lines."),
+    tracking_options,
+)
 
 
 def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLoop:
@@ -137,14 +119,7 @@ def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLo
     _set_up_logging(as_json=options.log_json)
     opener = _opener(source, paced=not options.unpaced)
     sinks = _sinks(opener, options)
-    tracker = VideoTracker(
-        options.bundle,
-        backend=options.backend,
-        threads=options.threads,
-        recent_memories=options.recent_memories,
-        memory_policy=options.memory_policy,
-        remember_absent=False,
-    )
+    tracker = options.tracking.open_tracker(options.bundle, remember_absent=False)
     return CameraLoop(
         opener,
         tracker,

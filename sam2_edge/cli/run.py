@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 import click
 
@@ -13,7 +13,8 @@ from sam2_edge.cli.loop_options import (
     run_loop,
     stopped_by_signals,
 )
-from sam2_edge.cli.options import PromptCommand, typed_prompts
+from sam2_edge.cli.options import PromptCommand
+from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources.prompt_file import check_mask_ids
 from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.runtime.streaming.systemd import Watchdog
@@ -22,16 +23,13 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
 @click.command(cls=PromptCommand)
 @click.argument("source")
 @loop_options
-@click.pass_context
-def run(ctx: click.Context, /, *, source: str, **given: Any) -> None:
+def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None:
     """Track objects on SOURCE until it is interrupted, or a file ends.
 
     SOURCE is the number or device of a camera, csi (a Jetson's), a URL such as rtsp://..., a
     GStreamer pipeline, a video file, a folder of images, or synth, the synthetic camera. Prompts
     are for the first frame. A camera that fails is opened again, and the objects are kept.
     """
-    options = LoopOptions.of(given)
-    prompts = typed_prompts(ctx)
     if options.masks is not None:
         check_mask_ids({0: prompts})
     loop = make_loop(source, options, Watchdog())

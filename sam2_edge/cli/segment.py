@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -11,41 +12,45 @@ from rich.console import Console
 from rich.table import Table
 
 from sam2_edge.cli.options import (
+    PATH,
     PromptCommand,
-    backend_option,
+    backend_options,
+    bundle_option,
+    json_option,
     overwrite_option,
     prompt_options,
-    threads_option,
-    typed_prompts,
 )
-from sam2_edge.errors import PromptError, SinkError
+from sam2_edge.errors import PromptError
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult, encode_rle
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
-from sam2_edge.runtime.sinks.files import check_outputs, write_image, write_text
+from sam2_edge.runtime.sinks.files import (
+    check_new_file,
+    check_new_folder,
+    check_outputs,
+    write_image,
+    write_text,
+)
 from sam2_edge.runtime.sinks.overlay import draw
 from sam2_edge.runtime.sources.images import read_image
 
 
 @click.command(cls=PromptCommand)
-@click.argument("image", type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Exported bundle.")
+@click.argument("image", type=PATH)
+@bundle_option
 @prompt_options
 @click.option("--multimask", is_flag=True, help="Three masks per object instead of the best one.")
-@click.option("--overlay", type=click.Path(path_type=Path), help="Write the overlay picture here.")
-@click.option("--masks", type=click.Path(path_type=Path), help="Write one PNG per mask here.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write results here.")
+@click.option("--overlay", type=PATH, help="Write the overlay image here.")
+@click.option("--masks", type=PATH, help="Write one PNG per mask here.")
+@json_option
 @overwrite_option
-@backend_option
-@threads_option
-@click.pass_context
+@backend_options
 def segment(
-    ctx: click.Context,
-    /,
-    *,
     image: Path,
+    *,
     bundle: Path,
+    prompts: Sequence[Prompt],
     multimask: bool,
     overlay: Path | None,
     masks: Path | None,
@@ -53,21 +58,19 @@ def segment(
     overwrite: bool,
     backend: BackendName,
     threads: int | None,
-    **_: object,
 ) -> None:
     """Segment the objects that the prompts point at on IMAGE.
 
     Masks are written as OBJECT.png, or OBJECT_RANK.png with --multimask, 255 on the object.
     """
-    prompts = typed_prompts(ctx)
     if not prompts:
         raise PromptError("no prompt is given; give a point, a box or a mask")
     check_outputs(image, [overlay, masks, json_file])
     if masks is not None:
-        _check_folder(masks, overwrite=overwrite)
+        check_new_folder(masks, overwrite=overwrite)
     for path in (overlay, json_file):
-        if path is not None and path.exists() and not overwrite:
-            raise SinkError(f"{path} exists; choose another name or pass --overwrite")
+        if path is not None:
+            check_new_file(path, overwrite=overwrite)
     picture = read_image(image)
     segmenter = ImageSegmenter(bundle, backend=backend, threads=threads)
     segmenter.set_image(picture)
@@ -97,13 +100,6 @@ def _show(found: dict[int, Segmentation]) -> None:
         for rank, (mask, score) in enumerate(zip(result.masks, result.scores, strict=True)):
             table.add_row(str(object_id), str(rank), f"{score:.3f}", str(int(mask.sum())))
     Console(stderr=True).print(table)
-
-
-def _check_folder(folder: Path, *, overwrite: bool) -> None:
-    if folder.exists() and not folder.is_dir():
-        raise SinkError(f"{folder} is not a folder; choose another name")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
 
 
 def _write_masks(folder: Path, found: dict[int, Segmentation], *, multimask: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from typing import Any
+from collections.abc import Sequence
 
 import click
 from rich.console import Console
@@ -16,8 +16,9 @@ from sam2_edge.cli.loop_options import (
     run_loop,
     stopped_by_signals,
 )
-from sam2_edge.cli.options import PromptCommand, typed_prompts
+from sam2_edge.cli.options import PromptCommand
 from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources.prompt_file import check_mask_ids
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import Meter
@@ -47,17 +48,15 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
     help="Origin under which a proxy shows the page, such as https://robot.example. Repeatable.",
 )
 @loop_options
-@click.pass_context
 def serve(
-    ctx: click.Context,
-    /,
-    *,
     source: str,
+    *,
     host: str,
     port: int,
     token: str | None,
     origins: tuple[str, ...],
-    **given: Any,
+    options: LoopOptions,
+    prompts: Sequence[Prompt],
 ) -> None:
     """Track objects on SOURCE, and show and steer it in a browser.
 
@@ -74,8 +73,6 @@ def serve(
         raise Sam2EdgeError(
             f"serve needs its extra ({error}); install it with: pip install 'sam2_edge[serve]'"
         ) from error
-    options = LoopOptions.of(given)
-    prompts = typed_prompts(ctx)
     check_mask_ids({0: prompts})
     access = access_for(host, token, origins)
     watchdog = Watchdog()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
 
@@ -11,17 +12,18 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sam2_edge.cli.options import (
+    PATH,
     PromptCommand,
-    backend_option,
-    chosen_prompts,
-    memory_policy_option,
+    TrackingOptions,
+    bundle_option,
+    choose_prompts,
+    frame_range,
     overwrite_option,
     prompt_options,
-    recent_memories_option,
-    threads_option,
+    prompts_file_option,
+    tracking_options,
 )
-from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sinks.files import check_outputs
 from sam2_edge.runtime.sinks.jsonl import JsonLines
@@ -35,43 +37,33 @@ from sam2_edge.runtime.tracker import VideoTracker
 
 
 @click.command(cls=PromptCommand)
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option("--bundle", type=click.Path(path_type=Path), required=True, help="Exported bundle.")
+@click.argument("source", type=PATH)
+@bundle_option
 @prompt_options
+@prompts_file_option
 @click.option(
-    "--prompts",
-    type=click.Path(path_type=Path),
-    help="JSON list of prompts with frame numbers, instead of the options above.",
+    "--frames",
+    metavar="A:B",
+    callback=frame_range,
+    help="Track frames A to B, excluding B; either may be omitted.",
 )
-@click.option(
-    "--frames", metavar="A:B", help="Frames A up to but without B; either may be left out."
-)
-@click.option("--video", type=click.Path(path_type=Path), help="Write the overlay here (.mp4).")
-@click.option("--masks", type=click.Path(path_type=Path), help="Write indexed PNG masks here.")
-@click.option("--jsonl", type=click.Path(path_type=Path), help="Write JSON lines here.")
+@click.option("--video", type=PATH, help="Write the overlay here (.mp4).")
+@click.option("--masks", type=PATH, help="Write indexed PNG masks here.")
+@click.option("--jsonl", type=PATH, help="Write JSON lines here.")
 @overwrite_option
-@recent_memories_option
-@memory_policy_option
-@backend_option
-@threads_option
-@click.pass_context
+@tracking_options
 def track(
-    ctx: click.Context,
-    /,
-    *,
     source: Path,
+    *,
     bundle: Path,
-    prompts: Path | None,
-    frames: str | None,
+    prompts: Sequence[Prompt],
+    prompts_file: Path | None,
+    frames: FrameRange | None,
     video: Path | None,
     masks: Path | None,
     jsonl: Path | None,
     overwrite: bool,
-    recent_memories: int | None,
-    memory_policy: MemoryPolicyName,
-    backend: BackendName,
-    threads: int | None,
-    **_: object,
+    tracking: TrackingOptions,
 ) -> None:
     """Track objects through SOURCE, a video file or a folder of images.
 
@@ -79,19 +71,12 @@ def track(
     --object 2 --box 10,10,90,80.
     """
     check_outputs(source, [video, masks, jsonl])
-    opened = open_source(source, frame_range(frames))
-    script = chosen_prompts(ctx, prompts, opened.start)
+    opened = open_source(source, frames or FrameRange())
+    script = choose_prompts(prompts_file, prompts, opened.start)
     check_prompts(script, opened.start, opened.frames)
     if masks is not None:
         check_mask_ids(script)
-    tracker = VideoTracker(
-        bundle,
-        backend=backend,
-        threads=threads,
-        recent_memories=recent_memories,
-        memory_policy=memory_policy,
-        clip_frames=opened.frames,
-    )
+    tracker = tracking.open_tracker(bundle, clip_frames=opened.frames)
     sinks: list[Sink] = []
     if video is not None:
         sinks.append(OverlayVideo(video, fps=opened.fps, overwrite=overwrite))
@@ -100,22 +85,6 @@ def track(
     if jsonl is not None:
         sinks.append(JsonLines(jsonl, overwrite=overwrite))
     _run(opened, tracker, script, sinks)
-
-
-def frame_range(text: str | None) -> FrameRange:
-    """The range that "A:B" means; raises click.BadParameter for anything else."""
-    if text is None:
-        return FrameRange()
-    first, colon, last = text.partition(":")
-    try:
-        chosen = FrameRange(int(first or 0), int(last) if last else None)
-    except ValueError:
-        chosen = FrameRange(-1)
-    if not colon or chosen.start < 0 or (chosen.stop is not None and chosen.stop <= chosen.start):
-        raise click.BadParameter(
-            f"{text!r} is not A:B with 0 <= A < B, such as 0:100", param_hint="--frames"
-        )
-    return chosen
 
 
 def _run(source: Source, tracker: VideoTracker, script: PromptsByFrame, sinks: list[Sink]) -> None:

@@ -20,16 +20,17 @@ from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.cli.options import (
+    PATH,
     PromptCommand,
-    backend_option,
-    chosen_prompts,
-    memory_policy_option,
+    TrackingOptions,
+    choose_prompts,
+    frame_range,
+    json_option,
     overwrite_option,
     prompt_options,
-    recent_memories_option,
-    threads_option,
+    prompts_file_option,
+    tracking_options,
 )
-from sam2_edge.cli.track import frame_range
 from sam2_edge.errors import PromptError
 from sam2_edge.evaluation.verify.clips import prompted_clip
 from sam2_edge.evaluation.verify.compare import Verification
@@ -39,8 +40,9 @@ from sam2_edge.evaluation.verify.references import open_reference
 from sam2_edge.evaluation.verify.report import GRAPH_COLUMNS, About, as_json, as_page, graph_rows
 from sam2_edge.evaluation.verify.tolerances import Budget, budget_for, check_limits
 from sam2_edge.runtime.backends import BackendName, open_backend
-from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
+from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.runtime.sources.prompt_file import check_prompts
 
 DEFAULT_FRAMES = "0:32"
@@ -51,7 +53,7 @@ LAYERS_SHOWN = 20
 
 
 @click.command(cls=PromptCommand)
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=PATH)
 @click.option(
     "--reference",
     metavar="MODEL|BUNDLE",
@@ -60,16 +62,17 @@ LAYERS_SHOWN = 20
 )
 @click.option(
     "--source",
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="Video or folder of images to follow objects in. [a synthetic clip]",
 )
 @prompt_options
-@click.option("--prompts", type=click.Path(path_type=Path), help="JSON list of prompts.")
+@prompts_file_option
 @click.option(
     "--frames",
     metavar="A:B",
     default=DEFAULT_FRAMES,
     show_default=True,
+    callback=frame_range,
     help="Frames A up to but without B.",
 )
 @click.option(
@@ -89,12 +92,10 @@ LAYERS_SHOWN = 20
     metavar="NAME=VALUE",
     help="Another limit: graph, j_and_f, presence, memory or pointer. Repeatable.",
 )
-@click.option("--report", type=click.Path(path_type=Path), help="Write a page here (.html).")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write JSON here.")
+@click.option("--report", type=PATH, help="Write a page here (.html).")
+@json_option
 @overwrite_option
-@recent_memories_option
-@memory_policy_option
-@backend_option
+@tracking_options
 @click.option(
     "--reference-backend",
     type=click.Choice(get_args(BackendName)),
@@ -102,7 +103,6 @@ LAYERS_SHOWN = 20
     show_default=True,
     help="What runs the graphs of a reference bundle.",
 )
-@threads_option
 @click.pass_context
 def verify(
     ctx: click.Context,
@@ -111,38 +111,35 @@ def verify(
     bundle: Path,
     reference: str | None,
     source: Path | None,
-    prompts: Path | None,
-    frames: str,
+    prompts: Sequence[Prompt],
+    prompts_file: Path | None,
+    frames: FrameRange,
     swap: tuple[str, ...],
     layers: str | None,
     budget: tuple[str, ...],
     report: Path | None,
     json_file: Path | None,
     overwrite: bool,
-    recent_memories: int | None,
-    memory_policy: MemoryPolicyName,
-    backend: BackendName,
+    tracking: TrackingOptions,
     reference_backend: BackendName,
-    threads: int | None,
-    **_: object,
 ) -> None:
     """Compare BUNDLE with PyTorch or with another bundle: every graph on real inputs, and the masks
     of the whole loop over a clip. Exit code 1 where it is further away than its budget allows.
     """
-    _check_usage((bundle, source, prompts), (report, json_file), swap, layers, reference)
+    _check_usage((bundle, source, prompts_file), (report, json_file), swap, layers, reference)
     for path, suffix in ((report, ".html"), (json_file, ".json")):
         if path is not None:
             check_new_file(path, overwrite=overwrite, suffix=suffix)
     changed = _budgets(budget)
     check_limits(changed)
     loaded = load_bundle(bundle)
-    followed = prompted_clip(source, frame_range(frames), loaded.manifest.image_size)
-    script = chosen_prompts(ctx, prompts, followed.numbers[0], followed.prompts)
+    followed = prompted_clip(source, frames, loaded.manifest.image_size)
+    script = choose_prompts(prompts_file, prompts, followed.numbers[0], followed.prompts)
     check_prompts(script, followed.numbers[0], len(followed.numbers))
-    other = open_reference(loaded, reference, backend=reference_backend, threads=threads)
+    other = open_reference(loaded, reference, backend=reference_backend, threads=tracking.threads)
     limits = budget_for(loaded.manifest, changed, other.manifest)
     inside = _layers_of(loaded, reference, layers)
-    own = open_backend(loaded, backend, threads=threads)
+    own = open_backend(loaded, tracking.backend, threads=tracking.threads)
     console = Console(stderr=True)
 
     def compare(swapped: Sequence[Graph]) -> Verification:
@@ -155,8 +152,8 @@ def verify(
                 followed,
                 prompts=script,
                 swapped=swapped,
-                recent_memories=recent_memories,
-                memory_policy=memory_policy,
+                recent_memories=tracking.recent_memories,
+                memory_policy=tracking.memory_policy,
                 watch=lambda: progress.advance(task),
             )
 
@@ -178,8 +175,10 @@ def verify(
             "sam2_edge": version("sam2_edge"),
             "backend": own.name,
             "reference backend": other.backend.name,
-            "recent memories": str(recent_memories or loaded.manifest.geometry.recent_memories),
-            "memory policy": memory_policy,
+            "recent memories": str(
+                tracking.recent_memories or loaded.manifest.geometry.recent_memories
+            ),
+            "memory policy": tracking.memory_policy,
         },
     )
     if report is not None:
