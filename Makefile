@@ -1,12 +1,20 @@
-# `make demo` shows the main job, `make test` runs every check, `make soak` the camera loop for long
-# under faults. Each sets up by itself.
+# make demo     shows the main job: export, track, score
+# make test     checks, documentation and every test; `make test ARGS="tests/runtime -k prompt"` runs those tests alone
+# make check    lint, format, types, import contracts
+# make fmt      fixes format and imports
+# make docs     builds the documentation site into site/
+# make soak     runs the camera loop over 20,000 frames with faults
+# Each sets itself up in .venv.
 
 PYTHON ?= python3
 BIN := .venv/bin
+CODE := sam2_edge tests tools benchmarks
 # A held-out clip in which one of two objects is hidden for a while.
 DEMO_SEED := 55
+# Arguments for pytest.
+ARGS ?=
 
-.PHONY: demo test soak install clean
+.PHONY: demo test check fmt docs soak install clean
 
 install: .venv/installed
 
@@ -14,7 +22,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[export,serve,test]'
+	$(BIN)/pip install --quiet --editable '.[export,serve,test,docs]'
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
 	touch $@
 
@@ -28,15 +36,29 @@ demo: install
 	$(BIN)/sam2-edge score demo/masks demo/data/Annotations/00000
 	@echo "Look at demo/overlay.mp4, demo/masks/ and demo/results.jsonl."
 
-test: install
-	$(BIN)/ruff check sam2_edge tests tools benchmarks
-	$(BIN)/ruff format --check sam2_edge tests tools benchmarks
+check: install
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/ruff format --check $(CODE)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+fmt: install
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+docs: install
+	$(BIN)/mkdocs build --strict --quiet
+
+ifeq ($(strip $(ARGS)),)
+test: check docs
 	$(BIN)/python -m pytest --numprocesses 2 --dist worksteal
+else
+test: install
+	$(BIN)/python -m pytest $(ARGS)
+endif
 
 soak: install
 	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py
 
 clean:
-	rm -rf .venv demo build *.egg-info
+	rm -rf .venv demo build site *.egg-info

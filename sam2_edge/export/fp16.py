@@ -2,7 +2,7 @@
 
 Inputs and outputs of the graph keep their types, so the runtime does not know. Precision is in the
 graph itself, as strongly typed engines want it: every float16 node gets float16 inputs, and where
-float16 and float32 meet there is a Cast. Why no library does this: docs/precision.md.
+float16 and float32 meet there is a Cast. Why no library does this: docs/guides/precision.md.
 """
 
 from __future__ import annotations

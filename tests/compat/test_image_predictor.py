@@ -91,7 +91,7 @@ def test_results_may_be_changed(predictor: SAM2ImagePredictor) -> None:
 
 
 def test_a_mask_alone_is_a_prompt(predictor: SAM2ImagePredictor) -> None:
-    """Not as in the original to the digit, see docs/compat.md."""
+    """Not as in the original to the digit, see docs/guides/drop-in.md."""
     first, second = (predictor.predict(box=box, multimask_output=False)[2] for box in BOXES[:2])
     masks = [predictor.predict(mask_input=m, multimask_output=False)[0] for m in (first, second)]
     assert masks[0].shape == (1, 256, 256)

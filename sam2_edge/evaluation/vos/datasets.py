@@ -1,6 +1,6 @@
 """Data sets for video object segmentation in their published layouts, read into one description.
 
-What the layouts are is in docs/eval.md with the sources; which frames count in a score is
+What the layouts are is in docs/guides/eval.md with the sources; which frames count in a score is
 `conventions`.
 """
 

@@ -4,7 +4,7 @@ Half of them are spread evenly over the frame, so that what is not the object is
 others are those closest to the object's mask. Of equally close ones those come first that come
 first in a fixed order that spreads evenly whatever its length: a mask that is too large is thinned
 evenly, and of a frame without the object an even grid stays. With cells by closeness alone nano
-loses much more (docs/faster.md).
+loses much more (docs/guides/approximations.md).
 """
 
 from __future__ import annotations

@@ -193,7 +193,7 @@ def test_a_picture_of_another_size(
 
 
 def test_whole_gray_levels_cost_little(nano_sides: Sides) -> None:
-    """Against the original's floating-point picture; the figures are in docs/compat.md."""
+    """Against the original's floating-point picture; the figures are in docs/guides/drop-in.md."""
     ours, theirs = SAM2ImagePredictor(nano_sides.ours), nano_sides.predictor()
     for predictor in (ours, theirs):
         predictor.set_image(picture(size=(310, 240)))
