@@ -44,8 +44,8 @@ class VideoTracker:
     frames. remember_absent: whether frames on which an object is judged absent are remembered, as
     in the published predictor; otherwise its memory waits, no older, until it is seen again.
     memory_policy: which of the decoder's masks is taken and which frames are remembered
-    (docs/guides/memory-policies.md): "original" as published, "motion" or "distractor", or an object such as
-    `MotionMemory(weight=0.1)`.
+    (docs/guides/memory-policies.md): "original" as published, "motion" or "distractor", or an
+    object such as `MotionMemory(weight=0.1)`.
 
     Raises BundleError or BackendError when the bundle cannot be used, Sam2EdgeError for values that
     cannot be or do not go together.
