@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -10,45 +11,87 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sam2_edge.bundle.manifest import MANIFEST_FILE, FileEntry, Manifest
-from sam2_edge.errors import BundleError
+from sam2_edge.errors import BundleError, Sam2EdgeError
+
+PARTIAL = ".part"
+"""Part of the name of every unfinished file and folder; a killed process may leave one."""
 
 
-def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json into a folder that is still being made."""
-    text = manifest.model_dump_json(indent=2)
-    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yield a temporary sibling with the same suffix that becomes `path` if the block succeeds.
+
+    Raises:
+        OSError: If the file cannot be put in place.
+    """
+    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{PARTIAL}{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(
+    target: Path, *, error: type[Sam2EdgeError], staging: Path | None = None
+) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `target`, or replaces it, if the block succeeds.
+
+    Args:
+        target: Path of the finished folder.
+        error: Raised if the folder cannot be made or put in place.
+        staging: Existing folder on the same file system for the temporary one; by default the
+            parent of `target`, which is made if missing.
+    """
+    with _translated(target, error):
+        if staging is None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+        partial = _temporary_folder(target, staging)
+        partial.chmod(0o755)
+    try:
+        yield partial
+        with _translated(target, error):
+            if target.exists():
+                # Renamed away first, so that a reader never sees a half-removed folder.
+                old = _temporary_folder(target, staging)
+                target.rename(old / target.name)
+                partial.rename(target)
+                shutil.rmtree(old)
+            else:
+                partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _temporary_folder(target: Path, staging: Path | None) -> Path:
+    folder = staging or target.parent
+    return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=folder))
+
+
+@contextmanager
+def _translated(target: Path, kind: type[Sam2EdgeError]) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise kind(f"{target} cannot be made: {error}; choose another folder") from error
 
 
 @contextmanager
 def new_bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A temporary sibling of `target` that becomes `target` when the block ends well.
+    """Yield a temporary folder that becomes the bundle `target` if the block succeeds.
 
-    Raises BundleError if `target` exists, unless `overwrite` is set and it is a bundle.
+    Raises:
+        BundleError: If `target` exists, unless `overwrite` is set and it is a bundle.
     """
     check_new_bundle(target, overwrite=overwrite)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
-    except OSError as error:
-        raise BundleError(f"{target} cannot be made: {error}; choose another folder") from error
-    staging.chmod(0o755)
-    try:
-        yield staging
+    with atomic_folder(target, error=BundleError) as partial:
+        yield partial
         check_new_bundle(target, overwrite=overwrite)
-        if target.exists():
-            # Renamed away first, so that a reader never sees a half-removed bundle.
-            old = Path(tempfile.mkdtemp(prefix=f".{target.name}.old.", dir=target.parent))
-            target.rename(old / "bundle")
-            staging.rename(target)
-            shutil.rmtree(old)
-        else:
-            staging.rename(target)
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
 
 
 def check_new_bundle(target: Path, *, overwrite: bool = False) -> None:
-    """Raise BundleError unless a bundle may be written at `target`; for asking before long work."""
+    """Raise BundleError unless a bundle may be written at `target`."""
     if not target.exists() and not target.is_symlink():
         return
     if not overwrite:
@@ -59,13 +102,19 @@ def check_new_bundle(target: Path, *, overwrite: bool = False) -> None:
         )
 
 
+def save_manifest(folder: Path, manifest: Manifest) -> None:
+    """Write manifest.json into the folder of a bundle that is being made."""
+    text = manifest.model_dump_json(indent=2)
+    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+
+
 def file_entry(folder: Path, name: str) -> FileEntry:
-    """The entry of a file that lies in `folder`."""
+    """Return the manifest entry of the file `name` in `folder`."""
     return FileEntry(file=name, sha256=sha256_of(folder / name))
 
 
 def sha256_of(path: Path) -> str:
-    """Hexadecimal sha256 of a file, read in pieces."""
+    """Return the hexadecimal SHA-256 of a file."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while piece := file.read(1 << 20):

@@ -99,12 +99,9 @@ def bench(
     tracking: TrackingOptions,
 ) -> None:
     """Measure BUNDLE stage by stage, and race it against others."""
-    for origin in (bundle, source):
-        if origin is not None:
-            check_outputs(origin, (json_file, plot))
-    for path, suffix in ((json_file, ".json"), (plot, ".svg")):
-        if path is not None:
-            check_new_file(path, overwrite=overwrite, suffix=suffix)
+    check_outputs((bundle, source), (json_file, plot))
+    check_new_file(json_file, overwrite=overwrite, suffix=".json")
+    check_new_file(plot, overwrite=overwrite, suffix=".svg")
     if memory and COMPILED in against:
         raise click.UsageError(f"--memory cannot be had with {COMPILED}; leave one of them out")
     if memory and (tracking.recent_memories is not None or tracking.memory_policy != "original"):

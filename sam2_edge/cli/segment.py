@@ -65,12 +65,10 @@ def segment(
     """
     if not prompts:
         raise PromptError("no prompt is given; give a point, a box or a mask")
-    check_outputs(image, [overlay, masks, json_file])
-    if masks is not None:
-        check_new_folder(masks, overwrite=overwrite)
-    for path in (overlay, json_file):
-        if path is not None:
-            check_new_file(path, overwrite=overwrite)
+    check_outputs([image], [overlay, masks, json_file])
+    check_new_folder(masks, overwrite=overwrite)
+    check_new_file(overlay, overwrite=overwrite)
+    check_new_file(json_file, overwrite=overwrite)
     picture = read_image(image)
     segmenter = ImageSegmenter(bundle, backend=backend, threads=threads)
     segmenter.set_image(picture)

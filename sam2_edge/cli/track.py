@@ -70,7 +70,7 @@ def track(
     Prompts given as options are for the first frame. Several objects: --object 1 --point 40,60
     --object 2 --box 10,10,90,80.
     """
-    check_outputs(source, [video, masks, jsonl])
+    check_outputs([source], [video, masks, jsonl])
     opened = open_source(source, frames or FrameRange())
     script = choose_prompts(prompts_file, prompts, opened.start)
     check_prompts(script, opened.start, opened.frames)

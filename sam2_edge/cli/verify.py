@@ -126,10 +126,10 @@ def verify(
     """Compare BUNDLE with PyTorch or with another bundle: every graph on real inputs, and the masks
     of the whole loop over a clip. Exit code 1 where it is further away than its budget allows.
     """
-    _check_usage((bundle, source, prompts_file), (report, json_file), swap, layers, reference)
-    for path, suffix in ((report, ".html"), (json_file, ".json")):
-        if path is not None:
-            check_new_file(path, overwrite=overwrite, suffix=suffix)
+    check_outputs((bundle, source, prompts_file), (report, json_file))
+    _check_usage((report, json_file), swap, layers, reference)
+    check_new_file(report, overwrite=overwrite, suffix=".html")
+    check_new_file(json_file, overwrite=overwrite, suffix=".json")
     changed = _budgets(budget)
     check_limits(changed)
     loaded = load_bundle(bundle)
@@ -194,18 +194,12 @@ def verify(
 
 
 def _check_usage(
-    origins: Sequence[Path | None],
     outputs: Sequence[Path | None],
     swap: tuple[str, ...],
     layers: str | None,
     reference: str | None,
 ) -> None:
-    """Raise SinkError where an output would replace what is read, click.UsageError where options do
-    not go together.
-    """
-    for origin in origins:
-        if origin is not None:
-            check_outputs(origin, outputs)
+    """Raise click.UsageError for options that exclude each other."""
     if EACH in swap and (len(swap) > 1 or layers or any(outputs)):
         raise click.UsageError("--swap each stands alone: no report, no --layers")
     if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):

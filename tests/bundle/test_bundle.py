@@ -26,7 +26,6 @@ from sam2_edge.bundle.manifest import (
     NormalizationEntry,
     TensorEntry,
 )
-from sam2_edge.bundle.storage import new_bundle_folder, sha256_of
 
 NAMES_A_FILE = re.compile(r"manifest\.json|\.onnx|/etc/hostname")
 NAMES_A_REMEDY = re.compile("export the bundle again|export it again|copy|do not use this bundle")
@@ -240,71 +239,3 @@ def test_a_manifest_with_any_value_replaced_loads_or_is_refused(
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
     with contextlib.suppress(BundleError):  # and nothing else
         load_bundle(folder)
-
-
-def test_a_bundle_appears_whole_or_not_at_all(tmp_path: Path) -> None:
-    target = tmp_path / "bundle"
-    with pytest.raises(RuntimeError), new_bundle_folder(target) as folder:
-        (folder / MANIFEST_FILE).write_text("half")
-        raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
-
-    with new_bundle_folder(target) as folder:
-        (folder / MANIFEST_FILE).write_text("whole")
-        assert not target.exists()
-    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-
-
-def test_what_exists_is_replaced_only_on_demand_and_only_if_it_is_a_bundle(tmp_path: Path) -> None:
-    bundle, other = tmp_path / "bundle", tmp_path / "other"
-    other.mkdir()
-    (other / "thesis.txt").write_text("precious")
-    with new_bundle_folder(bundle) as folder:
-        (folder / MANIFEST_FILE).write_text("old")
-
-    with pytest.raises(BundleError, match="--overwrite"), new_bundle_folder(bundle):
-        pass
-    with pytest.raises(BundleError, match="not a bundle"), new_bundle_folder(other, overwrite=True):
-        pass
-    with new_bundle_folder(bundle, overwrite=True) as folder:
-        (folder / MANIFEST_FILE).write_text("new")
-
-    assert (bundle / MANIFEST_FILE).read_text() == "new"
-    assert (other / "thesis.txt").read_text() == "precious"
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["bundle", "other"]
-
-
-def test_a_replacement_that_fails_leaves_the_old_bundle(tmp_path: Path) -> None:
-    with new_bundle_folder(tmp_path / "bundle") as folder:
-        (folder / MANIFEST_FILE).write_text("old")
-    with pytest.raises(RuntimeError), new_bundle_folder(tmp_path / "bundle", overwrite=True) as new:
-        (new / MANIFEST_FILE).write_text("half")
-        raise RuntimeError
-    assert (tmp_path / "bundle" / MANIFEST_FILE).read_text() == "old"
-    assert [p.name for p in tmp_path.iterdir()] == ["bundle"]
-
-
-@pytest.mark.parametrize("overwrite", [False, True])
-def test_a_file_or_a_broken_link_is_never_replaced(tmp_path: Path, overwrite: bool) -> None:
-    (tmp_path / "file").write_text("precious")
-    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
-    for name in ("file", "link"):
-        with (
-            pytest.raises(BundleError, match="exists"),
-            new_bundle_folder(tmp_path / name, overwrite=overwrite),
-        ):
-            pass
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
-    assert (tmp_path / "file").read_text() == "precious"
-
-
-def test_a_bundle_cannot_lie_below_a_file(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("precious")
-    with pytest.raises(BundleError, match="file"), new_bundle_folder(tmp_path / "file" / "bundle"):
-        pass
-    assert (tmp_path / "file").read_text() == "precious"
-
-
-def test_a_hash_is_that_of_the_bytes(tmp_path: Path) -> None:
-    (tmp_path / "abc").write_bytes(b"abc")
-    assert sha256_of(tmp_path / "abc").startswith("ba7816bf8f01cfea")  # FIPS 180-2, appendix B.1

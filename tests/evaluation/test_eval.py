@@ -358,7 +358,7 @@ def test_what_is_done_is_not_done_again(
     whole = _tree(out)
     (out / "records/zebra.json").unlink()  # as if it had been killed just before
     (out / "Annotations/zebra/00000001.png").unlink()
-    (out / ".video-left").mkdir()
+    (out / ".cup.left.part").mkdir()
     kept = (out / "Annotations/cup/00000001.png").stat()
     capsys.readouterr()
 
@@ -368,7 +368,7 @@ def test_what_is_done_is_not_done_again(
     assert _tree(out) == whole
     after = (out / "Annotations/cup/00000001.png").stat()
     assert (after.st_ino, after.st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
-    assert not (out / ".video-left").exists()
+    assert not (out / ".cup.left.part").exists()
 
 
 def test_masks_that_were_deleted_are_made_again(evaluate: Eval, tmp_path: Path) -> None:
@@ -432,12 +432,12 @@ def test_an_interrupted_evaluation_keeps_what_is_done(
         assert process.returncode == 130
         assert "interrupted; what was written is kept" in shown
         assert "Traceback" not in shown
-        assert not list(out.glob(".video-*"))
+        assert not list(out.glob(".*.part"))
     short = [*command, "--videos", "00000", "--videos", "00001"]
     again = subprocess.run(short, capture_output=True, text=True, check=True)
     assert "2 of 2 videos are done already" in again.stderr
     assert len(_rows(out)) == 2
-    assert not list(out.glob(".video-*"))
+    assert not list(out.glob(".*.part"))
 
 
 def test_processes_give_the_same_results(evaluate: Eval, tmp_path: Path) -> None:
@@ -532,7 +532,7 @@ def test_a_damaged_video_is_one_error_and_no_half_result(
     assert shown.out == ""
     left = [p.name for p in (tmp_path / "out").glob("Annotations/*")]
     assert left in ([], ["zebra"])
-    assert not list((tmp_path / "out").glob(".video-*"))
+    assert not list((tmp_path / "out").glob(".*.part"))
 
 
 def test_an_error_in_a_process_is_the_same_error(

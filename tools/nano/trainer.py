@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
 
+from sam2_edge.bundle.storage import atomic_file
 from sam2_edge.errors import CheckpointError
 from tools.nano.architecture import nano_config, untrained_nano
 from tools.nano.data import Batch, batches
@@ -101,9 +102,7 @@ def at_size(model: Sam2VideoModel, size: int) -> Sam2VideoModel:
 
 
 def save(state: State, settings: Settings) -> None:
-    """Write the checkpoint in one rename."""
-    path = settings.folder / CHECKPOINT
-    partial = path.with_suffix(".partial")
+    """Write the checkpoint, whole or not at all."""
     content = {
         "model": state.model.state_dict(),
         "average": state.average,
@@ -114,8 +113,8 @@ def save(state: State, settings: Settings) -> None:
         "seconds": state.seconds,
         "history": state.history,
     }
-    torch.save(content, partial)
-    partial.replace(path)
+    with atomic_file(settings.folder / CHECKPOINT) as partial:
+        torch.save(content, partial)
 
 
 def _fresh(settings: Settings) -> State:

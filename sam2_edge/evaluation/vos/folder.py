@@ -11,23 +11,21 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from sam2_edge.bundle.storage import PARTIAL, atomic_folder
 from sam2_edge.errors import SinkError
 from sam2_edge.evaluation.vos.results import EvalSettings, VideoRecord, results_csv, summary
 from sam2_edge.runtime.sinks.files import check_new_folder, write_text
 
 MASKS, RECORDS = "Annotations", "records"
 SETTINGS, RESULTS, SUMMARY = "settings.json", "results.csv", "summary.json"
-
-_STAGING = ".video-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,34 +54,19 @@ class EvalFolder:
                 f"{path} is damaged; delete it, and the video is evaluated anew"
             ) from error
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
-        """A temporary folder for the masks of one video, for `publish`; gone when the block ends.
+    def new_masks(self, video: str) -> AbstractContextManager[Path]:
+        """A temporary folder for the masks of a video, put in place if the block succeeds.
 
-        Raises SinkError when it cannot be made.
+        Raises SinkError when it cannot be made or put in place.
         """
-        try:
-            staged = Path(tempfile.mkdtemp(prefix=_STAGING, dir=self.path))
-            staged.chmod(0o755)
-        except OSError as error:
-            raise SinkError(f"{self.path} cannot be filled: {error.strerror}") from error
-        try:
-            yield staged
-        finally:
-            shutil.rmtree(staged, ignore_errors=True)
+        # Not inside `masks`, which evaluators take as it is.
+        return atomic_folder(self.masks / video, error=SinkError, staging=self.path)
 
-    def publish(self, staged: Path, record: VideoRecord) -> None:
-        """Put the masks of a video in their place, then write its record.
+    def save_record(self, record: VideoRecord) -> None:
+        """Write the record of a video, after its masks.
 
-        Raises SinkError when this fails.
+        Raises SinkError when it cannot be written.
         """
-        target = self.masks / record.video
-        try:
-            if target.is_dir():  # an earlier run ended before its record
-                shutil.rmtree(target)
-            staged.rename(target)
-        except OSError as error:
-            raise SinkError(f"{target} cannot be made: {error.strerror}") from error
         write_text(self._record_path(record.video), record.model_dump_json(indent=1) + "\n")
 
     def finish(self, settings: EvalSettings, records: Sequence[VideoRecord]) -> dict[str, Any]:
@@ -120,7 +103,7 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
     try:
         for name in (MASKS, RECORDS):
             (path / name).mkdir(parents=True, exist_ok=True)
-        for leftover in path.glob(f"{_STAGING}*"):
+        for leftover in path.glob(f".*{PARTIAL}"):
             shutil.rmtree(leftover)
     except OSError as error:
         raise SinkError(f"{path} cannot be filled: {error.strerror}; choose another") from error

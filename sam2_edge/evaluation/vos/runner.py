@@ -104,17 +104,17 @@ class _Worker:
             clip_frames=len(video.frames),
             memory_policy=job.settings.memory_policy,
         )
-        with job.folder.staging() as staged:
+        with job.folder.new_masks(video.name) as folder:
             record = evaluate_video(
                 video,
                 job.settings.layout,
                 tracker,
                 kind=job.settings.prompt,
                 image_size=job.bundle.manifest.image_size,
-                folder=staged,
+                folder=folder,
                 stopped=self._stopped,
             )
-            job.folder.publish(staged, record)
+        job.folder.save_record(record)
         return record
 
 

@@ -7,11 +7,11 @@ given up, at the latest when the process ends. TensorRT-RTX itself refuses one t
 from __future__ import annotations
 
 import logging
-import os
-import tempfile
 import weakref
 from pathlib import Path
 from typing import Any
+
+from sam2_edge.bundle.storage import atomic_file
 
 _log = logging.getLogger(__name__)
 
@@ -45,12 +45,10 @@ def capture_graphs(settings: Any) -> None:
 
 
 def _save(cache: Any, file: Path) -> None:
-    """Write the cache in one rename; a folder that cannot be written costs only the time saved."""
+    """Write the cache; a folder that cannot be written costs only the time saved."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(bytes(cache.serialize()))
-        Path(partial).replace(file)
+        with atomic_file(file) as partial:
+            partial.write_bytes(bytes(cache.serialize()))
     except OSError as error:
         _log.warning("compiled kernels are not kept: %s", error)

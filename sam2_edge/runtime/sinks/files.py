@@ -2,62 +2,81 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from sam2_edge.bundle.storage import atomic_file
 from sam2_edge.errors import SinkError
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a text file whole or not at all.
 
-    Raises SinkError when it cannot be written.
+    Raises:
+        SinkError: If it cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise SinkError(f"{path} cannot be written: {error.strerror}; write elsewhere") from error
+    with _partial_result(path) as partial:
+        partial.write_text(text, encoding="utf-8")
 
 
-def write_image(path: Path, picture: NDArray[np.uint8]) -> None:
-    """Write [H,W] or [H,W,3] BGR uint8 in the format of the file's suffix.
+def write_image(path: Path, image: Image.Image | NDArray[np.uint8]) -> None:
+    """Write an image whole or not at all, in the format of the file's suffix.
 
-    Raises SinkError when it cannot be written.
+    Args:
+        path: Where to write it.
+        image: A PIL image, or [H, W] gray or [H, W, 3] BGR.
+
+    Raises:
+        SinkError: If it cannot be written.
     """
-    _write_atomically(path, Image.fromarray(picture[..., ::-1] if picture.ndim == 3 else picture))
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image[..., ::-1] if image.ndim == 3 else image)
+    with _partial_result(path) as partial:
+        image.save(partial)
 
 
-def _write_atomically(path: Path, image: Image.Image) -> None:
-    temporary = path.with_name(f".{path.name}.part{path.suffix}")
+@contextmanager
+def _partial_result(path: Path) -> Iterator[Path]:
     try:
-        image.save(temporary)
-        temporary.replace(path)
-    except (OSError, ValueError) as error:
-        temporary.unlink(missing_ok=True)
-        raise SinkError(f"{path} cannot be written: {error}; files before it are whole") from error
+        with atomic_file(path) as partial:
+            yield partial
+    except (OSError, ValueError) as error:  # PIL raises ValueError for an unknown suffix
+        reason = getattr(error, "strerror", None) or error
+        raise SinkError(f"{path} cannot be written: {reason}; write elsewhere") from error
 
 
-def check_outputs(source: Path, outputs: Sequence[Path | None]) -> None:
-    """Raise SinkError where an output is the source, lies in a source folder, or is given twice."""
-    origin, seen = source.resolve(), set[Path]()
-    for path in (p for p in outputs if p is not None):
-        place = path.resolve()
-        if place == origin or (origin.is_dir() and origin == place.parent):
-            raise SinkError(f"{path} would change the source {source}; write elsewhere")
+def bytes_on_disk(path: Path) -> int:
+    """Return the bytes that a file occupies, at least a block of 4 KiB."""
+    return max(4096, path.stat().st_blocks * 512)
+
+
+def check_outputs(inputs: Sequence[Path | None], outputs: Sequence[Path | None]) -> None:
+    """Check that outputs replace no input and do not collide; None stands for one not given.
+
+    Raises:
+        SinkError: If an output is an input, lies in an input folder, or is given twice.
+    """
+    seen = set[Path]()
+    for output in (path for path in outputs if path is not None):
+        place = output.resolve()
+        for source in (path for path in inputs if path is not None):
+            origin = source.resolve()
+            if place == origin or (origin.is_dir() and origin == place.parent):
+                raise SinkError(f"{output} would change the source {source}; write elsewhere")
         if place in seen:
-            raise SinkError(f"{path} is given for two outputs; give each its own name")
+            raise SinkError(f"{output} is given for two outputs; give each its own name")
         seen.add(place)
 
 
-def check_new_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise SinkError unless files may be written into `folder`, which may not exist yet."""
+def check_new_folder(folder: Path | None, *, overwrite: bool) -> None:
+    """Raise SinkError unless files may be written into `folder`, which need not exist."""
+    if folder is None:
+        return
     if folder.exists() and not folder.is_dir():
         raise SinkError(f"{folder} is not a folder; choose another name")
     if folder.is_dir() and any(folder.iterdir()) and not overwrite:
@@ -67,11 +86,10 @@ def check_new_folder(folder: Path, *, overwrite: bool) -> None:
         raise SinkError(f"{folder} cannot be made: {nearest} is a file; choose another")
 
 
-def check_new_file(path: Path, *, overwrite: bool, suffix: str | None = None) -> None:
-    """Raise SinkError unless a file may be written at `path`.
-
-    suffix: what its name must end with, if anything.
-    """
+def check_new_file(path: Path | None, *, overwrite: bool, suffix: str | None = None) -> None:
+    """Raise SinkError unless a file may be written at `path`, whose name must end with `suffix`."""
+    if path is None:
+        return
     if suffix is not None and path.suffix.lower() != suffix:
         raise SinkError(f"{path} would hold {suffix[1:]}; give a name that ends with {suffix}")
     if path.is_dir():

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.results import FrameResult
-from sam2_edge.runtime.sinks.files import _write_atomically, check_new_folder
+from sam2_edge.runtime.sinks.files import bytes_on_disk, check_new_folder, write_image
 from sam2_edge.runtime.sinks.overlay import palette
 from sam2_edge.runtime.sources import SourceFrame
 
@@ -33,15 +33,10 @@ class MaskFolder:
             ) from error
         path = self._folder / f"{frame.name}.png"
         write_indexed_png(path, result.index_mask())
-        self.size_bytes += on_disk(path)
+        self.size_bytes += bytes_on_disk(path)
 
     def close(self) -> None:
         """Every file is complete already."""
-
-
-def on_disk(path: Path) -> int:
-    """Bytes that a file takes of the disk, at least a block of 4 KiB."""
-    return max(4096, path.stat().st_blocks * 512)
 
 
 def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
@@ -51,4 +46,4 @@ def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
     """
     image = Image.fromarray(indexed).convert("P")
     image.putpalette(palette().reshape(-1).tolist())
-    _write_atomically(path, image)
+    write_image(path, image)

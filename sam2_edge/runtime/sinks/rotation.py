@@ -14,7 +14,7 @@ from typing import Protocol
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks import Sink
-from sam2_edge.runtime.sinks.masks import on_disk
+from sam2_edge.runtime.sinks.files import bytes_on_disk
 from sam2_edge.runtime.sources import SourceFrame
 
 _log = logging.getLogger(__name__)
@@ -131,8 +131,8 @@ class RotatingSink:
 def size_of(path: Path) -> int:
     """Bytes that a file, or the files in a folder, take of the disk."""
     if path.is_dir():
-        return sum(on_disk(entry) for entry in path.iterdir())
-    return on_disk(path)
+        return sum(bytes_on_disk(entry) for entry in path.iterdir())
+    return bytes_on_disk(path)
 
 
 def _number(path: Path) -> int:
