@@ -35,7 +35,7 @@ class Bundle:
         """The file of one graph."""
         return self.path / self.manifest.graphs[graph].file
 
-    def most(self, axis: str) -> int | None:
+    def max_size(self, axis: str) -> int | None:
         """The largest size of a dynamic axis that every engine takes; None without engines."""
         engines = [entry.engine for entry in self.manifest.graphs.values() if entry.engine]
         return min((e.profile[axis][2] for e in engines if axis in e.profile), default=None)

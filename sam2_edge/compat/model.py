@@ -1,31 +1,39 @@
-"""A model as the original's builders return it: a checked bundle and the backend that runs it."""
+"""A model as the original's builders return it."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.runtime.backends import Backend, BackendName, open_backend
+from sam2_edge.bundle import Bundle
+from sam2_edge.runtime import model as runtime_model
+from sam2_edge.runtime.backends import Backend, BackendName
 
 
 @dataclass(frozen=True, slots=True)
 class Sam2Model:
     """What predictors are made from.
 
-    A backend is one thread's: predictors that share a model take turns.
-    dynamic_multimask_via_stability: where one mask is asked for and the single one is not stable,
-    take the best of three.
+    A backend belongs to one thread: predictors that share a model take turns.
+
+    Attributes:
+        graphs: The graphs and what runs them.
+        dynamic_multimask_via_stability: Whether to take the best of three masks where one is
+            requested and the single one is unstable.
     """
 
-    bundle: Bundle
-    backend: Backend
+    graphs: runtime_model.Model
     dynamic_multimask_via_stability: bool = True
+
+    @property
+    def bundle(self) -> Bundle:
+        """The model's bundle."""
+        return self.graphs.bundle
 
     @property
     def image_size(self) -> int:
         """Side of the square model input, pixels."""
-        return self.bundle.manifest.image_size
+        return self.graphs.geometry.image_size
 
 
 def open_model(
@@ -34,14 +42,5 @@ def open_model(
     *,
     threads: int | None = None,
 ) -> Sam2Model:
-    """Load a bundle and open its backend.
-
-    backend: what runs it, see `BackendName`, or a backend that is open for this bundle. threads:
-    CPU threads; None uses all cores.
-
-    Raises BundleError or BackendError when the bundle cannot be used.
-    """
-    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-    if isinstance(backend, str):
-        backend = open_backend(loaded, backend, threads=threads)
-    return Sam2Model(loaded, backend)
+    """Load a bundle and open its backend; see `sam2_edge.runtime.model.open_model`."""
+    return Sam2Model(runtime_model.open_model(bundle, backend, threads=threads))

@@ -1,31 +1,41 @@
-"""Running the mask decoder for a batch of objects, and keeping what a frame leaves behind."""
+"""The one place that runs the graphs of a bundle: for the tracker, the segmenter and `compat`.
+
+It knows what each graph takes and gives. It knows nothing of time: which memories an object is
+conditioned on, and what becomes of a result, is up to the caller.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.bundle.contract import Geometry, Graph
-from sam2_edge.runtime.backends.base import Backend, Tensor
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.errors import BackendError, PromptError
+from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-PREVIOUS_LOGIT_LIMIT = 32.0
-"""Logits that are fed back with a new prompt are clamped to this (SAM 2 video predictor)."""
+LOGIT_LIMIT = 32.0
+"""Logits that are fed back with a new prompt are clamped to this (SAM 2, video predictor)."""
 
 MASK_PROMPT_SCORE = 10.0
-"""Object score of a mask prompt: the user says that the object is there."""
+"""Object score of a mask prompt: the user states that the object is there."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Features:
-    """What the image encoder made of one frame."""
+    """The image encoder's outputs for one frame, on the device.
+
+    Attributes:
+        high_res_0: [1, C/8, S/4, S/4].
+        high_res_1: [1, C/4, S/8, S/8].
+        embedding: [1, C, h, w].
+        unconditioned: [1, C, h, w], for objects without memory.
+    """
 
     high_res_0: Tensor
     high_res_1: Tensor
@@ -33,194 +43,217 @@ class Features:
     unconditioned: Tensor
 
 
-@dataclass(slots=True)
-class Decoded:
-    """The decoder's choice for a batch of objects, on the device until memory is written.
+@dataclass(frozen=True, slots=True)
+class MemoryInputs:
+    """What memory attention is given for B objects with equally many memories and pointers.
 
-    object_ids: row b's object, None once another result has replaced it. mask_logits: [B,1,s,s].
-    pointer: [B,C]. object_score, iou: [B]. prompted: these frames condition later ones. from_prompt: a
-    prompt made these masks, so their memory is made from the binarized mask. memory_cells: [B,N]
-    int32, what is attended to of their memories, None for all.
+    Attributes:
+        memory: [M, B, m, h, w].
+        memory_age: [M, B] int32, 0 for conditioning frames.
+        pointers: [P, B, C].
+        pointer_age: [P, B] float32, as a share of the greatest age.
+        memory_cells: [M, B, N] int32, the cells of each memory to attend to; None for all.
     """
 
-    object_ids: list[int | None]
-    mask_logits: Tensor
-    pointer: Tensor
-    object_score: Tensor
-    iou: Tensor
-    conditioning: bool
-    from_prompt: bool
+    memory: Tensor
+    memory_age: NDArray[np.int32]
+    pointers: Tensor
+    pointer_age: NDArray[np.float32]
     memory_cells: NDArray[np.int32] | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Offered:
-    """All masks of a batch of objects, on the device.
+class DecoderOutput:
+    """The mask decoder's outputs for B objects, on the device.
 
-    masks: [B,4,s,s] logits. iou: [B,4]. object_score: [B].
+    Attributes:
+        masks: [B, 4, s, s] logits; mask 0 is for several points, 1 to 3 for one or none.
+        iou: [B, 4] predicted IoU of each mask.
+        mask_pointers: [B, 4, C] object pointer of each mask.
+        best_index: [B] index of the decoder's choice.
+        best_mask: [B, 1, s, s] its logits; -1024 where the object is absent.
+        best_iou: [B].
+        pointer: [B, C] the pointer to remember.
+        object_score: [B] logits; the object is present above 0.
     """
 
-    object_ids: Sequence[int]
     masks: Tensor
     iou: Tensor
+    mask_pointers: Tensor
+    best_index: Tensor
+    best_mask: Tensor
+    best_iou: Tensor
+    pointer: Tensor
     object_score: Tensor
 
 
-Choose = Callable[[Offered], "Mapping[int, int]"]
-"""Names, by row, the masks to take in place of those of the highest predicted IoU."""
+class Model:
+    """The graphs of one bundle on one backend.
 
+    Where a method takes a tensor, a numpy array is uploaded first.
+    """
 
-class Decoder:
-    """The decoder graph and the mask prompt graph of one backend."""
+    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+        self.bundle = bundle
+        self.backend = backend
+        self.geometry = bundle.manifest.geometry
+        self.max_objects = bundle.max_size("B")
+        """Objects per run; None without a limit."""
 
-    def __init__(self, backend: Backend, geometry: Geometry) -> None:
-        self._backend = backend
-        self._geometry = geometry
+    def check_points(self, count: int) -> None:
+        """Raise PromptError if the engines take fewer than `count` points per object."""
+        limit = self.bundle.max_size("N")
+        if limit is not None and count > limit:
+            raise PromptError(
+                f"{count} points, including the corners of a box; this bundle's engines take "
+                f"{limit}: give fewer"
+            )
 
-    def run(
-        self,
-        features: Features,
-        conditioned: Tensor,
-        prompt: ModelPrompt,
-        *,
-        multimask: bool,
-        mask_input: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """All outputs of the decoder graph for `conditioned` [B,C,h,w], one prompt for every row.
+    def encode(self, image: NDArray[np.uint8]) -> Features:
+        """Run the image encoder on an RGB image [1, S, S, 3] uint8."""
+        outputs = self.backend.run(Graph.IMAGE_ENCODER, {"image": self._tensor(image)})
+        return Features(**outputs)
 
-        mask_input: [B,1,s,s] logits that the decoder sees besides the prompt.
+    def attend(self, features: Features, inputs: MemoryInputs) -> Tensor:
+        """Condition a frame on the memory of B objects.
+
+        Returns:
+            The conditioned embedding [B, C, h, w].
+
+        Raises:
+            BackendError: If there is no pointer, and the graphs are engines.
         """
-        batch = conditioned.shape[0]
-        return self.run_rows(
-            features,
-            conditioned,
-            np.repeat(prompt.coords[None], batch, axis=0),
-            np.repeat(prompt.labels[None], batch, axis=0),
-            multimask=multimask,
-            mask_input=mask_input,
-        )
-
-    def run_rows(
-        self,
-        features: Features,
-        conditioned: Tensor,
-        coords: NDArray[np.float32],
-        labels: NDArray[np.int32],
-        *,
-        multimask: bool,
-        mask_input: Tensor | None = None,
-    ) -> dict[str, Tensor]:
-        """As `run`, with a prompt of its own for every row.
-
-        coords: [B,N,2] float32, pixels of the S x S input. labels: [B,N] int32.
-        """
-        batch, low = conditioned.shape[0], self._geometry.mask_size
-        upload = self._backend.upload
-        if mask_input is None:
-            masks = upload(np.zeros((batch, 1, low, low), np.float32))
-        else:
-            masks = mask_input
-        inputs: Mapping[str, Tensor] = {
-            "conditioned": conditioned,
-            "high_res_0": features.high_res_0,
-            "high_res_1": features.high_res_1,
-            "point_coords": upload(coords),
-            "point_labels": upload(labels),
-            "mask_input": masks,
-            "has_mask": upload(np.full(batch, mask_input is not None, np.int32)),
-            "multimask": upload(np.full(batch, multimask, np.int32)),
+        if not inputs.pointers.shape[0] and self.bundle.max_size("P") is not None:
+            raise BackendError(
+                "this bundle's engines take one object pointer or more, and there is none on this "
+                "side of the prompted frame; track from the prompted frame on, or use a bundle of "
+                "ONNX graphs"
+            )
+        named = {
+            "embedding": features.embedding,
+            "memory": self._tensor(inputs.memory),
+            "memory_age": self._tensor(inputs.memory_age),
+            "pointers": self._tensor(inputs.pointers),
+            "pointer_age": self._tensor(inputs.pointer_age),
         }
-        return self._backend.run(Graph.MASK_DECODER, inputs)
+        if inputs.memory_cells is not None:
+            named["memory_cells"] = self._tensor(inputs.memory_cells)
+        return self.backend.run(Graph.MEMORY_ATTENTION, named)["conditioned"]
 
-    def track(
-        self, features: Features, conditioned: Tensor, object_ids: Sequence[int], choose: Choose
-    ) -> Decoded:
-        """Objects that nobody prompts on this frame: the best of three masks by predicted IoU, or
-        what `choose` takes.
-        """
-        outputs = self.run(features, conditioned, NO_POINTS, multimask=True)
-        decoded = _decoded(outputs, object_ids, conditioning=False, from_prompt=False)
-        offered = Offered(object_ids, outputs["masks"], outputs["iou"], outputs["object_score"])
-        taken = choose(offered)
-        if taken:
-            self._take(decoded, outputs, taken)
-        return decoded
-
-    def prompt(
+    def decode(
         self,
         features: Features,
         conditioned: Tensor,
-        object_id: int,
-        prompt: ModelPrompt,
+        prompt: ModelPrompt = NO_POINTS,
         *,
-        previous: NDArray[np.float32] | None,
-        conditioning: bool,
-    ) -> Decoded:
-        """One object that is prompted with points or a box.
+        multimask: bool,
+        mask_input: Tensor | NDArray[np.float32] | None = None,
+    ) -> DecoderOutput:
+        """Run the mask decoder for B objects.
 
-        previous: [s,s] logits of the same frame that the prompt refines. prompted: the frame
-        becomes a conditioning one.
+        Args:
+            features: Of the frame.
+            conditioned: [B, C, h, w], from `attend`, or the features' own embeddings.
+            prompt: One for all objects, or one row per object.
+            multimask: Whether to choose among masks 1 to 3.
+            mask_input: [B, 1, s, s] logits that the prompt refines.
         """
-        mask_input = None
-        if previous is not None:
-            limited = np.clip(previous, -PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
-            mask_input = self._backend.upload(limited[None, None])
-        outputs = self.run(
-            features,
-            conditioned,
-            prompt,
-            multimask=prompt.wants_multimask,
-            mask_input=mask_input,
+        batch, low = conditioned.shape[0], self.geometry.mask_size
+        points = prompt.labels.shape[-1]
+        has_mask = mask_input is not None
+        if mask_input is None:
+            mask_input = np.zeros((batch, 1, low, low), np.float32)
+        outputs = self.backend.run(
+            Graph.MASK_DECODER,
+            {
+                "conditioned": self._tensor(conditioned),
+                "high_res_0": features.high_res_0,
+                "high_res_1": features.high_res_1,
+                "point_coords": self._tensor(np.broadcast_to(prompt.coords, (batch, points, 2))),
+                "point_labels": self._tensor(np.broadcast_to(prompt.labels, (batch, points))),
+                "mask_input": self._tensor(mask_input),
+                "has_mask": self._tensor(np.full(batch, has_mask, np.int32)),
+                "multimask": self._tensor(np.full(batch, multimask, np.int32)),
+            },
         )
-        return _decoded(outputs, [object_id], conditioning=conditioning, from_prompt=True)
+        return DecoderOutput(**outputs)
 
-    def _take(
-        self, decoded: Decoded, outputs: Mapping[str, Tensor], taken: Mapping[int, int]
-    ) -> None:
-        """Put other masks of the decoder, by row, in the place of its choice."""
-        backend = self._backend
-        iou, offered = backend.download(decoded.iou), backend.download(outputs["iou"])
-        for row, index in taken.items():
-            backend.copy(outputs["masks"][row][index], decoded.mask_logits[row][0])
-            backend.copy(outputs["mask_pointers"][row][index], decoded.pointer[row])
-            iou[row] = offered[row, index]
-        decoded.iou = backend.upload(iou)
+    def encode_mask(self, mask: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        """Run the mask prompt graph on a mask [S, S] of 0 and 1.
 
-    def mask(
-        self, features: Features, object_id: int, mask: NDArray[np.float32], *, conditioning: bool
-    ) -> Decoded:
-        """One object that is given as a mask [S,S]: the mask is the output itself, and the decoder
-        only makes its pointer, from the plain embedding (SAM 2, `_use_mask_as_output`).
+        Returns:
+            The decoder's `mask_input` [1, 1, s, s], and the mask as logits of +-10 [1, 1, s, s].
         """
-        upload = self._backend.upload
-        seen = self._backend.run(Graph.MASK_PROMPT, {"mask": upload(mask[None, None])})
-        outputs = self.run(
-            features, features.embedding, NO_POINTS, multimask=False, mask_input=seen["mask_input"]
-        )
-        return Decoded(
-            object_ids=[object_id],
-            mask_logits=seen["mask_logits"],
-            pointer=outputs["pointer"],
-            object_score=upload(np.array([MASK_PROMPT_SCORE], np.float32)),
-            iou=upload(np.ones(1, np.float32)),
-            conditioning=conditioning,
-            from_prompt=True,
-        )
+        outputs = self.backend.run(Graph.MASK_PROMPT, {"mask": self._tensor(mask[None, None])})
+        return outputs["mask_input"], outputs["mask_logits"]
+
+    def decode_mask(self, features: Features, mask: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
+        """Take a mask [S, S] as an object's output; the decoder only makes its pointer.
+
+        The decoder sees the plain embedding (SAM 2, `_use_mask_as_output`).
+
+        Returns:
+            The mask's logits [1, 1, s, s] and the pointer [1, C].
+        """
+        mask_input, logits = self.encode_mask(mask)
+        output = self.decode(features, features.embedding, multimask=False, mask_input=mask_input)
+        return logits, output.pointer
+
+    def encode_memory(
+        self,
+        features: Features,
+        mask_logits: Tensor | NDArray[np.float32],
+        object_score: Tensor | NDArray[np.float32],
+        *,
+        binarize: bool,
+    ) -> Tensor:
+        """Make the memory of a frame for B objects.
+
+        Args:
+            features: Of the frame.
+            mask_logits: [B, 1, s, s].
+            object_score: [B].
+            binarize: Whether to make it from the binarized mask, as for prompted frames.
+
+        Returns:
+            The memory [B, m, h, w].
+        """
+        batch = mask_logits.shape[0]
+        inputs = {
+            "embedding": features.embedding,
+            "mask_logits": self._tensor(mask_logits),
+            "object_score": self._tensor(object_score),
+            "binarize": self._tensor(np.full(batch, binarize, np.int32)),
+        }
+        return self.backend.run(Graph.MEMORY_ENCODER, inputs)["memory"]
+
+    def _tensor(self, value: Tensor | NDArray[np.generic]) -> Tensor:
+        return self.backend.upload(value) if isinstance(value, np.ndarray) else value
 
 
-def _decoded(
-    outputs: Mapping[str, Tensor],
-    object_ids: Sequence[int],
+def open_model(
+    bundle: Bundle | str | Path,
+    backend: BackendName | Backend = "auto",
     *,
-    conditioning: bool,
-    from_prompt: bool,
-) -> Decoded:
-    return Decoded(
-        object_ids=list(object_ids),
-        mask_logits=outputs["best_mask"],
-        pointer=outputs["pointer"],
-        object_score=outputs["object_score"],
-        iou=outputs["best_iou"],
-        conditioning=conditioning,
-        from_prompt=from_prompt,
-    )
+    threads: int | None = None,
+) -> Model:
+    """Load a bundle and open the backend that runs it.
+
+    Args:
+        bundle: A bundle, its folder, or the name of a bundled model.
+        backend: A name, or a backend that is open for this bundle.
+        threads: CPU threads; None for all cores.
+
+    Raises:
+        BundleError: If the bundle cannot be used.
+        BackendError: If the backend is missing or cannot run it.
+    """
+    loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
+    if isinstance(backend, str):
+        backend = open_backend(loaded, backend, threads=threads)
+    return Model(loaded, backend)
+
+
+def clamp_logits(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Clamp mask logits as SAM 2 does before they are fed back with a prompt."""
+    return cast("NDArray[np.float32]", np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT))

@@ -43,8 +43,8 @@ class Prompt:
 class ModelPrompt:
     """A checked prompt in the model's terms, for one object.
 
-    coords: [N,2] float32, pixels of the S x S input, box corners first. labels: [N] int32. mask:
-    [S,S] float32 of 0 and 1, or None.
+    coords: [N,2] float32, or [B,N,2] with a row per object; pixels of the S x S input, box corners
+    first. labels: [N] or [B,N] int32. mask: [S,S] float32 of 0 and 1, or None.
     """
 
     coords: NDArray[np.float32]

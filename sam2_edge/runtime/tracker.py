@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle import Bundle
 from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
-from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
-from sam2_edge.runtime.memory.bank import DEFAULT_MAX_COND_FRAMES, MemoryBank, MemoryBatch
+from sam2_edge.runtime.backends import Backend, BackendName, Tensor
+from sam2_edge.runtime.memory.bank import DEFAULT_MAX_COND_FRAMES, MemoryBank
 from sam2_edge.runtime.memory.policies import (
     MemoryPolicy,
     MemoryPolicyName,
@@ -22,33 +22,72 @@ from sam2_edge.runtime.memory.policies import (
     policy_slots,
 )
 from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
-from sam2_edge.runtime.memory.token_selection import cells_to_keep
-from sam2_edge.runtime.model import Decoded, Decoder, Features
-from sam2_edge.runtime.preprocess import Frame, check_frame, model_image
+from sam2_edge.runtime.memory.token_selection import select_cells
+from sam2_edge.runtime.model import (
+    MASK_PROMPT_SCORE,
+    DecoderOutput,
+    Features,
+    clamp_logits,
+    open_model,
+)
+from sam2_edge.runtime.preprocess import check_frame, model_image
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
 from sam2_edge.runtime.results import FrameResult, ObjectResult
+
+
+@dataclass(slots=True)
+class _Batch:
+    """Objects decoded together on the current frame; on the device until memory is written.
+
+    Attributes:
+        object_ids: Of each row.
+        current: Whether a row is still its object's result on this frame.
+        mask_logits: [B, 1, s, s].
+        pointer: [B, C].
+        object_score: [B].
+        iou: [B].
+        conditioning: The frame conditions later ones.
+        from_prompt: A prompt made these masks, so memory is made from the binarized masks.
+        memory_cells: [B, N] int32, the cells of their memories to attend to; None for all.
+    """
+
+    object_ids: tuple[int, ...]
+    current: NDArray[np.bool_]
+    mask_logits: Tensor
+    pointer: Tensor
+    object_score: Tensor
+    iou: Tensor
+    conditioning: bool
+    from_prompt: bool
+    memory_cells: NDArray[np.int32] | None = None
 
 
 class VideoTracker:
     """Tracks objects from frame to frame in bounded memory.
 
-    Call `track` with every frame. An object is added by a prompt, given with a frame or, through
-    `prompt`, on the frame that was tracked last; there a further prompt refines the object.
+    Call `track` with every frame. A prompt adds an object, either together with a frame or, with
+    `prompt`, on the latest frame, where further prompts refine it.
 
-    bundle: a bundle folder or a loaded bundle. backend: what runs it, see `BackendName`, or a
-    backend that is open for this bundle. threads: CPU threads; None uses all cores.
-    max_cond_frames: prompted frames remembered per object, the closest in time.
-    recent_memories: last frames whose memory is used, None for as many as the model was trained
-    with (6); fewer are faster and not exact. clip_frames: number of frames of the clip where it is
-    known: the published predictor scales the ages of pointers by it in clips shorter than 16
-    frames. remember_absent: whether frames on which an object is judged absent are remembered, as
-    in the published predictor; otherwise its memory waits, no older, until it is seen again.
-    memory_policy: which of the decoder's masks is taken and which frames are remembered
-    (docs/guides/memory-policies.md): "original" as published, "motion" or "distractor", or an
-    object such as `MotionMemory(weight=0.1)`.
+    Args:
+        bundle: A bundle, its folder, or the name of a bundled model.
+        backend: What runs the graphs: a name, or a backend that is open for this bundle.
+        threads: CPU threads; None for all cores.
+        max_cond_frames: Conditioning (prompted) frames kept per object, the closest in time.
+        recent_memories: Latest frames whose memory is used; None for as many as the model was
+            trained with (6). Fewer are faster and not exact.
+        clip_frames: Number of frames of the clip, where it is known. The published predictor
+            scales the ages of pointers by it in clips of fewer than 16 frames.
+        remember_absent: Whether to store memory of frames on which an object is judged absent, as
+            the published predictor does. Otherwise its memory is frozen, and does not age, until
+            the object is seen again.
+        memory_policy: Which of the decoder's masks is taken and which frames are remembered:
+            "original" as published, or the experimental "motion" and "distractor", or an object
+            such as `MotionMemory(weight=0.1)`.
 
-    Raises BundleError or BackendError when the bundle cannot be used, Sam2EdgeError for values that
-    cannot be or do not go together.
+    Raises:
+        BundleError: If the bundle cannot be used.
+        BackendError: If the backend is missing or cannot run the bundle.
+        Sam2EdgeError: For invalid or conflicting arguments.
     """
 
     def __init__(
@@ -70,38 +109,30 @@ class VideoTracker:
         ):
             if value is not None and value < 1:
                 raise Sam2EdgeError(f"{name} is {value}; give 1 or more")
-        loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
-        self._geometry = loaded.manifest.geometry
-        trained = self._geometry.recent_memories
-        if recent_memories is not None and recent_memories > trained:
+        self._model = open_model(bundle, backend, threads=threads)
+        geometry = self._model.geometry
+        if recent_memories is not None and recent_memories > geometry.recent_memories:
             raise Sam2EdgeError(
-                f"recent_memories is {recent_memories}; the model was trained with {trained}, give "
-                "that or less"
+                f"recent_memories is {recent_memories}; the model was trained with "
+                f"{geometry.recent_memories}, give that or less"
             )
-        policy = open_policy(memory_policy, loaded.manifest.model.name)
-        rule = policy_slots(policy, trained, recent_memories)
-        _check_engines_hold(loaded, max_cond_frames)
-        self._backend: Backend = (
-            open_backend(loaded, backend, threads=threads) if isinstance(backend, str) else backend
-        )
-        self._decoder = Decoder(self._backend, self._geometry)
+        _check_engines_hold(self._model.bundle, max_cond_frames)
+        policy = open_policy(memory_policy, self._model.bundle.manifest.model.name)
         self._bank = MemoryBank(
-            self._backend,
-            self._geometry,
+            self._model.backend,
+            geometry,
             max_cond_frames=max_cond_frames,
-            rule=rule,
-            max_batch=loaded.most("B"),
+            slot_policy=policy_slots(policy, geometry.recent_memories, recent_memories),
+            max_batch=self._model.max_objects,
         )
-        self._rules = ObjectPolicies(policy, self._backend)
-        pointers = self._geometry.pointers
-        self._span = pointers if clip_frames is None else min(clip_frames, pointers)
+        self._policies = ObjectPolicies(policy, self._model.backend)
+        self._span = min(clip_frames or geometry.pointers, geometry.pointers)
         self._remember_absent = remember_absent
-        self._most_points = loaded.most("N")
         self._index = -1
         self._image: NDArray[np.uint8] | None = None
         self._frame_size = (0, 0)
         self._features: Features | None = None
-        self._decoded: list[Decoded] = []
+        self._batches: list[_Batch] = []
         self._results: dict[int, ObjectResult] = {}
         self._tracked: set[int] = set()
 
@@ -112,33 +143,36 @@ class VideoTracker:
 
     @property
     def object_ids(self) -> tuple[int, ...]:
-        """Ids of the objects that are tracked, in the order in which they were added."""
+        """Ids of the tracked objects, in the order in which they were added."""
         return tuple(self._results)
 
     def track(self, frame: NDArray[Any], prompts: Sequence[Prompt] = ()) -> FrameResult:
-        """Go on to the next frame, [H,W,3] uint8 BGR of any size, and find every object on it.
+        """Advance to the next frame and find every object on it.
 
-        prompts: objects to add on this frame. An object that is tracked already starts anew from
-        its prompt here, without its memory, and remembers this frame as a prompted one, as in the
-        published predictor; to correct what the tracker finds, use `prompt` after this call.
+        Args:
+            frame: [H, W, 3] uint8 BGR of any size.
+            prompts: Objects to add on this frame. An object that is already tracked starts over
+                from its prompt, without its memory, as in the published predictor; to correct
+                what the tracker finds, call `prompt` after `track`.
 
-        Raises SourceError for a frame and PromptError for a prompt that cannot be used; the tracker
-        is then unchanged.
+        Raises:
+            SourceError: For a frame that cannot be used; the tracker is unchanged.
+            PromptError: For a prompt that cannot be used; the tracker is unchanged.
         """
         start = time.perf_counter()
         picture = check_frame(frame)
         size = (picture.shape[0], picture.shape[1])
-        image_size = self._geometry.image_size
-        wanted = {
-            object_id: self._checked(model_prompt(prompt, size, image_size))
-            for object_id, prompt in prompts_by_object(prompts).items()
-        }
+        given = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
         self._remember()
-        self._advance(picture, size)
-        known = [i for i in self._results if i not in wanted]
+        self._index += 1
+        self._image = model_image(picture, self._model.geometry.image_size)
+        self._frame_size = size
+        self._features = None
+        self._tracked.clear()
+        known = [i for i in self._results if i not in given]
         if known:
             self._track_known(known)
-        for object_id, prompt in wanted.items():
+        for object_id, prompt in given.items():
             self._prompt(object_id, prompt)
         return self._frame_result(start)
 
@@ -153,153 +187,156 @@ class VideoTracker:
     ) -> ObjectResult:
         """Add an object on the current frame, or refine it there.
 
-        Points, labels, box and mask are in the frame's pixels, as in `Prompt`. A refinement sees
-        the object's memory and its present mask; give all points of this frame that still hold.
+        A refinement sees the object's memory and its present mask. Give all points of this frame
+        that still hold. Points, labels, box and mask are as in `Prompt`.
 
-        Raises PromptError, also before the first frame.
+        Raises:
+            PromptError: For a prompt that cannot be used, and before the first frame.
         """
+        self._check_frame()
         prompt = Prompt(object_id, points, labels, box, mask)
-        if self._image is None:
-            raise PromptError("there is no frame yet; call track with the first frame")
-        checked = model_prompt(prompt, self._frame_size, self._geometry.image_size)
-        self._prompt(object_id, self._checked(checked))
+        self._prompt(object_id, self._checked(prompt, self._frame_size))
         return self._results[object_id]
 
     def result(self) -> FrameResult:
-        """What is known of the current frame, refinements included; no time was spent on it.
+        """Return the objects on the current frame, refinements included.
 
-        Raises PromptError before the first frame.
+        Raises:
+            PromptError: Before the first frame.
         """
-        if self._image is None:
-            raise PromptError("there is no frame yet; call track with the first frame")
+        self._check_frame()
         return self._frame_result(time.perf_counter())
 
     def latest_memory(
         self, object_id: int
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
-        """What is remembered of an object's last frame before the current one: memory [m,h,w] and
-        pointer [C]. None where nothing is.
-        """
+        """Return an object's newest memory [m, h, w] and pointer [C]; None if it has none."""
         latest = self._bank.latest(object_id)
         if latest is None:
             return None
         memory, pointer = latest
-        return self._backend.download(memory), self._backend.download(pointer)
+        return self._model.backend.download(memory), self._model.backend.download(pointer)
 
     def remove(self, object_id: int) -> None:
-        """Stop tracking an object and forget it.
+        """Stop tracking an object and drop its memory.
 
-        Raises PromptError for an unknown id.
+        Raises:
+            PromptError: For an unknown id.
         """
         if object_id not in self._results:
             known = ", ".join(map(str, self._results)) or "none"
             raise PromptError(f"object {object_id} is not tracked; tracked are: {known}")
         del self._results[object_id]
-        self._drop_decoded(object_id)
+        self._discard(object_id)
         self._bank.remove(object_id)
-        self._rules.forget(object_id)
+        self._policies.forget(object_id)
         self._tracked.discard(object_id)
 
     def reset(self) -> None:
-        """Forget every object and frame; the next frame is number 0."""
+        """Drop every object and frame; the next frame is number 0."""
         self._bank.clear()
-        self._rules.clear()
+        self._policies.clear()
         self._results.clear()
-        self._decoded.clear()
+        self._batches.clear()
         self._tracked.clear()
         self._image = self._features = None
         self._index = -1
 
-    def _checked(self, prompt: ModelPrompt) -> ModelPrompt:
-        """The prompt, unless engines take fewer points."""
-        if self._most_points is not None and len(prompt.labels) > self._most_points:
-            raise PromptError(
-                f"{len(prompt.labels)} points, the corners of a box among them; this bundle's "
-                f"engines take {self._most_points}: give fewer"
-            )
-        return prompt
+    def _check_frame(self) -> None:
+        if self._image is None:
+            raise PromptError("there is no frame yet; call track with the first frame")
 
-    def _advance(self, picture: Frame, size: tuple[int, int]) -> None:
-        self._index += 1
-        self._image = model_image(picture, self._geometry.image_size)
-        self._frame_size = size
-        self._features = None
-        self._tracked.clear()
+    def _checked(self, prompt: Prompt, frame_size: tuple[int, int]) -> ModelPrompt:
+        checked = model_prompt(prompt, frame_size, self._model.geometry.image_size)
+        self._model.check_points(len(checked.labels))
+        return checked
 
     def _encoded(self) -> Features:
         """Features of the current frame, computed once and only if an object needs them."""
         if self._features is None:
             assert self._image is not None  # callers have a frame
-            image = self._backend.upload(self._image)
-            self._features = Features(**self._backend.run(Graph.IMAGE_ENCODER, {"image": image}))
+            self._features = self._model.encode(self._image)
         return self._features
 
     def _track_known(self, object_ids: Sequence[int]) -> None:
+        """Find objects that are not prompted on this frame."""
         features = self._encoded()
-        for batch in self._bank.read(self._index, object_ids, span=self._span):
-            conditioned = self._condition(features, batch)
-            decoded = self._decoder.track(
-                features, conditioned, batch.object_ids, self._rules.choose
-            )
-            self._accept(decoded)
-            self._tracked.update(batch.object_ids)
-
-    def _condition(self, features: Features, batch: MemoryBatch) -> Tensor:
-        inputs = {
-            "embedding": features.embedding,
-            "memory": batch.memory,
-            "memory_age": self._backend.upload(batch.memory_age),
-            "pointers": batch.pointers,
-            "pointer_age": self._backend.upload(batch.pointer_age),
-        }
-        if batch.memory_cells is not None:
-            inputs["memory_cells"] = self._backend.upload(batch.memory_cells)
-        return self._backend.run(Graph.MEMORY_ATTENTION, inputs)["conditioned"]
+        for ids, inputs in self._bank.read(self._index, object_ids, span=self._span):
+            conditioned = self._model.attend(features, inputs)
+            output = self._model.decode(features, conditioned, multimask=True)
+            batch = _batch(ids, output, conditioning=False, from_prompt=False)
+            chosen = self._policies.choose(ids, output)
+            if chosen:
+                self._replace_masks(batch, output, chosen)
+            self._accept(batch)
+            self._tracked.update(ids)
 
     def _prompt(self, object_id: int, prompt: ModelPrompt) -> None:
-        """A prompt on the current frame. Where the object has not been tracked on it, the frame
-        becomes a conditioning one and no memory is used (SAM 2, `is_init_cond_frame`).
+        """Find one object by its prompt.
+
+        If the object has not been tracked on this frame, the frame becomes a conditioning one and
+        no memory is used (SAM 2, `is_init_cond_frame`).
         """
-        features = self._encoded()
-        initial = object_id not in self._tracked
+        features, initial = self._encoded(), object_id not in self._tracked
         if prompt.mask is not None:
-            decoded = self._decoder.mask(features, object_id, prompt.mask, conditioning=initial)
+            logits, pointer = self._model.decode_mask(features, prompt.mask)
+            upload = self._model.backend.upload
+            batch = _Batch(
+                object_ids=(object_id,),
+                current=np.ones(1, np.bool_),
+                mask_logits=logits,
+                pointer=pointer,
+                object_score=upload(np.array([MASK_PROMPT_SCORE], np.float32)),
+                iou=upload(np.ones(1, np.float32)),
+                conditioning=initial,
+                from_prompt=True,
+            )
         else:
             conditioned = features.unconditioned
             if not initial:
-                (batch,) = self._bank.read(self._index, [object_id], span=self._span)
-                conditioned = self._condition(features, batch)
-            decoded = self._decoder.prompt(
+                ((_, inputs),) = self._bank.read(self._index, [object_id], span=self._span)
+                conditioned = self._model.attend(features, inputs)
+            output = self._model.decode(
                 features,
                 conditioned,
-                object_id,
                 prompt,
-                previous=self._previous_logits(object_id),
-                conditioning=initial,
+                multimask=prompt.wants_multimask,
+                mask_input=self._previous_logits(object_id),
             )
+            batch = _batch((object_id,), output, conditioning=initial, from_prompt=True)
         if initial:
-            self._rules.begin(object_id)
-        self._drop_decoded(object_id)
-        self._accept(decoded)
+            self._policies.begin(object_id)
+        self._discard(object_id)
+        self._accept(batch)
 
     def _previous_logits(self, object_id: int) -> NDArray[np.float32] | None:
-        """Logits that this frame's earlier result for the object had, if there is one."""
-        for decoded in self._decoded:
-            if object_id in decoded.object_ids:
-                row = decoded.object_ids.index(object_id)
-                return self._backend.download(decoded.mask_logits)[row, 0]
+        """The object's logits [1, 1, s, s] from an earlier result on this frame."""
+        for batch in self._batches:
+            for row in np.flatnonzero(batch.current):
+                if batch.object_ids[row] == object_id:
+                    return clamp_logits(self._model.backend.download(batch.mask_logits)[row][None])
         return None
 
-    def _accept(self, decoded: Decoded) -> None:
-        self._decoded.append(decoded)
-        download = self._backend.download
-        logits, iou = download(decoded.mask_logits), download(decoded.iou)
-        score = download(decoded.object_score)
-        if self._geometry.memory_tokens is not None:
-            # Chosen at once, as the arrays of the results are the user's from then on.
-            decoded.memory_cells = cells_to_keep(logits[:, 0], self._geometry)
-        for row, object_id in enumerate(decoded.object_ids):
-            assert object_id is not None  # rows are dropped only later
+    def _replace_masks(self, batch: _Batch, output: DecoderOutput, chosen: dict[int, int]) -> None:
+        """Replace the decoder's choice, by row, with other masks of its output."""
+        backend = self._model.backend
+        iou, offered = backend.download(batch.iou), backend.download(output.iou)
+        for row, index in chosen.items():
+            backend.copy(output.masks[row][index], batch.mask_logits[row][0])
+            backend.copy(output.mask_pointers[row][index], batch.pointer[row])
+            iou[row] = offered[row, index]
+        batch.iou = backend.upload(iou)
+
+    def _accept(self, batch: _Batch) -> None:
+        """Make a batch the present result of its objects."""
+        self._batches.append(batch)
+        download = self._model.backend.download
+        logits, iou = download(batch.mask_logits), download(batch.iou)
+        score = download(batch.object_score)
+        if self._model.geometry.memory_tokens is not None:
+            # Selected now: the arrays of the results belong to the user afterwards.
+            batch.memory_cells = select_cells(logits[:, 0], self._model.geometry)
+        for row, object_id in enumerate(batch.object_ids):
             found = ObjectResult(
                 object_id=int(object_id),
                 logits=logits[row, 0],
@@ -308,59 +345,58 @@ class VideoTracker:
                 frame_size=self._frame_size,
             )
             self._results[found.object_id] = found
-            self._rules.see(found, from_prompt=decoded.from_prompt)
+            self._policies.observe(found, from_prompt=batch.from_prompt)
 
-    def _drop_decoded(self, object_id: int) -> None:
+    def _discard(self, object_id: int) -> None:
         """Leave the object's present result on this frame out of what will be remembered."""
-        for decoded in self._decoded:
-            decoded.object_ids = [None if i == object_id else i for i in decoded.object_ids]
-        # However often an object is refined on a frame, its earlier masks hold no memory.
-        self._decoded = [d for d in self._decoded if any(d.object_ids)]
+        for batch in self._batches:
+            batch.current &= np.array([i != object_id for i in batch.object_ids])
+        # Masks of a frame that is refined many times must not pile up.
+        self._batches = [batch for batch in self._batches if batch.current.any()]
 
     def _remember(self) -> None:
-        """Write the memory of the frame that ends now.
+        """Write the memory of the frame that ends.
 
-        It waits until the next frame comes: until then a prompt may still change the masks, and
+        This happens when the next frame arrives: until then a prompt may change the masks, and
         the frame's result is out sooner.
         """
-        for decoded in self._decoded:
-            kept = [() if i is None else self._rules.keep(i) for i in decoded.object_ids]
-            self._freeze_absent(decoded)
-            if not any(decoded.object_ids):
-                continue  # none of them is to be remembered
+        for batch in self._batches:
+            keep = [
+                self._policies.keep(i) if current else ()
+                for i, current in zip(batch.object_ids, batch.current, strict=True)
+            ]
+            self._freeze_absent(batch)
+            if not batch.current.any():
+                continue
             memory = None
-            if decoded.conditioning or any(kept):
-                memory = self._encoded_memory(decoded)
+            if batch.conditioning or any(keep):
+                memory = self._model.encode_memory(
+                    self._encoded(),
+                    batch.mask_logits,
+                    batch.object_score,
+                    binarize=batch.from_prompt,
+                )
             self._bank.write(
                 self._index,
-                decoded.object_ids,
+                batch.object_ids,
                 memory,
-                decoded.pointer,
-                conditioning=decoded.conditioning,
-                keep=kept,
-                cells=decoded.memory_cells,
+                batch.pointer,
+                rows=batch.current,
+                conditioning=batch.conditioning,
+                keep=keep,
+                cells=batch.memory_cells,
             )
-        self._decoded.clear()
+        self._batches.clear()
 
-    def _encoded_memory(self, decoded: Decoded) -> Tensor:
-        batch = len(decoded.object_ids)
-        assert self._features is not None  # something was decoded from them
-        inputs = {
-            "embedding": self._features.embedding,
-            "mask_logits": decoded.mask_logits,
-            "object_score": decoded.object_score,
-            "binarize": self._backend.upload(np.full(batch, decoded.from_prompt, np.int32)),
-        }
-        return self._backend.run(Graph.MEMORY_ENCODER, inputs)["memory"]
-
-    def _freeze_absent(self, decoded: Decoded) -> None:
-        """Leave out what is not to be remembered of this frame."""
-        for row, object_id in enumerate(decoded.object_ids):
-            if object_id is None or decoded.conditioning:
-                continue
+    def _freeze_absent(self, batch: _Batch) -> None:
+        """Leave out absent objects that are not to be remembered."""
+        if batch.conditioning:
+            return
+        for row in np.flatnonzero(batch.current):
+            object_id = batch.object_ids[row]
             score = self._results[object_id].object_score
             if not np.isfinite(score) or (score <= 0 and not self._remember_absent):
-                decoded.object_ids[row] = None
+                batch.current[row] = False
                 self._bank.freeze(object_id)
 
     def _frame_result(self, start: float) -> FrameResult:
@@ -372,12 +408,27 @@ class VideoTracker:
         )
 
 
+def _batch(
+    object_ids: tuple[int, ...], output: DecoderOutput, *, conditioning: bool, from_prompt: bool
+) -> _Batch:
+    return _Batch(
+        object_ids=object_ids,
+        current=np.ones(len(object_ids), np.bool_),
+        mask_logits=output.best_mask,
+        pointer=output.pointer,
+        object_score=output.object_score,
+        iou=output.best_iou,
+        conditioning=conditioning,
+        from_prompt=from_prompt,
+    )
+
+
 def _check_engines_hold(bundle: Bundle, max_cond_frames: int) -> None:
-    """Raise BackendError where memory may grow beyond what engines were built for."""
-    most = bundle.most("M")
-    allowed = None if most is None else most - bundle.manifest.geometry.recent_memories
+    """Raise BackendError if memory may grow beyond what the engines were built for."""
+    limit = bundle.max_size("M")
+    allowed = None if limit is None else limit - bundle.manifest.geometry.recent_memories
     if allowed is not None and max_cond_frames > allowed:
         raise BackendError(
-            f"max_cond_frames is {max_cond_frames}, the engines of {bundle.path} were built for "
+            f"max_cond_frames is {max_cond_frames}; the engines of {bundle.path} were built for "
             f"{allowed}; lower it"
         )

@@ -36,7 +36,7 @@ from sam2_edge.models.graphs.memory_attention import MemoryAttention, _attend
 from sam2_edge.models.variants import geometry_of
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.backends.base import Tensor as RunTensor
-from sam2_edge.runtime.memory.token_selection import cells_to_keep
+from sam2_edge.runtime.memory.token_selection import select_cells
 from sam2_edge.runtime.results import full_size
 from tests.helpers.attention import inputs
 from tests.helpers.cli import run
@@ -194,7 +194,7 @@ def test_the_tracker_hands_over_the_cells_of_every_frame(few_bundle: Bundle, cli
             tracker.prompt(1, points=[CLICK, (2, 2)], labels=[1, 0])
         result = tracker.result()
         geometry = few_bundle.manifest.geometry
-        seen.append({i: cells_to_keep(result[i].logits[None], geometry)[0] for i in ids})
+        seen.append({i: select_cells(result[i].logits[None], geometry)[0] for i in ids})
         for object_id in ids:
             result[object_id].logits[:] = 5  # they are the user's
         if index == 0:

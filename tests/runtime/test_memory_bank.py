@@ -53,7 +53,7 @@ def assert_equals_naive(
     bank: MemoryBank, naive: dict[int, Naive], frame: int, tokens: int | None = None
 ) -> None:
     seen: list[int] = []
-    for batch in bank.read(frame, list(naive), span=SPAN):
+    for ids, batch in bank.read(frame, list(naive), span=SPAN):
         memory, pointers = np.asarray(batch.memory), np.asarray(batch.pointers)
         assert memory.flags.c_contiguous
         assert pointers.flags.c_contiguous
@@ -62,7 +62,7 @@ def assert_equals_naive(
         else:  # every memory came with its own
             told = np.repeat(memory[:, :, 0, 0, :1], tokens, axis=2)
             np.testing.assert_array_equal(batch.memory_cells, told)
-        for column, object_id in enumerate(batch.object_ids):
+        for column, object_id in enumerate(ids):
             ages = batch.memory_age[:, column].tolist()
             values = memory[:, column, 0, 0, 0].tolist()
             assert sorted(zip(ages, values, strict=True)) == sorted(
@@ -139,8 +139,8 @@ def test_a_steady_stream_neither_copies_nor_grows(small_bundle: Bundle) -> None:
     ids = [1, 2, 3]
     for frame in range(60):
         if frame:
-            (batch,) = bank.read(frame, ids, span=SPAN)
-            assert batch.object_ids == (1, 2, 3)
+            ((together, batch),) = bank.read(frame, ids, span=SPAN)
+            assert together == (1, 2, 3)
         if frame == 20:
             counting.copies = counting.allocations = 0
         store(bank, frame, ids, [1.0, 2.0, 3.0], conditioning=frame == 0)
@@ -171,18 +171,18 @@ def test_objects_are_read_in_batches_that_are_not_too_large(backend: Backend) ->
     store(bank, 0, [1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 5.0], conditioning=True)
     for frame in (1, 2):
         batches = bank.read(frame, [1, 2, 3, 4, 5], span=SPAN)
-        assert [b.object_ids for b in batches] == [(1, 2), (3, 4), (5,)]
-        for batch in batches:
+        assert [ids for ids, _ in batches] == [(1, 2), (3, 4), (5,)]
+        for ids, batch in batches:
             pointers = backend.download(batch.pointers)
-            assert (pointers == np.array(batch.object_ids)[:, None]).all()
-            store(bank, frame, list(batch.object_ids), list(batch.object_ids), conditioning=False)
+            assert (pointers == np.array(ids)[:, None]).all()
+            store(bank, frame, list(ids), list(ids), conditioning=False)
 
 
 def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Backend) -> None:
-    bank = MemoryBank(backend, GEOMETRY, rule=RecentFrames(2))
+    bank = MemoryBank(backend, GEOMETRY, slot_policy=RecentFrames(2))
     for frame in range(9):
         store(bank, frame, [1], [float(frame)], conditioning=frame == 0)
-    (batch,) = bank.read(9, [1], span=SPAN)
+    ((_, batch),) = bank.read(9, [1], span=SPAN)
     assert sorted(batch.memory_age[:, 0].tolist()) == [0, 1, 2]
     kept = backend.download(batch.memory)[:, 0, 0, 0, 0]
     assert sorted(kept.tolist()) == [0.0, 7.0, 8.0]
@@ -192,5 +192,5 @@ def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Bac
 def test_each_object_of_a_batch_keeps_its_own_cells(backend: Backend) -> None:
     bank = MemoryBank(backend, replace(GEOMETRY, memory_tokens=3))
     store(bank, 0, [1, 2], [5.0, 7.0], conditioning=True, tokens=3)
-    (batch,) = bank.read(1, [1, 2], span=SPAN)
+    ((_, batch),) = bank.read(1, [1, 2], span=SPAN)
     np.testing.assert_array_equal(batch.memory_cells, [[[5, 5, 5], [7, 7, 7]]])

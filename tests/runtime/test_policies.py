@@ -260,7 +260,7 @@ def test_ages_are_in_range_and_as_many_as_there_are_places(
         (lambda: MotionMemory(weight=1.5), "weight is 1.5; give 0 to 1"),
         (lambda: MotionMemory(stable_frames=0), "stable_frames is 0; give 1 or more"),
         (lambda: DistractorMemory(anchors=0), "anchors is 0; give 1 or more"),
-        (lambda: DistractorMemory(least_iou=float("nan")), "least_iou is nan; give 0 to 1"),
+        (lambda: DistractorMemory(min_iou=float("nan")), "min_iou is nan; give 0 to 1"),
         (lambda: open_policy("best", "nano"), "memory_policy is 'best'; give one of original"),
     ],
 )

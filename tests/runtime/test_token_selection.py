@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from sam2_edge.bundle.contract import Geometry
 from sam2_edge.runtime.memory.token_selection import (
     SPREAD_SHARE,
-    cells_to_keep,
     choose_cells,
     covered_cells,
+    select_cells,
     spreading_order,
 )
 
@@ -105,5 +105,5 @@ def test_every_object_has_cells_of_its_own() -> None:
     logits = np.full((2, 16, 16), -1, np.float32)
     logits[0, :4, :8] = 1
     logits[1, 12:, 8:] = 1
-    cells = cells_to_keep(logits, Geometry(64, memory_tokens=4))
+    cells = select_cells(logits, Geometry(64, memory_tokens=4))
     assert cells.tolist() == [[0, 1, 2, 10], [0, 10, 14, 15]]

@@ -63,7 +63,9 @@ def test_any_history_leaves_the_last_memories_of_each_kind(
     backend: Backend, steps: list[dict[int, Any]], recent: int, anchors: int, cap: int
 ) -> None:
     """What is kept, told by its value, against everything ever kept, written out naively."""
-    bank = MemoryBank(backend, GEOMETRY, max_cond_frames=cap, rule=KeptFrames(recent, anchors))
+    bank = MemoryBank(
+        backend, GEOMETRY, max_cond_frames=cap, slot_policy=KeptFrames(recent, anchors)
+    )
     conditioning: dict[int, list[int]] = {}
     kept: dict[int, list[tuple[int, Keep]]] = {}
     for frame, actions in enumerate(steps, 1):
@@ -83,10 +85,10 @@ def test_any_history_leaves_the_last_memories_of_each_kind(
                 pointer = np.full((1, 8), frame, np.float32)
                 bank.write(frame, [object_id], memory, pointer, conditioning=False, keep=[action])
                 kept[object_id] += [(frame, kind) for kind in action]
-        for batch in bank.read(frame + 1, list(conditioning), span=SPAN):
+        for ids, batch in bank.read(frame + 1, list(conditioning), span=SPAN):
             assert len(batch.memory) <= cap + recent + anchors
-            assert batch.memory_age.shape == (len(batch.memory), len(batch.object_ids))
-            for column, object_id in enumerate(batch.object_ids):
+            assert batch.memory_age.shape == (len(batch.memory), len(ids))
+            for column, object_id in enumerate(ids):
                 values = np.asarray(batch.memory)[:, column, 0, 0, 0].astype(int).tolist()
                 found = sorted(zip(batch.memory_age[:, column].tolist(), values, strict=True))
                 assert found == _expected(conditioning[object_id], kept[object_id], recent, anchors)
@@ -197,7 +199,7 @@ def test_the_mask_that_a_policy_takes_is_the_result_and_what_is_remembered(
     [
         (Fixed(mask=0), "policy fixed chose mask 0; it may take 1, 2, 3"),
         (Fixed(mask=None), "policy fixed chose mask None"),
-        (Fixed(kept=None), "policy fixed keeps a memory as None; it may give any of Keep.RECENT"),
+        (Fixed(kept=None), "policy fixed keeps a memory as None; it may return any of Keep.RECENT"),
         (Fixed(kept=["recent"]), "policy fixed keeps a memory as .'recent'."),
         (Fixed(kept=[Keep.RECENT] * 2), "kept as Keep.RECENT, for which RecentFrames.* no slot"),
     ],
@@ -244,13 +246,13 @@ def test_memory_stays_bounded_and_ages_in_range_whatever_happens(
             assert len(entry.memory) <= 2 + 6
             assert entry.group.memory.shape[0] == 2 + 6
             assert any(slot.conditioning for slot in entry.memory)
-        for batch in tracker._bank.read(index + 1, list(tracker._bank._objects), span=SPAN):
+        for _, batch in tracker._bank.read(index + 1, list(tracker._bank._objects), span=SPAN):
             assert ((batch.memory_age >= 0) & (batch.memory_age <= 6)).all()
-    assert len(tracker._rules._rules) == len(tracker._rules._outcomes) == 2 * (policy != "original")
+    assert len(tracker._policies._objects) == len(tracker._policies._outcomes) == 2 * (policy != "original")
     tracker.remove(1)
-    assert 1 not in tracker._rules._rules
+    assert 1 not in tracker._policies._objects
     tracker.reset()
-    assert not tracker._rules._rules
+    assert not tracker._policies._objects
 
 
 @pytest.mark.parametrize("policy", ["motion", "distractor"])
@@ -280,7 +282,7 @@ def test_frames_that_motion_does_not_trust_leave_a_pointer_and_no_memory(
     small_bundle: Bundle, clip: Clip
 ) -> None:
     backend = Counting(small_bundle)
-    policy = MotionMemory(least_iou=1.0)  # trusts nothing
+    policy = MotionMemory(min_iou=1.0)  # trusts nothing
     tracker = VideoTracker(small_bundle, backend=backend, memory_policy=policy)
     run(tracker, clip, 6)
     for entry in tracker._bank._objects.values():

@@ -35,7 +35,7 @@ from sam2_edge.compat.image.run_lengths import (
 )
 from sam2_edge.compat.model import Sam2Model
 from sam2_edge.errors import PromptError, Sam2EdgeError
-from sam2_edge.runtime.model import PREVIOUS_LOGIT_LIMIT
+from sam2_edge.runtime.model import clamp_logits
 from sam2_edge.runtime.results import Rle
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
@@ -186,8 +186,7 @@ class SAM2AutomaticMaskGenerator:
     ) -> Decoded:
         """Masks decoded once more, from their point and their own logits."""
         side = decoded.logits.shape[-1]
-        limit = PREVIOUS_LOGIT_LIMIT
-        previous = np.clip(decoded.logits, -limit, limit).reshape(-1, 1, side, side)
+        previous = clamp_logits(decoded.logits).reshape(-1, 1, side, side)
         turns = [
             slice(start, start + self.points_per_batch)
             for start in range(0, len(points), self.points_per_batch)

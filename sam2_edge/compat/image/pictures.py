@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2_edge.bundle.contract import Geometry, Graph
+from sam2_edge.bundle.contract import Geometry
 from sam2_edge.compat.image.prompts import Prompts
 from sam2_edge.compat.model import Sam2Model
-from sam2_edge.errors import PromptError, SourceError
-from sam2_edge.runtime.backends import Backend, Tensor
-from sam2_edge.runtime.model import Decoder, Features
+from sam2_edge.errors import SourceError
+from sam2_edge.runtime.backends import Tensor
+from sam2_edge.runtime.prompts import ModelPrompt
 from sam2_edge.runtime.resampling import antialiased_picture
 
 Picture = NDArray[Any] | Image.Image
@@ -37,20 +37,16 @@ class EncodedPicture:
     def __init__(self, model: Sam2Model, picture: Picture) -> None:
         pixels = rgb_pixels(picture)
         self.size: tuple[int, int] = (pixels.shape[0], pixels.shape[1])
-        self._backend: Backend = model.backend
-        self.geometry: Geometry = model.bundle.manifest.geometry
-        self._decoder = Decoder(model.backend, self.geometry)
+        self._graphs = model.graphs
+        self.geometry: Geometry = model.graphs.geometry
         self._by_stability = model.dynamic_multimask_via_stability
-        self._most_rows = model.bundle.most("B")
-        self._most_points = model.bundle.most("N")
-        image = self._backend.upload(antialiased_picture(pixels, model.image_size)[None])
-        self._features = Features(**self._backend.run(Graph.IMAGE_ENCODER, {"image": image}))
+        self._features = self._graphs.encode(antialiased_picture(pixels, model.image_size)[None])
         self._spread: Tensor | None = None
 
     @property
     def embedding(self) -> NDArray[np.float32]:
         """[1,C,h,w] float32, as the decoder sees it."""
-        return self._backend.download(self._features.unconditioned)
+        return self._graphs.backend.download(self._features.unconditioned)
 
     def decode(self, prompts: Prompts, *, multimask: bool) -> Decoded:
         """Masks 1 to 3 of every row, or the single one, which gives way to the best of three where
@@ -61,12 +57,8 @@ class EncodedPicture:
         Raises PromptError for more points in a row than the engines take.
         """
         rows, points = prompts.labels.shape
-        if self._most_points is not None and points > self._most_points:
-            raise PromptError(
-                f"{points} points, the corners of a box among them; this bundle's engines take "
-                f"{self._most_points}: give fewer"
-            )
-        turns = prompts.turns(min(rows, self._most_rows or rows))
+        self._graphs.check_points(points)
+        turns = prompts.turns(min(rows, self._graphs.max_objects or rows))
         parts = [self._decode(turn, multimask=multimask) for turn in turns]
         return Decoded(
             np.concatenate([part.logits for part in parts]),
@@ -75,21 +67,20 @@ class EncodedPicture:
 
     def _decode(self, prompts: Prompts, *, multimask: bool) -> Decoded:
         rows = len(prompts.labels)
-        masks = prompts.mask_input
-        outputs = self._decoder.run_rows(
+        output = self._graphs.decode(
             self._features,
             self._conditioned(rows),
-            prompts.coords,
-            prompts.labels,
+            ModelPrompt(prompts.coords, prompts.labels),
             multimask=multimask,
-            mask_input=None if masks is None else self._backend.upload(masks),
+            mask_input=prompts.mask_input,
         )
-        logits, iou = (self._backend.download(outputs[name]) for name in ("masks", "iou"))
+        download = self._graphs.backend.download
+        logits, iou = download(output.masks), download(output.iou)
         if multimask:
             return Decoded(logits[:, 1:], iou[:, 1:])
         best = np.zeros(rows, np.intp)
         if self._by_stability:
-            best = self._backend.download(outputs["best_index"]).astype(np.intp)
+            best = download(output.best_index).astype(np.intp)
         chosen = np.arange(rows), best
         return Decoded(logits[chosen][:, None], iou[chosen][:, None])
 
@@ -99,9 +90,9 @@ class EncodedPicture:
         if rows == 1:
             return embedding
         if self._spread is None or self._spread.shape[0] < rows:
-            self._spread = self._backend.empty((rows, *embedding.shape[1:]))
+            self._spread = self._graphs.backend.empty((rows, *embedding.shape[1:]))
             for row in range(rows):
-                self._backend.copy(embedding[0], self._spread[row])
+                self._graphs.backend.copy(embedding[0], self._spread[row])
         return cast("Tensor", self._spread[:rows])
 
 

@@ -18,7 +18,7 @@ from sam2_edge.compat.image.small_regions import without_small_regions
 from sam2_edge.compat.model import Sam2Model, open_model
 from sam2_edge.compat.video.predictor import SAM2VideoPredictor
 from sam2_edge.errors import PromptError
-from sam2_edge.runtime.model import PREVIOUS_LOGIT_LIMIT
+from sam2_edge.runtime.model import clamp_logits
 from sam2_edge.runtime.results import full_size
 
 Prediction = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]
@@ -61,7 +61,7 @@ class SAM2ImagePredictor:
     @property
     def device(self) -> str:
         """Where the graphs run, "cpu" or "cuda"."""
-        return "cpu" if self.model.backend.name == "onnxruntime-cpu" else "cuda"
+        return "cpu" if self.model.graphs.backend.name == "onnxruntime-cpu" else "cuda"
 
     def set_image(self, image: Picture) -> None:
         """Encode a picture: [H,W,3] uint8 RGB, or a Pillow image of mode RGB.
@@ -215,7 +215,7 @@ def _entry(batch: Sequence[ArrayLike | None] | None, index: int, count: int) -> 
 
 def _squeezed(masks: NDArray[np.float32], decoded: Decoded) -> Prediction:
     """The results, without the axis of rows if there is one row."""
-    logits = np.clip(decoded.logits, -PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
+    logits = clamp_logits(decoded.logits)
     if len(masks) == 1:
         return masks[0], decoded.iou[0], logits[0]
     return masks, decoded.iou, logits

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sam2_edge.bundle.contract import Geometry
 from sam2_edge.compat.video.spool import FrameOutput
 from sam2_edge.compat.video.state import Outputs
 from sam2_edge.runtime.memory.slots import closest_frames
+from sam2_edge.runtime.model import MemoryInputs
 
 Aged = list[tuple[int, FrameOutput]]
 """Results and their ages in frames."""
@@ -46,23 +46,7 @@ class Reach:
         return (frame - 2) // self.stride * self.stride - steps
 
 
-@dataclass(frozen=True, slots=True)
-class Conditioning:
-    """Inputs of memory attention for one object.
-
-    memory: [M,1,m,h,w]. memory_age: [M,1] int32. pointers: [P,1,C]. pointer_age: [P,1], ages as a
-    share of the furthest. memory_cells: [M,1,N] int32, the cells of each memory that are attended
-    to, None for all.
-    """
-
-    memory: NDArray[np.float32]
-    memory_age: NDArray[np.int32]
-    pointers: NDArray[np.float32]
-    pointer_age: NDArray[np.float32]
-    memory_cells: NDArray[np.int32] | None
-
-
-def conditioning(outputs: Outputs, frame: int, reach: Reach, geometry: Geometry) -> Conditioning:
+def conditioning(outputs: Outputs, frame: int, reach: Reach, geometry: Geometry) -> MemoryInputs:
     """What an object with these results is conditioned on, on `frame`; it has a conditioning frame.
 
     Of the conditioning frames, memories whatever their side in time, and the pointers of those that
@@ -81,7 +65,7 @@ def conditioning(outputs: Outputs, frame: int, reach: Reach, geometry: Geometry)
     pointers = [(d, outputs.cond[t]) for t, d in distances.items() if d >= 0]
     pointers += _aged(past, {age: reach.back(frame, age) for age in range(1, span)})
     ages = np.array([[age] for age, _ in pointers], np.float32).reshape(-1, 1)
-    return Conditioning(
+    return MemoryInputs(
         memory=np.stack([out.memory[None] for _, out in memories]),
         memory_age=np.array([[age] for age, _ in memories], np.int32),
         pointers=np.array([[out.pointer] for _, out in pointers], np.float32).reshape(

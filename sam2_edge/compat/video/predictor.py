@@ -16,15 +16,15 @@ from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.compat.model import Sam2Model
-from sam2_edge.compat.video.conditioning import Conditioning, Reach, conditioning
+from sam2_edge.compat.video.conditioning import Reach, conditioning
 from sam2_edge.compat.video.frames import open_frames
 from sam2_edge.compat.video.inputs import joined, mask_prompt, points_prompt
 from sam2_edge.compat.video.masks import OutputKind, fill_holes, output_converter, video_masks
 from sam2_edge.compat.video.spool import FrameOutput, Spool
 from sam2_edge.compat.video.state import InferenceState, Track
-from sam2_edge.compat.video.steps import Found, Steps
+from sam2_edge.compat.video.steps import Found, decode, decode_mask, encode_memory
 from sam2_edge.errors import PromptError, Sam2EdgeError
-from sam2_edge.runtime.model import Features
+from sam2_edge.runtime.model import Features, MemoryInputs
 from sam2_edge.runtime.prompts import ModelPrompt
 
 Answer = tuple[int, list[Any], Any]
@@ -77,8 +77,8 @@ class SAM2VideoPredictor:
         self.max_cond_frames_in_attn = max_cond_frames_in_attn
         self.memory_temporal_stride_for_eval = memory_temporal_stride_for_eval
         self._model = model
-        self._geometry = model.bundle.manifest.geometry
-        self._steps = Steps(model)
+        self._geometry = model.graphs.geometry
+        self._graphs = model.graphs
         self._give = output_converter(output)
 
     @classmethod
@@ -159,7 +159,7 @@ class SAM2VideoPredictor:
         track = state.known_or_new(obj_id)
         if not clear_old_points:
             prompt = joined(track.points.get(frame_idx), prompt)
-        self._steps.check_points(prompt)
+        self._graphs.check_points(len(prompt.labels))
         found, cond = self._click(state, frame_idx, track, prompt)
         track.points[frame_idx] = prompt
         track.masks.discard(frame_idx)
@@ -183,7 +183,7 @@ class SAM2VideoPredictor:
         prompt = mask_prompt(mask, self.image_size)
         assert prompt.mask is not None  # it was given
         track = state.known_or_new(obj_id)
-        found = self._steps.mask(self._features(state, frame_idx), prompt.mask)
+        found = decode_mask(self._graphs, self._features(state, frame_idx), prompt.mask)
         track.masks.add(frame_idx)
         track.points.pop(frame_idx, None)
         cond = self._conditions(track, frame_idx)
@@ -300,7 +300,8 @@ class SAM2VideoPredictor:
         seen = None
         if frame in track.tracked:
             seen = self._seen(state, frame, track, reverse=track.tracked[frame])
-        found = self._steps.decode(
+        found = decode(
+            self._graphs,
             self._features(state, frame),
             seen,
             prompt,
@@ -337,10 +338,10 @@ class SAM2VideoPredictor:
             self._forget_around(track, frame)
         else:
             features = self._features(state, frame)
-            found = self._steps.decode(features, self._seen(state, frame, track, reverse=reverse))
+            seen = self._seen(state, frame, track, reverse=reverse)
+            found = decode(self._graphs, features, seen)
             output = self._store(state, found)
-            memory = self._steps.memory(features, found, binarize=False)
-            output.remember(memory, self._steps.memory_cells(found))
+            output.remember(*encode_memory(self._graphs, features, found, binarize=False))
             track.settled.non_cond[frame] = output
         track.tracked[frame] = reverse
         return output.logits
@@ -357,8 +358,8 @@ class SAM2VideoPredictor:
             return
         found = Found(output.logits, output.pointer, float(output.object_score))
         binarize = self.binarize_mask_from_pts_for_mem_enc
-        memory = self._steps.memory(self._features(state, frame), found, binarize=binarize)
-        output.remember(memory, self._steps.memory_cells(found))
+        features = self._features(state, frame)
+        output.remember(*encode_memory(self._graphs, features, found, binarize=binarize))
 
     def _forget_around(self, track: Track, frame: int) -> None:
         if not self.clear_non_cond_mem_around_input:
@@ -369,7 +370,7 @@ class SAM2VideoPredictor:
 
     def _seen(
         self, state: InferenceState, frame: int, track: Track, *, reverse: bool
-    ) -> Conditioning:
+    ) -> MemoryInputs:
         reach = Reach(
             clip_frames=len(state.frames),
             reverse=reverse,
@@ -381,13 +382,13 @@ class SAM2VideoPredictor:
     def _max_cond(self) -> int | None:
         """Engines are built for a number of memories."""
         limits = [] if self.max_cond_frames_in_attn == -1 else [self.max_cond_frames_in_attn]
-        most = self.bundle.most("M")
+        most = self.bundle.max_size("M")
         if most is not None:
             limits.append(most - self._geometry.recent_memories)
         return min(limits, default=None)
 
     def _features(self, state: InferenceState, frame: int) -> Features:
-        return state.features(frame, self._steps.encode)
+        return state.features(frame, self._graphs.encode)
 
     def _answer(self, state: InferenceState, frame: int, *, cond: bool) -> Answer:
         """Every object on a frame: what a prompt has just given, or what was found before."""

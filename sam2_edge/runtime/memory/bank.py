@@ -1,14 +1,15 @@
 """The memory bank: per object, memories and pointers of past frames in bounded buffers.
 
 Objects with equally many memories and pointers share one buffer and go through the graphs as one
-batch. Buffers are slots-first: attention does not mind the order of slots and each slot's age is
-an input of its own, so a new memory overwrites the oldest in place and the valid slots, a prefix,
-are handed over without a copy. Only when objects come, go or are prompted is a buffer laid anew.
+batch. Buffers are slots-first: attention does not depend on the order of slots, and each slot's age
+is an input of its own. So a new memory overwrites the oldest in place, and the valid slots, a
+prefix, are used without a copy. A buffer is reallocated only when objects are added, removed or
+prompted.
 
 Which frames count follows the published predictor (SAM 2 paper, section 4; `sam2_base.py`):
-prompted frames at age 0, at most `max_cond_frames` of them, the closest in time; of the others, the
-memories of the last 6 frames and the pointers of the last 15. A prompted frame beyond the cap
-counts as an ordinary one. A `SlotPolicy` may have other memories count; pointers stay.
+conditioning frames at age 0, at most `max_cond_frames` of them, the closest in time; of the others,
+the memories of the last 6 frames and the pointers of the last 15. A conditioning frame beyond the
+cap counts as an ordinary one. A `SlotPolicy` may select other memories; pointers stay as published.
 """
 
 from __future__ import annotations
@@ -23,15 +24,16 @@ from sam2_edge.bundle.contract import Geometry
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.backends.base import Backend, Tensor
 from sam2_edge.runtime.memory.slots import Keep, RecentFrames, Slot, SlotPolicy, slot_ages
+from sam2_edge.runtime.model import MemoryInputs
 
 DEFAULT_MAX_COND_FRAMES = 4
-"""Prompted frames kept per object. The published model attends to all of them, which no stream
-can; 4 keeps at most 10 memories."""
+"""Conditioning frames kept per object. The published model attends to all of them, which no stream
+can afford; 4 keeps at most 10 memories."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """Buffers shared by objects: memory [slots,B,m,h,w] and pointers [slots,B,C]."""
+    """Buffers shared by objects: memory [slots, B, m, h, w] and pointers [slots, B, C]."""
 
     object_ids: tuple[int, ...]
     memory: Tensor
@@ -40,42 +42,32 @@ class _Group:
 
 @dataclass(slots=True)
 class _Object:
-    """Where an object's column is and what its slots hold; list index is slot index.
+    """Where an object's column is and what its slots hold; a list index is a slot index.
 
-    held: frames that its memory has waited, for which it is no older.
+    Attributes:
+        frozen: Frames during which its memory did not age.
     """
 
     group: _Group
-    column: int
+    column: int = 0
     frozen: int = 0
     memory: list[Slot] = field(default_factory=list)
     pointers: list[Slot] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryBatch:
-    """What memory attention is given for some objects.
-
-    memory: [M,B,m,h,w]. memory_age: [M,B] int32, by the rule of slots, 0 for prompted frames.
-    pointers: [P,B,C]. pointer_age: [P,B] float32, frames over (span - 1). memory_cells: [M,B,N]
-    int32, the cells of each memory that are attended to, None for all.
-    """
-
-    object_ids: tuple[int, ...]
-    memory: Tensor
-    memory_age: NDArray[np.int32]
-    pointers: Tensor
-    pointer_age: NDArray[np.float32]
-    memory_cells: NDArray[np.int32] | None
-
-
 class MemoryBank:
     """Memories and pointers of every object, bounded whatever the length of the stream.
 
-    Frames are numbered upwards by the caller; each is written at most once per object, and read
-    before it is written. max_cond_frames: prompted frames kept per object, at least 1. rule: which
-    memories without a prompt count, None for the last frames, as many as the model was trained
-    with. max_batch: most objects in a batch, None for any number.
+    The caller numbers frames in ascending order. A frame is read before it is written, and written
+    at most once per object.
+
+    Args:
+        backend: Owns the buffers.
+        geometry: Of the model.
+        max_cond_frames: Conditioning frames kept per object, at least 1.
+        slot_policy: Which other memories count; None for the last frames, as many as the model was
+            trained with.
+        max_batch: Objects per batch; None for any number.
     """
 
     def __init__(
@@ -84,16 +76,14 @@ class MemoryBank:
         geometry: Geometry,
         *,
         max_cond_frames: int = DEFAULT_MAX_COND_FRAMES,
-        rule: SlotPolicy | None = None,
+        slot_policy: SlotPolicy | None = None,
         max_batch: int | None = None,
     ) -> None:
-        if max_cond_frames < 1:
-            raise ValueError(f"max_cond_frames is {max_cond_frames}; give 1 or more")
         self._backend = backend
         self._geometry = geometry
         self._max_cond_frames = max_cond_frames
-        self._rule = RecentFrames(geometry.recent_memories) if rule is None else rule
-        self._pointer_rule = RecentFrames(geometry.recent_pointers)
+        self._slot_policy = slot_policy or RecentFrames(geometry.recent_memories)
+        self._pointer_policy = RecentFrames(geometry.recent_pointers)
         self._max_batch = max_batch
         self._objects: dict[int, _Object] = {}
 
@@ -101,23 +91,22 @@ class MemoryBank:
         return object_id in self._objects
 
     def clear(self) -> None:
-        """Forget every object."""
+        """Drop every object."""
         self._objects.clear()
 
     def remove(self, object_id: int) -> None:
-        """Forget one object; unknown ones are no error."""
+        """Drop one object, if it is known."""
         self._objects.pop(object_id, None)
 
     def freeze(self, object_id: int) -> None:
-        """Let a frame pass without a memory, and without making those there are any older; unknown
-        objects are no error.
-        """
+        """Skip a frame: an object, if it is known, gets no memory and its memory does not age."""
         if object_id in self._objects:
             self._objects[object_id].frozen += 1
 
     def latest(self, object_id: int) -> tuple[Tensor, Tensor] | None:
-        """Memory [m,h,w] and pointer [C] of the last frame that an object has left something of;
-        views, valid until the next `write`. None for an object without memory.
+        """Return the newest memory [m, h, w] and pointer [C] of an object; None if it has none.
+
+        Both are views, valid until the next `write`.
         """
         entry = self._objects.get(object_id)
         if entry is None:
@@ -134,107 +123,117 @@ class MemoryBank:
     def write(
         self,
         frame: int,
-        object_ids: Sequence[int | None],
+        object_ids: Sequence[int],
         memory: Tensor | None,
         pointers: Tensor,
         *,
         conditioning: bool,
+        rows: NDArray[np.bool_] | None = None,
         keep: Sequence[Collection[Keep]] | None = None,
         cells: NDArray[np.int32] | None = None,
     ) -> None:
-        """Store what a frame left behind.
+        """Store what a frame leaves behind.
 
-        memory: [B,m,h,w], None where none is kept; pointers: [B,C]; row b belongs to
-        `object_ids[b]`, None skips a row. prompted: these are conditioning frames. keep: by row,
-        what the memory of an unprompted frame is kept as; None for recent ones all. cells: [B,N],
-        what is attended to of each memory, given exactly if the geometry has `memory_tokens`.
+        Args:
+            frame: Its number.
+            object_ids: Of each row.
+            memory: [B, m, h, w]; None if none is kept.
+            pointers: [B, C].
+            conditioning: Whether these are conditioning frames.
+            rows: [B], the rows to store; None for all.
+            keep: By row, what the memory of another frame is kept as; None for recent ones.
+            cells: [B, N], the cells of each memory to attend to; given exactly if the geometry has
+                `memory_tokens`.
         """
         for row, object_id in enumerate(object_ids):
-            if object_id is None:
+            if rows is not None and not rows[row]:
                 continue
             entry = self._objects.get(object_id)
             if entry is None:
-                entry = self._objects[object_id] = _Object(self._new_group((object_id,)), 0)
+                entry = self._objects[object_id] = _Object(self._new_group((object_id,)))
             now, group = frame - entry.frozen, entry.group
             for kind in (Keep.RECENT,) if conditioning or keep is None else keep[row]:
                 assert memory is not None  # there is one where it is kept
-                seen = None if cells is None else cells[row]
-                slot = self._claim(entry.memory, Slot(now, conditioning, kind, seen), self._rule)
+                kept_cells = None if cells is None else cells[row]
+                new = Slot(now, conditioning, kind, kept_cells)
+                slot = self._claim(entry.memory, new, self._slot_policy)
                 self._backend.copy(memory[row], group.memory[slot][entry.column])
-            slot = self._claim(entry.pointers, Slot(now, conditioning), self._pointer_rule)
+            slot = self._claim(entry.pointers, Slot(now, conditioning), self._pointer_policy)
             self._backend.copy(pointers[row], group.pointers[slot][entry.column])
 
-    def read(self, frame: int, object_ids: Sequence[int], *, span: int) -> list[MemoryBatch]:
-        """The batches with which `object_ids`, all known, are tracked on `frame`.
+    def read(
+        self, frame: int, object_ids: Sequence[int], *, span: int
+    ) -> list[tuple[tuple[int, ...], MemoryInputs]]:
+        """Return the batches, by object ids, with which known objects are tracked on a frame.
 
-        span: number of pointers by which pointer ages are normalized (16, or the number of frames
-        of a shorter clip).
+        Args:
+            frame: Its number.
+            object_ids: The objects to track.
+            span: Number of pointers by which pointer ages are normalized: 16, or the number of
+                frames of a shorter clip.
         """
-        parts: dict[tuple[int, int], list[int]] = {}
+        alike: dict[tuple[int, int], list[int]] = {}
         for object_id in object_ids:
             entry = self._objects[object_id]
             self._settle(entry, frame - entry.frozen)
-            parts.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
+            alike.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
         return [
-            self._batch(frame, ids, *key, span)
-            for key, alike in parts.items()
-            for ids in self._batches(alike)
+            (ids, self._inputs(frame, ids, *counts, span))
+            for counts, members in alike.items()
+            for ids in self._split(members)
         ]
 
-    def _batches(self, ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        """Objects that could share a batch, in batches that are not too large."""
-        most = self._max_batch or len(ids)
-        for start in range(0, len(ids), most):
-            yield tuple(ids[start : start + most])
+    def _split(self, ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
+        size = self._max_batch or len(ids)
+        for start in range(0, len(ids), size):
+            yield tuple(ids[start : start + size])
 
-    def _batch(
+    def _inputs(
         self, frame: int, ids: tuple[int, ...], memories: int, pointers: int, span: int
-    ) -> MemoryBatch:
+    ) -> MemoryInputs:
         group = self._group(ids)
-        now = [(e, frame - e.frozen) for e in (self._objects[i] for i in ids)]
-        memory_age = [self._memory_ages(e, t) for e, t in now]
-        pointer_age = [[t - e.pointers[p].frame for e, t in now] for p in range(pointers)]
-        return MemoryBatch(
-            object_ids=ids,
+        entries = [self._objects[i] for i in ids]
+        memory_age = [self._memory_ages(e, frame - e.frozen) for e in entries]
+        pointer_age = [
+            [frame - e.frozen - e.pointers[slot].frame for e in entries] for slot in range(pointers)
+        ]
+        cells = None
+        if self._geometry.memory_tokens is not None:
+            cells = np.array([[e.memory[slot].cells for e in entries] for slot in range(memories)])
+        return MemoryInputs(
             memory=group.memory[:memories],
             memory_age=np.array(memory_age, np.int32).T.copy(),
             pointers=group.pointers[:pointers],
             pointer_age=np.array(pointer_age, np.float32) / np.float32(max(span - 1, 1)),
-            memory_cells=self._memory_cells([e for e, _ in now], memories),
+            memory_cells=cells,
         )
-
-    def _memory_cells(self, entries: list[_Object], memories: int) -> NDArray[np.int32] | None:
-        """The cells [M,B,N] that are attended to of each memory, None for all."""
-        if self._geometry.memory_tokens is None:
-            return None
-        return np.array([[e.memory[slot].cells for e in entries] for slot in range(memories)])
 
     def _memory_ages(self, entry: _Object, frame: int) -> list[int]:
         """Ages of an object's memories, all of which count on `frame`."""
-        ages = slot_ages(entry.memory, frame, self._rule, self._max_cond_frames)
+        ages = slot_ages(entry.memory, frame, self._slot_policy, self._max_cond_frames)
         return [age for age in ages if age is not None]
 
-    def _claim(self, slots: list[Slot], new: Slot, rule: SlotPolicy) -> int:
-        """The slot for a new frame: one that the next frame does not need, or one more."""
-        ages = slot_ages([*slots, new], new.frame + 1, rule, self._max_cond_frames)
+    def _claim(self, slots: list[Slot], new: Slot, policy: SlotPolicy) -> int:
+        """Return the slot for a new frame: one that the next frame does not need, or one more."""
+        ages = slot_ages([*slots, new], new.frame + 1, policy, self._max_cond_frames)
         for index in range(len(slots)):
             if ages[index] is None:
                 slots[index] = new
                 return index
-        if len(slots) == self._max_cond_frames + rule.most:
+        if len(slots) == self._max_cond_frames + policy.max_slots:
             raise Sam2EdgeError(
-                f"a frame's memory was kept as {new.keep}, for which {rule} has no slot"
+                f"a frame's memory was kept as {new.keep}, for which {policy} has no slot"
             )
         slots.append(new)
         return len(slots) - 1
 
     def _settle(self, entry: _Object, frame: int) -> None:
         """Drop what no longer counts and close the gaps, so that valid slots are a prefix."""
-        for slots, buffer, rule in (
-            (entry.memory, entry.group.memory, self._rule),
-            (entry.pointers, entry.group.pointers, self._pointer_rule),
+        for slots, buffer, policy in (
+            (entry.memory, entry.group.memory, self._slot_policy),
+            (entry.pointers, entry.group.pointers, self._pointer_policy),
         ):
-            ages = slot_ages(slots, frame, rule, self._max_cond_frames)
+            ages = slot_ages(slots, frame, policy, self._max_cond_frames)
             for index in reversed(range(len(slots))):
                 if ages[index] is not None:
                     continue
@@ -246,7 +245,7 @@ class MemoryBank:
                 slots.pop()
 
     def _group(self, ids: tuple[int, ...]) -> _Group:
-        """The group of exactly these objects, laid anew if they do not share one yet."""
+        """Return the group of exactly these objects, reallocated if they do not share one yet."""
         current = self._objects[ids[0]].group
         if current.object_ids == ids and all(self._objects[i].group is current for i in ids):
             return current
@@ -263,13 +262,8 @@ class MemoryBank:
         return group
 
     def _new_group(self, ids: tuple[int, ...]) -> _Group:
-        geometry, size = self._geometry, self._geometry.embedding_size
-        conditioning, objects = self._max_cond_frames, len(ids)
-        memory_shape = (geometry.memory_channels, size, size)
-        return _Group(
-            object_ids=ids,
-            memory=self._backend.empty((conditioning + self._rule.most, objects, *memory_shape)),
-            pointers=self._backend.empty(
-                (conditioning + self._pointer_rule.most, objects, geometry.hidden)
-            ),
-        )
+        geometry, cond, objects = self._geometry, self._max_cond_frames, len(ids)
+        side = geometry.embedding_size
+        memory = (cond + self._slot_policy.max_slots, objects, geometry.memory_channels, side, side)
+        pointers = (cond + self._pointer_policy.max_slots, objects, geometry.hidden)
+        return _Group(ids, self._backend.empty(memory), self._backend.empty(pointers))

@@ -1,4 +1,4 @@
-"""What stands in the slots of an object's memory, and which of them count on a frame."""
+"""What the slots of an object's memory hold, and which of them count on a frame."""
 
 from __future__ import annotations
 
@@ -11,20 +11,25 @@ from numpy.typing import NDArray
 
 
 class Keep(Enum):
-    """What an unprompted frame's memory is kept as."""
+    """What the memory of a frame without a prompt is kept as."""
 
     RECENT = "recent"
-    """One of the last ones."""
-    TRANSIENT = "passing"
-    """Counts until the next memory comes."""
+    """One of the latest."""
+    TRANSIENT = "transient"
+    """Counts until the next memory arrives."""
     ANCHOR = "anchor"
-    """Counts without an age, like a prompted frame's."""
+    """Counts at age 0, like that of a conditioning frame."""
 
 
 @dataclass(slots=True)
 class Slot:
-    """What stands in one slot of a buffer. frame: number in the object's own time. cells: of a
-    memory of which not all is seen, those that are, [N] int32.
+    """Contents of one slot of a buffer.
+
+    Attributes:
+        frame: Number in the object's own time.
+        conditioning: Whether a prompt made it.
+        keep: What it is kept as, if no prompt made it.
+        cells: [N] int32, the cells of a memory to attend to; None for all.
     """
 
     frame: int
@@ -35,33 +40,36 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class RecentFrames:
-    """The last `most` frames, at their distances in time: the published rule."""
+    """The published policy: the last `max_slots` frames, at their distances in time."""
 
-    most: int
+    max_slots: int
 
     def ages(self, slots: Sequence[Slot], frame: int) -> list[int | None]:
-        """The age of each slot on `frame`, which is later than all of theirs; None where it no
-        longer counts.
-        """
-        return [age if 1 <= (age := frame - slot.frame) <= self.most else None for slot in slots]
+        """Return the age of each slot on a later frame; None if it no longer counts."""
+        return [
+            age if 1 <= (age := frame - slot.frame) <= self.max_slots else None for slot in slots
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class KeptFrames:
-    """The last `recent` memories however old, at ages by their order, 1 for the newest, and the
-    last `anchors` anchors at age 0.
+    """The latest kept memories, however old, and the latest anchors.
+
+    Attributes:
+        recent: Memories at ages by their order, 1 for the newest.
+        anchors: Anchors at age 0.
     """
 
     recent: int
     anchors: int = 0
 
     @property
-    def most(self) -> int:
-        """Most memories that count at once."""
+    def max_slots(self) -> int:
+        """Memories that can count at once."""
         return self.recent + self.anchors
 
     def ages(self, slots: Sequence[Slot], _frame: int) -> list[int | None]:
-        """See `RecentFrames.ages`; the order of the slots alone counts."""
+        """Return the age of each slot, by order alone; None if it no longer counts."""
         ages: list[int | None] = [None] * len(slots)
         newest_first = sorted(range(len(slots)), key=lambda index: -slots[index].frame)
         anchors = [index for index in newest_first if slots[index].keep is Keep.ANCHOR]
@@ -75,12 +83,13 @@ class KeptFrames:
 
 
 SlotPolicy = RecentFrames | KeptFrames
-"""Which unprompted memories of an object count on a frame, and at which age."""
+"""Which memories of frames without a prompt count on a frame, and at which age."""
 
 
 def closest_frames(frame: int, conditioning: Sequence[int], limit: int) -> set[int]:
-    """Which prompted frames to keep: the last before `frame`, the first from it on, then the
-    nearest, up to `limit` (SAM 2, `select_closest_cond_frames`).
+    """Return the conditioning frames to keep, up to `limit` (SAM 2, `select_closest_cond_frames`).
+
+    They are the last before `frame`, the first from it on, then the nearest.
     """
     if len(conditioning) <= limit:
         return set(conditioning)
@@ -92,13 +101,14 @@ def closest_frames(frame: int, conditioning: Sequence[int], limit: int) -> set[i
 
 
 def slot_ages(
-    slots: Sequence[Slot], frame: int, rule: SlotPolicy, max_cond_frames: int
+    slots: Sequence[Slot], frame: int, policy: SlotPolicy, max_cond_frames: int
 ) -> list[int | None]:
-    """The age of each slot on `frame`, 0 for prompted ones, None where it does not count; prompted
-    ones beyond the cap become ordinary.
+    """Return the age of each slot, 0 for conditioning frames; None if it does not count.
+
+    Conditioning frames beyond the cap become ordinary ones.
     """
     kept = closest_frames(frame, [s.frame for s in slots if s.conditioning], max_cond_frames)
     for slot in slots:
         slot.conditioning = slot.conditioning and slot.frame in kept
-    others = iter(rule.ages([s for s in slots if not s.conditioning], frame))
+    others = iter(policy.ages([s for s in slots if not s.conditioning], frame))
     return [0 if slot.conditioning else next(others) for slot in slots]

@@ -1,10 +1,9 @@
-"""Which cells of a memory are kept where memory attention does not see all of it.
+"""Which cells of a memory to attend to, where memory attention does not see all of them.
 
-Half of them are spread evenly over the frame, so that what is not the object is still known; the
-others are those closest to the object's mask. Of equally close ones those come first that come
-first in a fixed order that spreads evenly whatever its length: a mask that is too large is thinned
-evenly, and of a frame without the object an even grid stays. With cells by closeness alone nano
-loses much more (docs/guides/approximations.md).
+Half of the cells are spread evenly over the frame, so that the surroundings stay known; the others
+are those closest to the object's mask. Ties are broken by a fixed order of which every prefix is
+spread evenly: a mask that is too large is thinned evenly, and a frame without the object keeps an
+even grid. With cells by closeness alone, nano loses much more accuracy.
 """
 
 from __future__ import annotations
@@ -19,31 +18,32 @@ from sam2_edge.bundle.contract import MASK_STRIDE, MEMORY_STRIDE, Geometry
 from sam2_edge.runtime.results import MASK_LOGIT
 
 SPREAD_SHARE = 0.5
-"""Share of the cells that is kept wherever the object is."""
+"""Share of the cells selected wherever the object is."""
 
 PIXELS = MEMORY_STRIDE // MASK_STRIDE
 """Pixels of the mask logits along the side of a cell."""
 
 
-def cells_to_keep(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.int32]:
-    """The cells of B memories that are kept, from the mask logits [B,s,s] of their frames.
+def select_cells(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.int32]:
+    """Select the cells of B memories from the mask logits [B, s, s] of their frames.
 
-    Returns `y * w + x` of each, [B,N] int32, in rising order; N is the geometry's `memory_tokens`.
+    Returns:
+        `y * w + x` of each, [B, N] int32, ascending; N is the geometry's `memory_tokens`.
     """
     kept = geometry.memory_tokens
-    assert kept is not None  # callers have asked
+    assert kept is not None  # callers check
     return np.stack([choose_cells(covered_cells(mask), kept) for mask in logits])
 
 
 def covered_cells(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Cells [h,w] in which any of the logits [4h,4w] is the object's."""
+    """Return the cells [h, w] in which any of the logits [4h, 4w] belongs to the object."""
     height, width = (size // PIXELS for size in logits.shape)
     inside = (logits > MASK_LOGIT).reshape(height, PIXELS, width, PIXELS)
     return np.logical_or.reduce(inside, axis=(1, 3))
 
 
 def choose_cells(covered: NDArray[np.bool_], count: int) -> NDArray[np.int32]:
-    """Indices of `count` cells of a square grid [h,h], fewer than it has, in rising order."""
+    """Return the ascending indices of `count` cells of a square grid [h, h]."""
     order = spreading_order(len(covered))
     key = _squared_distances(covered).ravel() * order.size + order
     spread = order < int(count * SPREAD_SHARE)
@@ -55,8 +55,9 @@ def choose_cells(covered: NDArray[np.bool_], count: int) -> NDArray[np.int32]:
 
 @cache
 def spreading_order(side: int) -> NDArray[np.int64]:
-    """The place [h*h] of every cell in an order of which each beginning is spread evenly: that of
-    ordered dithering (Bayer 1973), cut to the grid.
+    """Return the rank [h*h] of every cell in an order of which each prefix is spread evenly.
+
+    It is the order of ordered dithering (Bayer 1973), cut to the grid.
     """
     order = np.zeros((1, 1), np.int64)
     while len(order) < side:
@@ -67,10 +68,10 @@ def spreading_order(side: int) -> NDArray[np.int64]:
 
 
 def _squared_distances(covered: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """From each cell to the closest covered one; 0 everywhere where none is covered."""
+    """Return the distance of each cell to the closest covered one; 0 if none is covered."""
     if not covered.any():
         return np.zeros(covered.shape, np.int64)
     away = (~covered).astype(np.uint8)
     distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    # Squares of distances on a grid are whole, so that equally far cells are so exactly.
+    # Squared distances on a grid are integers, so rounding makes ties exact.
     return np.rint(np.square(distance, dtype=np.float64)).astype(np.int64)

@@ -30,16 +30,20 @@ __all__ = [
 ]
 
 MemoryPolicyName = Literal["original", "motion", "distractor"]
-"""The policies that come with their published settings."""
+"""Policies with published settings. "motion" and "distractor" are experimental: they gain nothing
+with the bundled model, and no published weights have been measured."""
 
 LARGE_MOTION_WEIGHT = 0.15
-"""Weight of motion for the large models, 0.25 for the others: the published configuration."""
+"""Weight of motion for the large models (0.25 for the others) in the published configuration."""
 
 
 def open_policy(policy: MemoryPolicyName | MemoryPolicy, model: str) -> MemoryPolicy:
-    """A policy by its name, as published for a model of that name, or the one that is given.
+    """Return a policy by name, with the published settings for a model of that name.
 
-    Raises Sam2EdgeError for an unknown name.
+    A policy object is returned as it is.
+
+    Raises:
+        Sam2EdgeError: For an unknown name.
     """
     if not isinstance(policy, str):
         return policy
@@ -53,15 +57,16 @@ def open_policy(policy: MemoryPolicyName | MemoryPolicy, model: str) -> MemoryPo
     raise Sam2EdgeError(f"memory_policy is {policy!r}; give one of {names}, or a policy object")
 
 
-def policy_slots(policy: MemoryPolicy, trained: int, asked: int | None) -> SlotPolicy:
-    """Which unprompted memories count under a policy; see `MemoryPolicy.slots`.
+def policy_slots(policy: MemoryPolicy, trained: int, requested: int | None) -> SlotPolicy:
+    """Return which memories count under a policy; see `MemoryPolicy.slots`.
 
-    Raises Sam2EdgeError where the policy wants more than the model was trained with.
+    Raises:
+        Sam2EdgeError: If the policy keeps more memories than the model was trained with.
     """
-    rule = policy.slots(trained, asked)
-    if rule.most > trained:
+    slots = policy.slots(trained, requested)
+    if slots.max_slots > trained:
         raise Sam2EdgeError(
-            f"the memory policy {policy.name} keeps {rule.most} unprompted memories; the model was "
-            f"trained with {trained}, give that or less"
+            f"the memory policy {policy.name} keeps {slots.max_slots} unprompted memories; the "
+            f"model was trained with {trained}, give that or less"
         )
-    return rule
+    return slots

@@ -1,7 +1,7 @@
-"""What a memory policy is: the seam between the tracker and the rules of each object.
+"""What a memory policy is: the seam between the tracker and what decides for each object.
 
-A policy has no state; `follow` gives each object a rule of its own, which lives until the object is
-prompted anew, removed or reset.
+A policy has no state. `follow` gives each object a policy of its own, which lives until the object
+is prompted again on another frame, removed or reset.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from sam2_edge.runtime.memory.slots import Keep, SlotPolicy
 
 CANDIDATES = (1, 2, 3)
-"""The masks among which a frame without a prompt has its choice; mask 0 is for several points."""
+"""The masks to choose from on a frame without a prompt; mask 0 is for several points."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskCandidates:
-    """What the decoder offers for one object that is present, on a frame without a prompt.
+    """The decoder's masks of one object that is present, on a frame without a prompt.
 
-    iou: [4] float32, predicted. fetch: gets the logits [4,s,s] float32, which on a GPU costs a copy
-    from the device.
+    Attributes:
+        iou: [4] float32, predicted.
+        fetch: Returns the logits [4, s, s] float32; on a GPU this is a copy from the device.
     """
 
     iou: NDArray[np.float32]
@@ -32,7 +33,7 @@ class MaskCandidates:
 
     @property
     def best(self) -> int:
-        """The mask of the highest predicted IoU, which the decoder itself takes."""
+        """The mask of the highest predicted IoU, which is the decoder's own choice."""
         return 1 + int(self.iou[1:].argmax())
 
 
@@ -40,8 +41,11 @@ class MaskCandidates:
 class Outcome:
     """What is known of one object when its frame ends.
 
-    mask: [s,s] bool. iou: predicted. object_score: logit, above 0 the object is present. from_prompt: a
-    prompt on this frame made the mask.
+    Attributes:
+        mask: [s, s] bool.
+        iou: Predicted, 0 to 1.
+        object_score: Logit; the object is present above 0.
+        from_prompt: Whether a prompt on this frame made the mask.
     """
 
     mask: NDArray[np.bool_]
@@ -51,42 +55,48 @@ class Outcome:
 
 
 class ObjectPolicy(Protocol):
-    """The rule of one object, frame after frame."""
+    """Decides for one object, frame after frame."""
 
-    def choose(self, offer: MaskCandidates) -> int:
-        """The mask to take, one of `CANDIDATES`; asked at most once per frame, before `keep`, and
-        only where the object is present. A prompt may yet replace the mask.
+    def choose(self, candidates: MaskCandidates) -> int:
+        """Return the mask to take, one of `CANDIDATES`.
+
+        Called at most once per frame, before `keep`, and only if the object is present. A prompt
+        may still replace the mask.
         """
         ...
 
     def keep(self, outcome: Outcome) -> Collection[Keep]:
-        """What the frame's memory is kept as, told at the end of every frame, the first, prompted
-        one included; empty to leave it out. A memory kept as two things takes two slots. Frames
-        that are prompted for the first time are kept whatever this says.
+        """Return what the frame's memory is kept as; empty to leave it out.
+
+        Called at the end of every frame, including the first, prompted one. A memory kept as two
+        things takes two slots. Conditioning frames are kept in any case.
         """
         ...
 
 
 class MemoryPolicy(Protocol):
-    """Makes the rules of a tracker's objects."""
+    """Makes the policies of a tracker's objects."""
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
+        """Name in messages."""
         ...
 
-    def slots(self, trained: int, asked: int | None) -> SlotPolicy:
-        """Which unprompted memories count, at most `trained` at once.
+    def slots(self, trained: int, requested: int | None) -> SlotPolicy:
+        """Return which memories of frames without a prompt count.
 
-        trained: as many as the model was trained with. asked: fewer that the user asks for, or
-        None.
+        Args:
+            trained: As many as the model was trained with; at most this many may count at once.
+            requested: Fewer, as the user requests; or None.
 
-        Raises Sam2EdgeError where these do not go with the policy.
+        Raises:
+            Sam2EdgeError: If these conflict with the policy.
         """
         ...
 
     def follow(self) -> ObjectPolicy | None:
-        """The rule of a new object; None where the decoder's choice stands and every frame is kept
-        as a recent one.
+        """Return the policy of a new object.
+
+        None keeps the decoder's choice and every frame as a recent one.
         """
         ...

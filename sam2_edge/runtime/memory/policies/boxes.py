@@ -11,7 +11,7 @@ Box = NDArray[np.float64]
 
 
 def mask_box(mask: NDArray[np.bool_]) -> Box | None:
-    """The box around a mask [H,W]; None if it is empty."""
+    """Return the box around a mask [H, W]; None if it is empty."""
     columns = np.flatnonzero(mask.any(axis=0))
     if columns.size == 0:
         return None
@@ -20,19 +20,19 @@ def mask_box(mask: NDArray[np.bool_]) -> Box | None:
 
 
 def box_area(box: Box) -> float:
-    """0 for a box that is turned inside out."""
+    """Return the area of a box, 0 if it is inverted."""
     return float(max(box[2] - box[0], 0.0) * max(box[3] - box[1], 0.0))
 
 
 def box_iou(first: Box, second: Box) -> float:
-    """Intersection over union; 0 where both are empty."""
+    """Return the intersection over union; 0 if both are empty."""
     shared = box_area(np.array([*np.maximum(first, second)[:2], *np.minimum(first, second)[2:]]))
     united = box_area(first) + box_area(second) - shared
     return shared / united if united > 0 else 0.0
 
 
 def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """The largest connected part of a mask [H,W], by 8 neighbors; the mask itself if empty."""
+    """Return the largest 8-connected part of a mask [H, W]; the mask itself if it is empty."""
     count, labels, stats, _ = cv2.connectedComponentsWithStats(mask.astype(np.uint8))
     if count < 2:
         return mask
@@ -40,8 +40,10 @@ def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def box_share(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Area of the box around a mask [H,W] over that of the box around it and the largest part of
-    another one; 1 where the other one does not reach beyond it, 0 for an empty mask.
+    """Return the area of a mask's box, as a share of the box around it and another mask.
+
+    Of the other mask the largest part counts. The share is 1 if that part lies within the box, 0
+    for an empty mask.
     """
     box = mask_box(mask)
     if box is None:

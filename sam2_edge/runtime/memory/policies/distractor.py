@@ -1,11 +1,12 @@
 """Distractor-aware memory, after DAM4SAM (Videnovic et al., CVPR 2025, arXiv 2411.17576).
 
-Written from the paper. Memory has two parts: recent appearance (there "RAM"), for exact masks, and
-anchors ("DRM") that tell the object from what looks like it. A frame becomes an anchor where the
-decoder is sure of its mask while another of its masks takes in something beside the object.
+Written from the paper. Memory has two parts: recent appearance ("RAM" in the paper), for exact
+masks, and anchors ("DRM"), which separate the object from what looks like it. A frame becomes an
+anchor if the decoder is sure of its mask while another of its masks includes something beside the
+object.
 
-In the paper anchors have no temporal encoding. The graph has none without; anchors take that of
-prompted frames, age 0, which the model learned for what does not get older.
+In the paper, anchors have no temporal encoding. The graph always applies one, so anchors take that
+of conditioning frames, age 0.
 """
 
 from __future__ import annotations
@@ -26,58 +27,66 @@ from sam2_edge.runtime.results import MASK_LOGIT
 
 @dataclass(frozen=True, slots=True)
 class DistractorMemory:
-    """Prompted frames, then `anchors` anchor frames, then `recent` frames of recent appearance.
+    """Conditioning frames, then anchor frames, then frames of recent appearance. Experimental.
 
-    spacing: frames between two recent memories, but for the newest, which always counts, and at
-    least between two anchors. least_iou: predicted IoU that an anchor's mask is above. area_change:
-    its area differs by at most this share from the median of the last `area_frames` on which the
-    object was present. most_box_share: a mask is another object's, too, where the box around the
-    chosen mask is smaller than this share of the box around both (see `box_share`). The defaults
-    are those reported of the paper.
+    The defaults are those reported for the paper.
 
-    Raises Sam2EdgeError for values that cannot be.
+    Attributes:
+        anchors: Anchor frames kept.
+        recent: Frames of recent appearance kept.
+        spacing: Frames between two recent memories (the newest always counts), and the least
+            number of frames between two anchors.
+        min_iou: Predicted IoU that an anchor's mask must exceed, 0 to 1.
+        area_change: Largest change of an anchor's area, as a share of the median of the last
+            `area_frames` frames on which the object was present.
+        area_frames: See `area_change`.
+        max_box_share: A mask includes a distractor if the box around the chosen mask is smaller
+            than this share of the box around both; see `box_share`.
+
+    Raises:
+        Sam2EdgeError: For values out of range.
     """
 
     anchors: int = 3
     recent: int = 3
     spacing: int = 5
-    least_iou: float = 0.8
+    min_iou: float = 0.8
     area_change: float = 0.2
     area_frames: int = 10
-    most_box_share: float = 0.7
+    max_box_share: float = 0.7
 
     def __post_init__(self) -> None:
         for name in ("anchors", "recent", "spacing", "area_frames"):
             value = getattr(self, name)
             if value < 1:
                 raise Sam2EdgeError(f"{name} is {value}; give 1 or more")
-        for name in ("least_iou", "area_change", "most_box_share"):
+        for name in ("min_iou", "area_change", "max_box_share"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise Sam2EdgeError(f"{name} is {value}; give 0 to 1")
 
     @property
     def name(self) -> str:
-        """See `MemoryPolicy.name`."""
+        """Name in messages."""
         return "distractor"
 
-    def slots(self, _trained: int, asked: int | None) -> KeptFrames:
-        """See `MemoryPolicy.slots`."""
-        if asked is not None:
+    def slots(self, _trained: int, requested: int | None) -> KeptFrames:
+        """Return recent frames and anchors; their numbers are the policy's own."""
+        if requested is not None:
             raise Sam2EdgeError(
-                f"recent_memories is {asked}, but the memory policy distractor divides memory by "
+                f"recent_memories is {requested}, but the memory policy distractor divides memory "
                 f"itself ({self.recent} recent frames, {self.anchors} anchors); leave it out, or "
                 "give DistractorMemory(recent=..., anchors=...)"
             )
         return KeptFrames(self.recent, self.anchors)
 
     def follow(self) -> _Anchoring:
-        """See `MemoryPolicy.follow`."""
+        """Return the policy of a new object."""
         return _Anchoring(self)
 
 
 class _Anchoring:
-    """Areas of one object's last masks, and how long ago its memory was last added to."""
+    """Areas of one object's last masks, and how long ago its memory was last extended."""
 
     def __init__(self, settings: DistractorMemory) -> None:
         self._settings = settings
@@ -85,22 +94,22 @@ class _Anchoring:
         self._since_anchor = self._since_recent = 0
         self._distracted = False
 
-    def choose(self, offer: MaskCandidates) -> int:
-        """The decoder's own choice stands; its other masks tell of distractors."""
-        best = offer.best
+    def choose(self, candidates: MaskCandidates) -> int:
+        """Return the decoder's own choice; its other masks reveal distractors."""
+        best = candidates.best
         waited = self._since_anchor + 1 >= self._settings.spacing
-        if waited and offer.iou[best] > self._settings.least_iou:
-            masks = offer.fetch() > MASK_LOGIT
+        if waited and candidates.iou[best] > self._settings.min_iou:
+            masks = candidates.fetch() > MASK_LOGIT
             self._distracted = self._steady(masks[best]) and self._disagrees(masks, best)
         return best
 
     def keep(self, outcome: Outcome) -> Collection[Keep]:
-        """Nothing of an absent object; see `DistractorMemory`."""
+        """Keep nothing of an absent object; see `DistractorMemory`."""
         distracted, self._distracted = self._distracted, False
         self._since_anchor += 1
         self._since_recent += 1
         area = int(np.count_nonzero(outcome.mask))
-        if outcome.from_prompt:  # what the mask was before says nothing of the user's
+        if outcome.from_prompt:  # earlier areas say nothing about the user's mask
             self._areas.clear()
             self._since_anchor = self._since_recent = 0
             distracted = False
@@ -116,15 +125,15 @@ class _Anchoring:
         return kept
 
     def _steady(self, mask: NDArray[np.bool_]) -> bool:
-        """Whether the area of a mask [s,s] is about that of the last ones."""
-        usual = float(np.median(self._areas)) if self._areas else 0.0
-        change = abs(int(np.count_nonzero(mask)) - usual)
-        return usual > 0 and change <= self._settings.area_change * usual
+        """Return whether the area of a mask [s, s] is close to that of the last ones."""
+        median = float(np.median(self._areas)) if self._areas else 0.0
+        change = abs(int(np.count_nonzero(mask)) - median)
+        return median > 0 and change <= self._settings.area_change * median
 
     def _disagrees(self, masks: NDArray[np.bool_], best: int) -> bool:
-        """Whether one of the other masks [4,s,s] takes in something beside the best one."""
+        """Return whether another mask of [4, s, s] includes something beside the best one."""
         return any(
-            box_share(masks[best], masks[index]) < self._settings.most_box_share
+            box_share(masks[best], masks[index]) < self._settings.max_box_share
             for index in CANDIDATES
             if index != best
         )

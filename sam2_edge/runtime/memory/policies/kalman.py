@@ -1,10 +1,10 @@
-"""A Kalman filter on the box of an object that moves and grows steadily.
+"""A Kalman filter on an object's box, with constant velocity.
 
 The state is that of SAMURAI (arXiv 2411.11922, section 4.1): center x, y, width, height and their
 velocities. Noise follows the size of the box as in BoT-SORT (arXiv 2206.14651, section 3.1): the
 deviations of a coordinate are shares of the width (x and width) or of the height (y and height).
-With such noise the four coordinates do not touch each other, and the filter is four filters of
-two numbers each, computed at once.
+With such noise the four coordinates are independent, so the filter is four filters of two numbers
+each, computed at once.
 """
 
 from __future__ import annotations
@@ -22,14 +22,15 @@ FIRST_PLACE, FIRST_SPEED = 2.0, 10.0
 """Deviations at the first box, as multiples of those."""
 
 MIN_SIDE_PX = 1.0
-"""Least side that noise is a share of; a side of nothing would make the filter certain."""
+"""Noise is a share of at least this; a side of 0 would make the filter certain."""
 
 Numbers = NDArray[np.float64]
 
 
 class BoxFilter:
-    """Where an object's box is expected. Call `update`, if there is a box, then `advance`, once per
-    frame; boxes are in pixels.
+    """Predicts an object's box, in pixels.
+
+    Once per frame, call `update` if there is a box, then `advance`.
     """
 
     def __init__(self, box: Box) -> None:
@@ -44,12 +45,12 @@ class BoxFilter:
 
     @property
     def box(self) -> Box:
-        """The box that is expected on the frame that `advance` has come to."""
+        """The box predicted for the frame that `advance` has reached."""
         center, half = self._place[:2], self._place[2:] / 2
         return np.concatenate([center - half, center + half])
 
     def advance(self) -> None:
-        """Go on to the next frame."""
+        """Advance to the next frame."""
         sides = _sides(self._place)
         self._place = self._place + self._speed
         self._place_var = (
@@ -62,7 +63,7 @@ class BoxFilter:
         self._speed_var = self._speed_var + np.square(SPEED_NOISE * sides)
 
     def update(self, box: Box) -> None:
-        """Take account of the box that was found on this frame."""
+        """Correct the prediction with the box found on this frame."""
         innovation = _center_and_size(box) - self._place
         total = self._place_var + np.square(PLACE_NOISE * _sides(self._place))
         place_gain, speed_gain = self._place_var / total, self._shared_var / total
@@ -79,5 +80,5 @@ def _center_and_size(box: Box) -> Numbers:
 
 
 def _sides(place: Numbers) -> Numbers:
-    """The side [4] that each coordinate's noise is a share of: width, height, width, height."""
+    """Return the side [4] that each coordinate's noise is a share of: width, height, twice."""
     return np.tile(np.maximum(place[2:], MIN_SIDE_PX), 2)

@@ -1,8 +1,8 @@
-"""The rules of all objects of a tracker: what each is shown, and what it says, checked."""
+"""The policies of all objects of a tracker: what each is shown and what it decides, checked."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from functools import partial
 
 from sam2_edge.errors import Sam2EdgeError
@@ -15,84 +15,86 @@ from sam2_edge.runtime.memory.policies.base import (
     Outcome,
 )
 from sam2_edge.runtime.memory.slots import Keep
-from sam2_edge.runtime.model import Offered
+from sam2_edge.runtime.model import DecoderOutput
 from sam2_edge.runtime.results import MASK_LOGIT, ObjectResult
 
 EVERY_FRAME = (Keep.RECENT,)
 
 
 class ObjectPolicies:
-    """Rules by object; under a policy without rules it asks nothing and fetches nothing."""
+    """Policies by object. Under "original" there are none, and nothing is downloaded for them."""
 
     def __init__(self, policy: MemoryPolicy, backend: Backend) -> None:
         self._policy = policy
         self._backend = backend
-        self._rules: dict[int, ObjectPolicy] = {}
+        self._objects: dict[int, ObjectPolicy] = {}
         self._outcomes: dict[int, Outcome] = {}
 
     def begin(self, object_id: int) -> None:
-        """Follow an object from the present frame on, as if it had never been there."""
-        rule = self._policy.follow()
-        if rule is not None:
-            self._rules[object_id] = rule
+        """Start over with an object on the present frame."""
+        policy = self._policy.follow()
+        if policy is not None:
+            self._objects[object_id] = policy
 
     def forget(self, object_id: int) -> None:
-        """Leave an object; unknown ones are no error."""
-        self._rules.pop(object_id, None)
+        """Drop an object, if it is known."""
+        self._objects.pop(object_id, None)
         self._outcomes.pop(object_id, None)
 
     def clear(self) -> None:
-        """Leave every object."""
-        self._rules.clear()
+        """Drop every object."""
+        self._objects.clear()
         self._outcomes.clear()
 
-    def choose(self, offered: Offered) -> dict[int, int]:
-        """By row, the masks to take where they are not the decoder's own choice.
+    def choose(self, object_ids: Sequence[int], output: DecoderOutput) -> dict[int, int]:
+        """Return, by row, the masks to take in place of the decoder's own choice.
 
-        Raises Sam2EdgeError for a rule that names no mask.
+        Raises:
+            Sam2EdgeError: If a policy names something that is not a mask.
         """
-        ruled = [row for row, i in enumerate(offered.object_ids) if i in self._rules]
-        if not ruled:
+        rows = [row for row, i in enumerate(object_ids) if i in self._objects]
+        if not rows:
             return {}
-        iou = self._backend.download(offered.iou)
-        scores = self._backend.download(offered.object_score)
-        taken = {}
-        for row in ruled:
-            if not scores[row] > 0:  # of an absent object there is one mask, an empty one
+        download = self._backend.download
+        iou, scores = download(output.iou), download(output.object_score)
+        chosen = {}
+        for row in rows:
+            if not scores[row] > 0:  # an absent object has one mask, which is empty
                 continue
-            offer = MaskCandidates(iou[row], partial(self._backend.download, offered.masks[row]))
-            index = self._rules[offered.object_ids[row]].choose(offer)
+            candidates = MaskCandidates(iou[row], partial(download, output.masks[row]))
+            index = self._objects[object_ids[row]].choose(candidates)
             if index not in CANDIDATES:
                 raise Sam2EdgeError(
                     f"the memory policy {self._policy.name} chose mask {index!r}; it may take "
                     f"{', '.join(map(str, CANDIDATES))}"
                 )
-            if index != offer.best:
-                taken[row] = index
-        return taken
+            if index != candidates.best:
+                chosen[row] = index
+        return chosen
 
-    def see(self, found: ObjectResult, *, from_prompt: bool) -> None:
-        """Take note of what an object's mask is on this frame, in place of what it was there.
+    def observe(self, found: ObjectResult, *, from_prompt: bool) -> None:
+        """Record an object's mask on this frame, in place of an earlier one.
 
-        Noted at once, as the result's arrays are the user's from then on.
+        This happens at once: the result's arrays belong to the user afterwards.
         """
-        if found.object_id in self._rules:
+        if found.object_id in self._objects:
             mask = found.logits > MASK_LOGIT
             outcome = Outcome(mask, found.iou, found.object_score, from_prompt)
             self._outcomes[found.object_id] = outcome
 
     def keep(self, object_id: int) -> Collection[Keep]:
-        """What the memory of an object's frame, which ends now, is kept as.
+        """Return what the memory of the frame that ends is kept as.
 
-        Raises Sam2EdgeError for a rule that names something else.
+        Raises:
+            Sam2EdgeError: If a policy returns something that is not a collection of `Keep`.
         """
-        rule = self._rules.get(object_id)
-        if rule is None:
+        policy = self._objects.get(object_id)
+        if policy is None:
             return EVERY_FRAME
-        kept = rule.keep(self._outcomes[object_id])
+        kept = policy.keep(self._outcomes[object_id])
         if not (isinstance(kept, Collection) and all(isinstance(kind, Keep) for kind in kept)):
             raise Sam2EdgeError(
-                f"the memory policy {self._policy.name} keeps a memory as {kept!r}; it may give "
-                "any of Keep.RECENT, Keep.PASSING and Keep.ANCHOR, or nothing"
+                f"the memory policy {self._policy.name} keeps a memory as {kept!r}; it may return "
+                "any of Keep.RECENT, Keep.TRANSIENT and Keep.ANCHOR, or nothing"
             )
         return kept

@@ -1,4 +1,4 @@
-"""The published rule: the decoder's own choice, and the last frames as they are."""
+"""The published policy: the decoder's own choice, and the last frames as they are."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class OriginalMemory:
 
     @property
     def name(self) -> str:
-        """See `MemoryPolicy.name`."""
+        """Name in messages."""
         return "original"
 
-    def slots(self, trained: int, asked: int | None) -> RecentFrames:
-        """See `MemoryPolicy.slots`."""
-        return RecentFrames(trained if asked is None else asked)
+    def slots(self, trained: int, requested: int | None) -> RecentFrames:
+        """Return the last frames, as many as trained or requested."""
+        return RecentFrames(trained if requested is None else requested)
 
     def follow(self) -> None:
-        """See `MemoryPolicy.follow`."""
+        """Return nothing: no object needs a policy of its own."""
         return
