@@ -64,7 +64,7 @@ def export_bundle(
 ) -> Bundle:
     """Export a model as a bundle of ONNX graphs and return it, loaded.
 
-    precision: see `PRECISION_MODES`. engine: whose way of writing INT8 graphs to follow. calibration:
+    precision: see `PRECISION_MODES`. engine: whose INT8 graphs to write. calibration:
     needed for "int8"; shows "mixed" and "fp16" which values are too large for float16, where
     otherwise seeded inputs do.
     memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.

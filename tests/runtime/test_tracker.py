@@ -407,7 +407,7 @@ def test_more_prompted_frames_than_engines_take_are_refused_at_once(small_bundle
     engines = as_engines(small_bundle, objects=2, conditioning=3)
     backend = OnnxRuntimeCpu(small_bundle)
     VideoTracker(engines, backend=backend, max_cond_frames=3)
-    with pytest.raises(BackendError, match="max_cond_frames is 4, the engines .* for 3; lower"):
+    with pytest.raises(BackendError, match="max_cond_frames is 4; the engines .* for 3; lower"):
         VideoTracker(engines, backend=backend)
 
 
@@ -418,7 +418,7 @@ def test_more_points_than_engines_take_are_refused_and_nothing_changes(
     tracker = VideoTracker(engines, backend=OnnxRuntimeCpu(small_bundle))
     tracker.track(clip.frames[0], [CLICK])
     many = Prompt(2, points=[(20 + i, 30) for i in range(3)], box=(10, 10, 90, 90))
-    with pytest.raises(PromptError, match="5 points, the corners of a box among them; .* take 4"):
+    with pytest.raises(PromptError, match="5 points, including the corners of a box; .* take 4"):
         tracker.track(clip.frames[1], [many])
     assert tracker.frame_index == 0
     assert tracker.object_ids == (1,)
