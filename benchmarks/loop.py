@@ -24,7 +24,7 @@ from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
-from sam2_edge.serve.server import Server
+from sam2_edge.serve.server import run_server
 from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic.camera import SyntheticCamera
 
@@ -74,13 +74,11 @@ def viewers(seconds: float) -> None:
     meter = Meter(loop)
     hub, metrics = Hub(loop, meter), LoopMetrics(meter)
     with ExitStack() as stack:
-        server = stack.enter_context(Server(make_app(hub, Access(None), metrics), "127.0.0.1", 0))
+        port = stack.enter_context(run_server(make_app(hub, Access(None), metrics), "127.0.0.1", 0))
         results = iter(loop)
         for count in VIEWERS:
             stop = threading.Event()
-            looking = [
-                threading.Thread(target=watch, args=(server.bound_port, stop)) for _ in range(count)
-            ]
+            looking = [threading.Thread(target=watch, args=(port, stop)) for _ in range(count)]
             for viewer in looking:
                 viewer.start()
             start, frames = time.monotonic(), 0

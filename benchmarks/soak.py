@@ -42,7 +42,7 @@ from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
-from sam2_edge.serve.server import Server
+from sam2_edge.serve.server import run_server
 from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic.camera import SCENE_FRAMES, SyntheticCamera
 
@@ -230,15 +230,15 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
     meter, watch, stop = Meter(loop), Watch(frames, camera, loop), threading.Event()
     hub, metrics = Hub(loop, meter), LoopMetrics(meter)
     start, viewed = time.monotonic(), [0]
-    with Server(make_app(hub, Access(None), metrics), "127.0.0.1", 0) as server:
+    with run_server(make_app(hub, Access(None), metrics), "127.0.0.1", 0) as port:
         helpers = [threading.Thread(target=disturb, args=(watch, stop))]
-        looking = (server.bound_port, stop, viewed)
+        looking = (port, stop, viewed)
         helpers += [threading.Thread(target=view, args=looking) for _ in range(2)]
         for helper in helpers:
             helper.start()
         for tracked in loop:
             meter.see(tracked)
-            metrics.see(tracked)
+            metrics.observe(tracked)
             hub.publish(tracked)
             watch.see(tracked)
         stop.set()

@@ -1,4 +1,4 @@
-"""`sam2-edge serve`: the camera loop with a page to see and steer it."""
+"""`sam2-edge serve`: the camera loop with a web page to view and control it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sam2_edge.cli.options import PromptCommand
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources.prompt_file import check_mask_ids
-from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
+from sam2_edge.runtime.streaming.loop import LoopResult
 from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.runtime.streaming.systemd import Watchdog
 
@@ -31,21 +31,28 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
     "--host",
     default="127.0.0.1",
     show_default=True,
-    help="Address to listen on; any but this machine's own needs a token.",
+    help="Address to listen on; any but a loopback address requires a token.",
 )
-@click.option("--port", type=click.IntRange(0, 65535), default=8080, show_default=True)
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=8080,
+    show_default=True,
+    help="Port to listen on.",
+)
 @click.option(
     "--token",
     envvar="SAM2_EDGE_TOKEN",
-    help="What a viewer must know, 16 characters or more; other users see it in the list of "
-    "processes, but not in SAM2_EDGE_TOKEN. [made, if needed]",
+    show_default="generated if required",
+    help="Secret that viewers need, 16 characters or more. Other users can read it in the list of "
+    "processes; set SAM2_EDGE_TOKEN instead.",
 )
 @click.option(
     "--allow-origin",
     "origins",
     multiple=True,
     metavar="URL",
-    help="Origin under which a proxy shows the page, such as https://robot.example. Repeatable.",
+    help="Origin of the page behind a proxy, such as https://robot.example. Repeatable.",
 )
 @loop_options
 def serve(
@@ -58,52 +65,51 @@ def serve(
     options: LoopOptions,
     prompts: Sequence[Prompt],
 ) -> None:
-    """Track objects on SOURCE, and show and steer it in a browser.
+    """Track objects on SOURCE live, with a web page to view and control it.
 
-    SOURCE and outputs are as in sam2-edge run. When a file ends its last frame stays to be seen,
-    until it is interrupted. /metrics is for Prometheus.
+    SOURCE and outputs are as in sam2-edge run. After the end of a file its last frame stays on the
+    page until Ctrl-C. /metrics serves Prometheus.
     """
     try:
         from sam2_edge.serve.app import make_app
         from sam2_edge.serve.hub import Hub
         from sam2_edge.serve.metrics import LoopMetrics
-        from sam2_edge.serve.security import access_for
-        from sam2_edge.serve.server import Server
+        from sam2_edge.serve.security import make_access
+        from sam2_edge.serve.server import run_server
     except ModuleNotFoundError as error:
         raise Sam2EdgeError(
             f"serve needs its extra ({error}); install it with: pip install 'sam2_edge[serve]'"
         ) from error
     check_mask_ids({0: prompts})
-    access = access_for(host, token, origins)
+    access = make_access(host, token, origins)
     watchdog = Watchdog()
     loop = make_loop(source, options, watchdog)
     meter = Meter(loop)
     hub, metrics = Hub(loop, meter), LoopMetrics(meter)
     stopped = threading.Event()
 
-    def see(tracked: LoopResult) -> None:
-        metrics.see(tracked)
+    def stop() -> None:
+        loop.close()
+        stopped.set()
+
+    def show(tracked: LoopResult) -> None:
+        metrics.observe(tracked)
         hub.publish(tracked)
 
     with (
-        stopped_by_signals(lambda: _stop(loop, stopped)),
-        Server(make_app(hub, access, metrics), host, port) as server,
+        stopped_by_signals(stop),
+        run_server(make_app(hub, access, metrics), host, port) as bound_port,
     ):
-        _announce(host, server.bound_port, access.token)
-        run_loop(meter, prompts, options.report_s, see)
+        _announce(host, bound_port, access.token)
+        run_loop(meter, prompts, options.report_s, show)
         hub.end()
         while not stopped.wait(1.0):
             watchdog.alive()
 
 
-def _stop(loop: CameraLoop, stopped: threading.Event) -> None:
-    loop.close()
-    stopped.set()
-
-
 def _announce(host: str, port: int, token: str | None) -> None:
-    """The address to open; the token is shown this once."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 # every address: name one that others can open
+    """Print the URL to open, the only place that shows the token."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 # all addresses: print one that others can open
         host = socket.gethostname()
     shown = f"[{host}]" if ":" in host else host
     query = f"?token={token}" if token else ""

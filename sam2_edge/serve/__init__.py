@@ -1,1 +1,1 @@
-"""The camera loop in a browser: a page that shows and steers it, and metrics (extra `serve`)."""
+"""The camera loop in a browser: a page that shows and controls it, and metrics (extra `serve`)."""

@@ -1,4 +1,4 @@
-"""The web application: the page, its WebSocket, masks to download, metrics."""
+"""The web application: the page, its WebSocket, mask download, metrics."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.serve.commands import MAX_BYTES, parse_command
 from sam2_edge.serve.hub import Hub
-from sam2_edge.serve.messages import MAX_BYTES, parse
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import COOKIE, HEADERS, Access, TokenBucket
 
@@ -34,40 +34,31 @@ _ASSETS = {
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""Every file that is served, read at the start: no path of a request reaches the file system."""
+"""Every served file. All are read at startup: no request path reaches the file system."""
 
 _KEEP_ALIVE_S = 5.0
-_GONE_S = 20.0
-_POLICY, _TOO_MANY = 1008, 1013
+_SEND_TIMEOUT_S = 20.0
+_POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
 """WebSocket close codes (RFC 6455)."""
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-@dataclass(frozen=True, slots=True)
-class _Site:
-    """What the handlers share."""
-
-    hub: Hub
-    access: Access
-    metrics: LoopMetrics
-
-
 def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
-    """The application for one loop."""
+    """Make the application for one loop."""
     site = _Site(hub, access, metrics)
     folder = files("sam2_edge.serve") / "assets"
     routes: list[Route | WebSocketRoute] = [
-        Route(path, _guarded(site, _asset((folder / name).read_bytes(), kind)))
+        Route(path, site.guarded(_asset((folder / name).read_bytes(), kind)))
         for path, (name, kind) in _ASSETS.items()
     ]
     routes += [
-        Route("/masks.png", _guarded(site, lambda _: _masks(site))),
-        Route("/metrics", _guarded(site, lambda _: _metrics(site))),
+        Route("/masks.png", site.guarded(site.masks)),
+        Route("/metrics", site.guarded(site.prometheus)),
         Route("/healthz", _healthz),
-        Route("/{rest:path}", _nowhere),
-        WebSocketRoute("/ws", lambda socket: _talk(site, socket)),
+        Route("/{rest:path}", _not_found),
+        WebSocketRoute("/ws", site.viewer),
     ]
 
     @asynccontextmanager
@@ -78,29 +69,120 @@ def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
     return Starlette(routes=routes, lifespan=lifespan)
 
 
-def _guarded(site: _Site, handler: _Handler) -> _Handler:
-    """A handler behind the access rules; a token in the address becomes a cookie."""
+@dataclass(frozen=True, slots=True)
+class _Site:
+    """The handlers and what they share."""
 
-    async def handle(request: Request) -> Response:
-        if not site.access.is_authorized(request):
-            response: Response = PlainTextResponse(
-                "401: open the address that sam2-edge serve printed, with its token", 401
-            )
-        elif "token" in request.query_params:
-            response = RedirectResponse(request.url.path, 303)
-            response.set_cookie(
-                COOKIE,
-                request.query_params["token"],
-                httponly=True,
-                samesite="strict",
-                secure=site.access.is_encrypted(request),
-            )
-        else:
-            response = await handler(request)
-        response.headers.update(HEADERS)
-        return response
+    hub: Hub
+    access: Access
+    metrics: LoopMetrics
 
-    return handle
+    def guarded(self, handler: _Handler) -> _Handler:
+        """Put a handler behind the access rules; a token in the URL becomes a cookie."""
+
+        async def handle(request: Request) -> Response:
+            if not self.access.is_authorized(request):
+                response: Response = PlainTextResponse(
+                    "401: open the URL that sam2-edge serve printed, with its token", 401
+                )
+            elif "token" in request.query_params:
+                response = RedirectResponse(request.url.path, 303)
+                response.set_cookie(
+                    COOKIE,
+                    request.query_params["token"],
+                    httponly=True,
+                    samesite="strict",
+                    secure=self.access.is_encrypted(request),
+                )
+            else:
+                response = await handler(request)
+            response.headers.update(HEADERS)
+            return response
+
+        return handle
+
+    async def masks(self, _: Request) -> Response:
+        """The masks of the latest frame, a PNG of object ids."""
+        latest = self.hub.latest
+        if latest is None:
+            return PlainTextResponse("404: there is no frame yet", 404)
+        indexed = await run_in_threadpool(latest.result.index_mask)
+        name = f"masks-{latest.frame.index:08d}.png"
+        return Response(
+            cv2.imencode(".png", indexed)[1].tobytes(),
+            media_type="image/png",
+            headers={"content-disposition": f'attachment; filename="{name}"'},
+        )
+
+    async def prometheus(self, _: Request) -> Response:
+        """The metrics of the loop."""
+        return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
+
+    async def viewer(self, socket: WebSocket) -> None:
+        """Serve one viewer until either side closes the connection."""
+        if not (self.access.is_authorized(socket) and self.access.is_same_origin(socket)):
+            await socket.close(_POLICY_VIOLATION)
+            return
+        await socket.accept()
+        if self.hub.viewers >= MAX_VIEWERS:
+            await socket.close(_TRY_AGAIN_LATER)
+            return
+        self.hub.viewers += 1
+        tasks = [asyncio.create_task(work(socket)) for work in (self._send, self._receive)]
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            self.hub.viewers -= 1
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _send(self, socket: WebSocket) -> None:
+        """Send the latest result after each sent one, and a keep-alive if there is none."""
+        seen = None
+        try:
+            while True:
+                latest = await self.hub.next_result(seen, _KEEP_ALIVE_S)
+                if latest is None:
+                    await socket.send_text(json.dumps({"type": "alive", "ended": self.hub.ended}))
+                    continue
+                seen = latest
+                data = await self.hub.encoded(latest)
+                # A viewer that reads nothing for this long is gone without having closed.
+                await asyncio.wait_for(socket.send_bytes(data), _SEND_TIMEOUT_S)
+        except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
+            return
+
+    async def _receive(self, socket: WebSocket) -> None:
+        """Execute commands until the viewer leaves or exceeds a limit."""
+        bucket, answering = TokenBucket(), set[asyncio.Task[None]]()
+        while True:
+            try:
+                text = await socket.receive_text()
+            except (WebSocketDisconnect, KeyError):  # KeyError: a binary message
+                return
+            if len(text) > MAX_BYTES or not bucket.take():
+                await socket.close(_POLICY_VIOLATION)
+                return
+            task = asyncio.create_task(self._answer(socket, text))
+            answering.add(task)
+            task.add_done_callback(answering.discard)
+
+    async def _answer(self, socket: WebSocket, text: str) -> None:
+        """Execute one command and report its outcome."""
+        answer: dict[str, Any] = {"type": "done"}
+        try:
+            command = parse_command(text)
+            answer["id"] = command.id
+            waiting = self.hub.execute(command)
+            if waiting is not None:
+                await asyncio.wrap_future(waiting)
+        except Sam2EdgeError as error:
+            answer |= {"type": "error", "message": str(error)}
+        try:
+            await socket.send_text(json.dumps(answer))
+        except (WebSocketDisconnect, RuntimeError):
+            _log.info("a viewer left before its command was answered")
 
 
 def _asset(content: bytes, kind: str) -> _Handler:
@@ -110,97 +192,9 @@ def _asset(content: bytes, kind: str) -> _Handler:
     return handle
 
 
-async def _masks(site: _Site) -> Response:
-    """The masks of the latest frame as a PNG of object ids."""
-    latest = site.hub.latest
-    if latest is None:
-        return PlainTextResponse("404: there is no frame yet", 404)
-    indexed = await run_in_threadpool(latest.result.index_mask)
-    name = f"masks-{latest.frame.index:08d}.png"
-    return Response(
-        cv2.imencode(".png", indexed)[1].tobytes(),
-        media_type="image/png",
-        headers={"content-disposition": f'attachment; filename="{name}"'},
-    )
-
-
-async def _metrics(site: _Site) -> Response:
-    return Response(site.metrics.text(), media_type="text/plain; version=0.0.4")
-
-
 async def _healthz(_: Request) -> Response:
     return PlainTextResponse("ok", headers=HEADERS)
 
 
-async def _nowhere(_: Request) -> Response:
-    return PlainTextResponse("404: there is no such page", 404, headers=HEADERS)
-
-
-async def _talk(site: _Site, socket: WebSocket) -> None:
-    """One viewer, from its coming to its going."""
-    if not (site.access.is_authorized(socket) and site.access.is_own_page(socket)):
-        await socket.close(_POLICY)
-        return
-    await socket.accept()
-    if site.hub.viewers >= MAX_VIEWERS:
-        await socket.close(_TOO_MANY)
-        return
-    site.hub.viewers += 1
-    tasks = [asyncio.create_task(work(site, socket)) for work in (_show, _listen)]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        site.hub.viewers -= 1
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _show(site: _Site, socket: WebSocket) -> None:
-    """Send results, each once the one before has gone out; now and then a sign of life."""
-    seen = None
-    try:
-        while True:
-            latest = await site.hub.next_message(seen, _KEEP_ALIVE_S)
-            if latest is None:
-                await socket.send_text(json.dumps({"type": "alive", "ended": site.hub.ended}))
-                continue
-            seen = latest
-            data = await site.hub.encoded(latest)
-            # A viewer that takes nothing for so long has gone without a word.
-            await asyncio.wait_for(socket.send_bytes(data), _GONE_S)
-    except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
-        return
-
-
-async def _listen(site: _Site, socket: WebSocket) -> None:
-    """Obey messages until the viewer goes, or asks for too much."""
-    allowance, answering = TokenBucket(), set[asyncio.Task[None]]()
-    while True:
-        try:
-            text = await socket.receive_text()
-        except (WebSocketDisconnect, KeyError):  # KeyError: bytes, which are no message of ours
-            return
-        if len(text) > MAX_BYTES or not allowance.take():
-            await socket.close(_POLICY)
-            return
-        task = asyncio.create_task(_answer(site, socket, text))
-        answering.add(task)
-        task.add_done_callback(answering.discard)
-
-
-async def _answer(site: _Site, socket: WebSocket, text: str) -> None:
-    """Obey one message and say how it went."""
-    answer: dict[str, Any] = {"type": "done"}
-    try:
-        command = parse(text)
-        answer["id"] = command.id
-        waiting = site.hub.obey(command)
-        if waiting is not None:
-            await asyncio.wrap_future(waiting)
-    except Sam2EdgeError as error:
-        answer |= {"type": "error", "message": str(error)}
-    try:
-        await socket.send_text(json.dumps(answer))
-    except (WebSocketDisconnect, RuntimeError):
-        _log.info("a viewer left before it was answered")
+async def _not_found(_: Request) -> Response:
+    return PlainTextResponse("404: no such page", 404, headers=HEADERS)

@@ -1,4 +1,4 @@
-"""The loop's numbers for Prometheus."""
+"""Prometheus metrics of a loop."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from sam2_edge.runtime.streaming.stats import Meter
 _BUCKETS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 _COUNTERS = {
-    "captured": "Frames that the camera gave.",
-    "dropped": "Frames that came while the model worked.",
-    "tracked": "Frames that were tracked.",
-    "blank": "Frames of one color, left out.",
-    "corrupt": "Frames that were no pictures, left out.",
-    "reconnects": "Times that the camera was opened again.",
-    "stalls": "Times that the camera gave no frame for too long.",
-    "size_changes": "Times that frames changed their size.",
-    "unwritten": "Results that were not written: outputs were too slow, or have failed.",
-    "output_failures": "Times that an output failed.",
+    "captured": "Frames captured.",
+    "dropped": "Frames dropped because the model was busy.",
+    "tracked": "Frames tracked.",
+    "blank": "Blank frames skipped.",
+    "corrupt": "Undecodable frames skipped.",
+    "reconnects": "Times the camera was reopened.",
+    "stalls": "Times the camera delivered no frame for too long.",
+    "size_changes": "Times the frame size changed.",
+    "unwritten": "Results not written because outputs were too slow or had failed.",
+    "output_failures": "Output failures.",
 }
 _GAUGES = {
-    "objects": "Objects that are tracked.",
-    "present": "Objects that are seen.",
+    "objects": "Objects tracked.",
+    "present": "Tracked objects that are visible.",
     "resident_mb": "Resident memory of the process, MiB.",
 }
 
 
 class LoopMetrics(Collector):
-    """Metrics of one loop in a registry of their own; call `see` with every result."""
+    """Metrics of one loop, in their own registry; call `observe` with every result."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -41,22 +41,22 @@ class LoopMetrics(Collector):
         self._registry.register(self)
         self._stages = Histogram(
             "sam2_edge_seconds",
-            "Seconds per frame: waiting to be tracked, tracking, and age from capture to result.",
+            "Seconds per frame: waiting before tracking, tracking, latency from capture to result.",
             ["stage"],
             buckets=_BUCKETS,
             registry=self._registry,
         )
 
-    def see(self, tracked: LoopResult) -> None:
-        """Take one result into account."""
+    def observe(self, tracked: LoopResult) -> None:
+        """Record the times of one result."""
         if tracked.again:
             return
         self._stages.labels("waiting").observe(tracked.waited_s)
         self._stages.labels("tracking").observe(tracked.result.milliseconds / 1e3)
-        self._stages.labels("age").observe(tracked.latency_s)
+        self._stages.labels("latency").observe(tracked.latency_s)
 
     def collect(self) -> Iterator[Metric]:
-        """The counts as they are now."""
+        """Yield the current counts."""
         figures = self._meter.snapshot()
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"sam2_edge_{name}", text, value=figures[name])
@@ -64,5 +64,5 @@ class LoopMetrics(Collector):
             yield GaugeMetricFamily(f"sam2_edge_{name}", text, value=figures[name])
 
     def text(self) -> bytes:
-        """What Prometheus reads."""
+        """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)

@@ -1,4 +1,4 @@
-"""Who may look and steer: token, host and origin, headers, and how often a viewer may ask."""
+"""Access control: token, host and origin checks, response headers, rate limit."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hmac
 import secrets
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
@@ -17,7 +17,7 @@ from sam2_edge.errors import Sam2EdgeError
 COOKIE = "sam2_edge_token"
 
 HEADERS = {
-    # Scripts, styles and connections are the page's own; pictures come over the WebSocket.
+    # Scripts, styles and connections are the page's own; images arrive over the WebSocket.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,77 +32,82 @@ HEADERS = {
 }
 
 RATE_PER_S, BURST = 20.0, 40.0
-"""Messages of one viewer."""
+"""Limits on the messages of one viewer."""
 
-_LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
+MIN_TOKEN_LENGTH = 16
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """token: None lets in whoever reaches this machine's own address. origins: of pages elsewhere
-    that may connect too, such as https://robot.example behind a proxy.
+    """Who may view and control the loop.
+
+    Attributes:
+        token: What a viewer must present; None admits everyone who uses a loopback address.
+        origins: Origins of further pages that may connect, such as https://robot.example for a
+            proxy.
     """
 
     token: str | None
     origins: Sequence[str] = ()
 
     def is_authorized(self, connection: HTTPConnection) -> bool:
-        """Whether a request comes from somebody who may look and steer."""
+        """Whether a request may view and control the loop."""
         if self.token is None:
-            # A page elsewhere whose name is made to point here would come under its own name.
+            # A foreign page whose DNS name was rebound to this machine still sends that name.
             return is_local(_host_name(connection)) or self._is_listed(connection)
         given = (
-            connection.cookies.get(COOKIE, ""),  # perhaps of an earlier start
+            connection.cookies.get(COOKIE, ""),  # may be of an earlier start
             connection.query_params.get("token", ""),
             connection.headers.get("authorization", "").removeprefix("Bearer "),
         )
         token = self.token.encode()
         return any(hmac.compare_digest(one.encode(), token) for one in given)
 
-    def is_own_page(self, connection: HTTPConnection) -> bool:
-        """Whether a WebSocket was opened by our page; programs send no origin."""
+    def is_same_origin(self, connection: HTTPConnection) -> bool:
+        """Whether this server's page opened a WebSocket, or a program, which sends no origin."""
         origin = connection.headers.get("origin")
         if origin is None or origin in self.origins:
             return True
-        return _place(origin) == connection.headers.get("host")
+        return _netloc(origin) == connection.headers.get("host")
 
     def is_encrypted(self, connection: HTTPConnection) -> bool:
-        """Whether the viewer came over TLS, here or at a proxy."""
-        listed = any(o.startswith("https:") for o in self.origins) and self._is_listed(connection)
-        return connection.url.scheme == "https" or listed
+        """Whether a request came over TLS, here or at a proxy."""
+        tls_proxy = any(origin.startswith("https:") for origin in self.origins)
+        return connection.url.scheme == "https" or (tls_proxy and self._is_listed(connection))
 
     def _is_listed(self, connection: HTTPConnection) -> bool:
         host = connection.headers.get("host", "")
-        return any(_place(origin) == host for origin in self.origins)
+        return any(_netloc(origin) == host for origin in self.origins)
 
 
-@dataclass(slots=True)
 class TokenBucket:
-    """How often one viewer may still ask: a bucket that fills up again."""
+    """Rate limit of one viewer: `BURST` messages at once, `RATE_PER_S` on average."""
 
-    left: float = BURST
-    _last_s: float = field(default_factory=time.monotonic)
+    def __init__(self) -> None:
+        self._left = BURST
+        self._updated_s = time.monotonic()
 
     def take(self) -> bool:
-        """Whether one more message is allowed now."""
+        """Take a token for one message; False if there is none."""
         now = time.monotonic()
-        self.left = min(BURST, self.left + RATE_PER_S * (now - self._last_s))
-        self._last_s = now
-        if self.left < 1:
+        self._left = min(BURST, self._left + RATE_PER_S * (now - self._updated_s))
+        self._updated_s = now
+        if self._left < 1:
             return False
-        self.left -= 1
+        self._left -= 1
         return True
 
 
-def access_for(host: str, token: str | None, origins: Sequence[str]) -> Access:
-    """The access rules for an address to listen on; a token is made where one is needed.
+def make_access(host: str, token: str | None, origins: Sequence[str]) -> Access:
+    """Make the access rules for an address to listen on, with a random token if one is needed.
 
-    Raises Sam2EdgeError for a token that is too short, and for origins that are none.
+    Raises:
+        Sam2EdgeError: If the token is too short or an origin is malformed.
     """
-    if token is not None and len(token) < 16:
+    if token is not None and len(token) < MIN_TOKEN_LENGTH:
         raise Sam2EdgeError(
-            f"a token of {len(token)} characters can be guessed; give 16 or more, or leave it out "
-            "to have one made"
+            f"a token of {len(token)} characters is easy to guess; give {MIN_TOKEN_LENGTH} or "
+            "more, or omit it to have one generated"
         )
     for origin in origins:
         parts = urlsplit(origin)
@@ -114,8 +119,8 @@ def access_for(host: str, token: str | None, origins: Sequence[str]) -> Access:
 
 
 def is_local(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    if host in _LOCAL_HOSTS:
+    """Whether an address is reachable from this machine only."""
+    if host == "localhost":
         return True
     try:
         return ip_address(host).is_loopback
@@ -130,8 +135,8 @@ def _host_name(connection: HTTPConnection) -> str:
         return ""
 
 
-def _place(origin: str) -> str | None:
-    """Host and port of an origin; None where it is none."""
+def _netloc(origin: str) -> str | None:
+    """Host and port of an origin; None if it is malformed."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
 import cv2
@@ -21,14 +21,14 @@ from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
-from sam2_edge.serve.server import Server
+from sam2_edge.serve.server import run_server
 from sam2_edge.synthetic.camera import SyntheticCamera
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
 
 
 class Site:
-    """A loop on the synthetic camera with its server."""
+    """A loop on the synthetic camera, and its server."""
 
     def __init__(self, access: Access) -> None:
         self.camera = SyntheticCamera(3, size=256, objects=2, paced=True)
@@ -36,33 +36,45 @@ class Site:
         self.loop = CameraLoop(lambda: self.camera, tracker)
         meter = Meter(self.loop)
         self.hub, self.metrics = Hub(self.loop, meter), LoopMetrics(meter)
-        self.server = Server(make_app(self.hub, access, self.metrics), "127.0.0.1", 0)
+        self.port = 0
+        self._app = make_app(self.hub, access, self.metrics)
+        self._server = ExitStack()
         self._thread = threading.Thread(target=self._run)
         self._meter = meter
 
     def _run(self) -> None:
         for tracked in self.loop:
             self._meter.see(tracked)
-            self.metrics.see(tracked)
+            self.metrics.observe(tracked)
             self.hub.publish(tracked)
 
     def __enter__(self) -> Site:
-        self.server.__enter__()
+        self.start_server()
         self._thread.start()
         while self.hub.latest is None:
             time.sleep(0.01)
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end_loop()
+        self.stop_server()
+
+    def start_server(self) -> None:
+        """Listen on a free port, or on the same one as before."""
+        self.port = self._server.enter_context(run_server(self._app, "127.0.0.1", self.port))
+
+    def stop_server(self) -> None:
+        self._server.close()
+
+    def end_loop(self) -> None:
         self.loop.close()
         self._thread.join()
-        self.server.__exit__(None, None, None)
 
     def url(self, path: str = "/") -> str:
-        return f"http://127.0.0.1:{self.server.bound_port}{path}"
+        return f"http://127.0.0.1:{self.port}{path}"
 
     def socket(self, **options: Any) -> AbstractContextManager[ClientConnection]:
-        address = f"ws://127.0.0.1:{self.server.bound_port}/ws"
+        address = f"ws://127.0.0.1:{self.port}/ws"
         return connect(address, max_size=None, compression=None, close_timeout=0.5, **options)
 
 

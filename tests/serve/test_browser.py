@@ -11,9 +11,7 @@ import numpy as np
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
-from sam2_edge.serve.app import make_app
 from sam2_edge.serve.security import Access
-from sam2_edge.serve.server import Server
 from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic.camera import SyntheticCamera
 from tests.helpers.site import Site
@@ -197,11 +195,9 @@ def test_a_phone_shows_everything_without_scrolling_sideways(page: Page) -> None
 
 
 def test_the_page_reconnects_when_the_server_comes_back(page: Page, site: Site) -> None:
-    port = site.server.bound_port
-    site.server.__exit__(None, None, None)
+    site.stop_server()
     expect(page.locator("#status")).to_have_text("reconnecting", timeout=20_000)
-    site.server = Server(make_app(site.hub, Access(None), site.metrics), "127.0.0.1", port)
-    site.server.__enter__()
+    site.start_server()
     expect(page.locator("#status")).to_have_text("live", timeout=20_000)
     before = shown(page)
     wait(lambda: shown(page) > before)

@@ -20,10 +20,10 @@ from sam2_edge import PromptError, Sam2EdgeError
 from sam2_edge.cli.main import cli
 from sam2_edge.runtime.streaming.stats import Meter
 from sam2_edge.serve.app import MAX_VIEWERS
+from sam2_edge.serve.commands import MAX_BYTES
+from sam2_edge.serve.frame_message import run_lengths
 from sam2_edge.serve.hub import Hub
-from sam2_edge.serve.messages import MAX_BYTES
-from sam2_edge.serve.picture import runs
-from sam2_edge.serve.security import BURST, Access, access_for, is_local
+from sam2_edge.serve.security import BURST, Access, is_local, make_access
 from sam2_edge.synthetic import center_click
 from tests.helpers.site import TOKEN, Site, ask, next_frame
 
@@ -42,7 +42,7 @@ def guarded() -> Iterator[Site]:
 
 def test_runs_say_what_the_mask_is() -> None:
     mask = np.array([[0, 0, 3], [3, 3, 0], [255, 255, 255]], np.uint8)
-    packed = runs(mask)
+    packed = run_lengths(mask)
     assert [(int(r) >> 24, int(r) & 0xFFFFFF) for r in packed] == [(0, 2), (3, 3), (0, 1), (255, 3)]
 
 
@@ -177,7 +177,7 @@ def test_prometheus_reads_counts_and_latencies(site: Site) -> None:
     assert float(values["sam2_edge_tracked_total"]) > 0
     assert float(values["sam2_edge_captured_total"]) >= float(values["sam2_edge_tracked_total"])
     assert float(values["sam2_edge_resident_mb"]) > 50
-    assert float(values['sam2_edge_seconds_count{stage="age"}']) > 0
+    assert float(values['sam2_edge_seconds_count{stage="latency"}']) > 0
 
 
 def test_without_a_token_only_this_machines_own_names_are_answered(site: Site) -> None:
@@ -234,25 +234,25 @@ def test_a_websocket_needs_the_token_and_our_own_page(guarded: Site) -> None:
 
 
 def test_addresses_that_others_reach_get_a_token() -> None:
-    assert access_for("127.0.0.1", None, ()).token is None
-    assert access_for("::1", None, ()).token is None
-    made = {access_for("0.0.0.0", None, ()).token for _ in range(3)}  # noqa: S104
+    assert make_access("127.0.0.1", None, ()).token is None
+    assert make_access("::1", None, ()).token is None
+    made = {make_access("0.0.0.0", None, ()).token for _ in range(3)}  # noqa: S104
     assert len(made) == 3
     assert all(token and len(token) >= 32 for token in made)
-    assert access_for("localhost", TOKEN, ()).token == TOKEN
+    assert make_access("localhost", TOKEN, ()).token == TOKEN
     assert is_local("127.3.4.5")
     assert not is_local("robot.local")
-    with pytest.raises(Sam2EdgeError, match="a token of 5 characters can be guessed"):
-        access_for("0.0.0.0", "short", ())  # noqa: S104
+    with pytest.raises(Sam2EdgeError, match="a token of 5 characters is easy to guess"):
+        make_access("0.0.0.0", "short", ())  # noqa: S104
     with pytest.raises(Sam2EdgeError, match="robot.example is not an origin; give it as https"):
-        access_for("localhost", None, ["robot.example"])
+        make_access("localhost", None, ["robot.example"])
 
 
 def test_an_address_in_use_is_told(site: Site) -> None:
-    arguments = ["serve", "synth", "--bundle", "nano", "--port", str(site.server.bound_port)]
+    arguments = ["serve", "synth", "--bundle", "nano", "--port", str(site.port)]
     done = CliRunner().invoke(cli, arguments)
     assert isinstance(done.exception, Sam2EdgeError)
-    assert "cannot be listened on: Address already in use" in str(done.exception)
+    assert "cannot listen on 127.0.0.1:" in str(done.exception)
 
 
 def test_objects_that_a_mask_cannot_hold_are_refused_at_once() -> None:
@@ -263,8 +263,7 @@ def test_objects_that_a_mask_cannot_hold_are_refused_at_once() -> None:
 
 def test_commands_after_the_end_are_refused() -> None:
     with Site(Access(None)) as ended:
-        ended.loop.close()
-        ended._thread.join()
+        ended.end_loop()
         ended.hub.end()
         with ended.socket() as socket:
             answer = ask(socket, type="reset")

@@ -1,4 +1,4 @@
-"""What a viewer may ask for: checked in form here, in substance by the tracker."""
+"""Commands that a viewer may send. Their form is checked here, their substance by the tracker."""
 
 from __future__ import annotations
 
@@ -11,22 +11,21 @@ from sam2_edge.errors import Sam2EdgeError
 MAX_POINTS = 32
 MAX_NAME_LENGTH = 40
 MAX_BYTES = 16 * 1024
-"""Of one message."""
+"""Size of one message."""
 
 Coordinate = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
 ObjectId = Annotated[int, Field(ge=1, le=255)]
 
 
 class _Message(BaseModel):
-    """id: comes back with the answer."""
-
     model_config = ConfigDict(extra="forbid")
 
     id: int = Field(ge=0, le=2**53)
+    """Returned with the answer."""
 
 
-class PromptMessage(_Message):
-    """Add or refine an object on the current frame; in pixels of the frame."""
+class PromptCommand(_Message):
+    """Add or refine an object on the current frame; coordinates in pixels of the frame."""
 
     type: Literal["prompt"]
     object: ObjectId
@@ -35,46 +34,47 @@ class PromptMessage(_Message):
     box: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
 
 
-class RemoveMessage(_Message):
+class RemoveCommand(_Message):
     """Stop tracking an object."""
 
     type: Literal["remove"]
     object: ObjectId
 
 
-class NameMessage(_Message):
-    """Give an object a name."""
+class NameCommand(_Message):
+    """Name an object."""
 
     type: Literal["name"]
     object: ObjectId
     name: str = Field(max_length=MAX_NAME_LENGTH)
 
 
-class PlainMessage(_Message):
-    """Forget every object, stay at a frame, or go on."""
+class LoopCommand(_Message):
+    """Drop every object, or pause or resume the loop."""
 
     type: Literal["reset", "pause", "resume"]
 
 
 Command = Annotated[
-    PromptMessage | RemoveMessage | NameMessage | PlainMessage, Field(discriminator="type")
+    PromptCommand | RemoveCommand | NameCommand | LoopCommand, Field(discriminator="type")
 ]
 
 _ADAPTER: TypeAdapter[Command] = TypeAdapter(Command)
 
 
-class MessageError(Sam2EdgeError):
-    """A message that is none."""
+class CommandError(Sam2EdgeError):
+    """Raised for a malformed message."""
 
 
-def parse(text: str) -> Command:
-    """Read one message.
+def parse_command(text: str) -> Command:
+    """Read one message, JSON.
 
-    Raises MessageError that says what is wrong with it.
+    Raises:
+        CommandError: If it is malformed; says where.
     """
     try:
         return _ADAPTER.validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the message"
-        raise MessageError(f"{where}: {first['msg']}") from error
+        raise CommandError(f"{where}: {first['msg']}") from error

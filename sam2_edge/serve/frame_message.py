@@ -1,0 +1,82 @@
+"""The message that shows one frame to a viewer: JPEG image and run-length encoded masks.
+
+Layout: length of the JSON header (uint32, little-endian), the header, the runs, the JPEG. The
+header's "runs" is the number of runs. A run is a uint32: object id in the high 8 bits, length in
+the low 24. Runs cover the rows of the mask, "width" x "height" pixels.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Mapping
+from typing import Any, cast
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.sinks.jsonl import finite
+from sam2_edge.runtime.sinks.overlay import color_of
+from sam2_edge.runtime.streaming.loop import LoopResult
+
+MAX_SIDE_PX = 960
+"""Larger frames are scaled down to this width or height."""
+
+JPEG_QUALITY = 80
+
+
+def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, str]) -> bytes:
+    """Encode the message for one frame.
+
+    Args:
+        tracked: The frame and its masks.
+        state: Further fields of the header.
+        names: Names by object id.
+    """
+    image = _scaled_down(tracked.frame.picture)
+    height, width = image.shape[:2]
+    runs = run_lengths(tracked.result.index_mask((height, width)))
+    frame_height, frame_width = tracked.frame.picture.shape[:2]
+    header = {
+        **state,
+        "type": "frame",
+        "frame": tracked.frame.index,
+        "frame_width": frame_width,
+        "frame_height": frame_height,
+        "width": width,
+        "height": height,
+        "runs": len(runs),
+        "objects": [
+            {
+                "id": found.object_id,
+                "name": names.get(found.object_id, ""),
+                "present": found.present,
+                "iou": finite(found.iou, 3),
+                "score": finite(found.object_score, 2),
+                "color": color_of(found.object_id)[::-1],
+            }
+            for found in tracked.result.objects
+        ],
+    }
+    text = json.dumps(header).encode()
+    jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1]
+    return struct.pack("<I", len(text)) + text + runs.tobytes() + jpeg.tobytes()
+
+
+def run_lengths(indexed: NDArray[np.uint8]) -> NDArray[np.uint32]:
+    """Encode the rows of a mask [H,W] as runs: value in the high 8 bits, length in the low 24."""
+    flat = indexed.reshape(-1)
+    starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
+    lengths = np.diff(np.append(starts, len(flat)))
+    return (flat[starts].astype(np.uint32) << 24 | lengths.astype(np.uint32)).astype("<u4")
+
+
+def _scaled_down(image: Frame) -> Frame:
+    height, width = image.shape[:2]
+    scale = MAX_SIDE_PX / max(height, width)
+    if scale >= 1:
+        return image
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    return cast("Frame", cv2.resize(image, size, interpolation=cv2.INTER_AREA))
