@@ -1,4 +1,4 @@
-"""Running commands in this process, and small clips to run them on."""
+"""Runs commands in this process, on small clips."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from pathlib import Path
 import cv2
 import pytest
 
-from sam2_edge.cli.main import main
+from sam2_edge.cli.main import cli, main
 from tests.helpers.clips import moving_shapes
 
 SCRIPT = Path(sys.executable).parent / "sam2-edge"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    """The exit code of the command line in this process."""
+    """Run the command line as a user does, in this process; returns the exit code."""
     monkeypatch.setattr(sys, "argv", ["sam2-edge", *map(str, arguments)])
     with pytest.raises(SystemExit) as done:
         main()
     return int(done.value.code or 0)
 
 
+def call(*arguments: object) -> int:
+    """Run the command line in this process; errors are raised."""
+    return cli.main([str(argument) for argument in arguments], standalone_mode=False) or 0
+
+
 def video(path: Path, frames: int = 8) -> Path:
-    """An .avi of equal shapes as `clip_folder`."""
+    """Write the shapes of `clip_folder` as an .avi."""
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (128, 128))
     for frame in moving_shapes(frames).frames:
         writer.write(frame)

@@ -1,4 +1,4 @@
-"""A server beside a loop, and a viewer of it."""
+"""A server beside a loop, and its viewers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import struct
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from typing import Any
 
@@ -25,6 +25,15 @@ from sam2_edge.serve.server import run_server
 from sam2_edge.synthetic.camera import SyntheticCamera
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
+TIMEOUT_S = 30.0
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for a condition; fail if it does not become true."""
+    deadline = time.monotonic() + TIMEOUT_S
+    while not condition():
+        assert time.monotonic() < deadline, "timed out"
+        time.sleep(0.01)
 
 
 class Site:
@@ -51,8 +60,7 @@ class Site:
     def __enter__(self) -> Site:
         self.start_server()
         self._thread.start()
-        while self.hub.latest is None:
-            time.sleep(0.01)
+        wait_until(lambda: self.hub.latest is not None)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -79,7 +87,7 @@ class Site:
 
 
 def frame_of(data: bytes) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Header, mask and picture of a message."""
+    """Header, mask and image of a message."""
     (size,) = struct.unpack("<I", data[:4])
     header = json.loads(data[4 : 4 + size])
     end = 4 + size + 4 * header["runs"]
@@ -89,12 +97,17 @@ def frame_of(data: bytes) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np
     return header, flat.reshape(header["height"], header["width"]), picture
 
 
+def messages(socket: ClientConnection) -> Iterator[str | bytes]:
+    deadline = time.monotonic() + TIMEOUT_S
+    while time.monotonic() < deadline:
+        yield socket.recv(timeout=TIMEOUT_S)
+
+
 def next_frame(
     socket: ClientConnection, until: Callable[[dict[str, Any]], bool] = lambda _: True
 ) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.uint8]]:
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        data = socket.recv(timeout=20)
+    """The next frame whose header satisfies a condition."""
+    for data in messages(socket):
         if isinstance(data, bytes):
             found = frame_of(data)
             if until(found[0]):
@@ -105,9 +118,7 @@ def next_frame(
 def ask(socket: ClientConnection, **message: Any) -> dict[str, Any]:
     """Send a message and wait for its answer."""
     socket.send(json.dumps({"id": 7, **message}))
-    deadline = time.monotonic() + 20
-    while time.monotonic() < deadline:
-        data = socket.recv(timeout=20)
+    for data in messages(socket):
         if isinstance(data, str) and json.loads(data)["type"] != "alive":
             return json.loads(data)
     raise AssertionError("no answer came")

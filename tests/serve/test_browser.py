@@ -1,11 +1,11 @@
-"""The page in a real Chromium: frames move, a click and a box follow objects, effects, restarts."""
+"""The page in Chromium: clicks and boxes, effects, errors, reconnection."""
 
 from __future__ import annotations
 
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -14,14 +14,17 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sam2_edge.serve.security import Access
 from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic.camera import SyntheticCamera
-from tests.helpers.site import Site
+from tests.helpers.site import Site, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 SEED, SIZE = 16, 320
-STANDS_AT, FAST = 5, 2
-"""A frame of that scene with all in sight, and an object that moves far and nano follows well."""
+STILL_FRAME, FAST = 5, 2
+"""A frame that shows all objects, and an object that moves far and that nano tracks well."""
 
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="there is no Chromium to test with")
+pytestmark = [
+    pytest.mark.browser,
+    pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed"),
+]
 
 
 @pytest.fixture(scope="module")
@@ -33,9 +36,10 @@ def browser() -> Iterator[Browser]:
         launched.close()
 
 
-class Slow(SyntheticCamera):
-    """The synthetic camera at a rate that leaves time for a browser beside the model; its scene
-    stands still at an early frame until `go` is set.
+class SlowCamera(SyntheticCamera):
+    """A synthetic camera slow enough for a browser beside the model.
+
+    The scene stands still at `STILL_FRAME` until `go` is set.
     """
 
     def __init__(self) -> None:
@@ -45,8 +49,8 @@ class Slow(SyntheticCamera):
 
     def read(self):
         time.sleep(0.1)
-        last = self.positions[-1] if self.positions else STANDS_AT - 1
-        if last < STANDS_AT or self.go.is_set():
+        last = self.positions[-1] if self.positions else STILL_FRAME - 1
+        if last < STILL_FRAME or self.go.is_set():
             last += 1
         self.positions.append(last)
         return self.clip.frames[self.position(last)]
@@ -55,7 +59,7 @@ class Slow(SyntheticCamera):
 @pytest.fixture
 def site() -> Iterator[Site]:
     made = Site(Access(None))
-    made.camera = Slow()
+    made.camera = SlowCamera()
     made.loop._capture.open_camera = lambda: made.camera
     with made:
         yield made
@@ -77,24 +81,18 @@ def shown(page: Page) -> int:
     return int(page.locator("#view").get_attribute("data-frame") or -1)
 
 
-def wait(until: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not until():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def truth(site: Site, frame: int, object_id: int) -> np.ndarray:
     return site.camera.clip.mask(site.camera.position(site.camera.positions[frame]), object_id)
 
 
 def at(page: Page, x: float, y: float) -> tuple[float, float]:
-    """Where a pixel of the picture is on the screen."""
+    """Screen position of a pixel of the frame."""
     area = page.locator("#view").bounding_box()
     assert area is not None
-    return area["x"] + (x + 0.5) * area["width"] / SIZE, area["y"] + (y + 0.5) * area[
-        "height"
-    ] / SIZE
+    return (
+        area["x"] + (x + 0.5) * area["width"] / SIZE,
+        area["y"] + (y + 0.5) * area["height"] / SIZE,
+    )
 
 
 def click_object(page: Page, site: Site, object_id: int) -> None:
@@ -104,7 +102,7 @@ def click_object(page: Page, site: Site, object_id: int) -> None:
 
 
 def distances(site: Site, object_id: int, frames: int) -> list[float]:
-    """Pixels from the center of the mask to that of the true one, over so many frames."""
+    """Pixels between the centers of the found and the true mask, per frame."""
     found: list[float] = []
     last, first = None, site.hub.latest.frame.index  # type: ignore[union-attr]
     while site.hub.latest.frame.index < first + frames:  # type: ignore[union-attr]
@@ -124,10 +122,10 @@ def center(mask: np.ndarray) -> np.ndarray:
     return np.argwhere(mask).mean(axis=0)
 
 
-def test_a_click_on_a_moving_object_follows_it_over_100_frames(page: Page, site: Site) -> None:
+def test_a_clicked_object_is_tracked_over_100_frames(page: Page, site: Site) -> None:
     site.camera.go.set()
     before = shown(page)
-    wait(lambda: shown(page) > before)
+    wait_until(lambda: shown(page) > before)
     click_object(page, site, FAST)
     found = distances(site, FAST, 100)
     assert len(found) > 50
@@ -137,7 +135,7 @@ def test_a_click_on_a_moving_object_follows_it_over_100_frames(page: Page, site:
 def test_objects_are_boxed_refined_named_and_removed(page: Page, site: Site) -> None:
     page.click("#pause")
     expect(page.locator("#status")).to_have_text("paused")
-    wait(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
+    wait_until(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
     click_object(page, site, 1)
     page.click("#add")
     rows, columns = np.nonzero(truth(site, shown(page), 2))
@@ -146,19 +144,19 @@ def test_objects_are_boxed_refined_named_and_removed(page: Page, site: Site) -> 
     page.mouse.move(*at(page, columns.max(), rows.max()), steps=5)
     page.mouse.up()
     expect(page.locator("#objects li")).to_have_count(2)
-    wait(lambda: len(site.hub.latest.result.objects) == 2)  # type: ignore[union-attr]
+    wait_until(lambda: len(site.hub.latest.result.objects) == 2)  # type: ignore[union-attr]
     boxed = site.hub.latest.result[2].mask  # type: ignore[union-attr]
     true = truth(site, shown(page), 2)
     assert (boxed & true).sum() / (boxed | true).sum() > 0.5
 
     x, y = center_click(~boxed)
-    page.mouse.click(*at(page, x, y), button="right")  # more of what it is not
+    page.mouse.click(*at(page, x, y), button="right")  # a background point
     page.click("#pause")
     expect(page.locator("#status")).to_have_text("live")
     name = page.locator("[data-object='2'] .name")
     name.fill("cup")
     name.blur()
-    wait(lambda: site.hub.names == {2: "cup"})
+    wait_until(lambda: site.hub.names == {2: "cup"})
     page.click("[data-object='1'] .remove")
     expect(page.locator("#objects li")).to_have_count(1)
     page.click("#reset")
@@ -169,7 +167,7 @@ def test_objects_are_boxed_refined_named_and_removed(page: Page, site: Site) -> 
 def test_effects_change_what_is_drawn_and_masks_are_downloaded(page: Page, site: Site) -> None:
     click_object(page, site, 1)
     page.click("#pause")
-    wait(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
+    wait_until(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
     pictures = set()
     for effect in ("overlay", "outline", "cutout", "blur", "pixelate", "spotlight"):
         page.select_option("#effect", effect)
@@ -180,14 +178,14 @@ def test_effects_change_what_is_drawn_and_masks_are_downloaded(page: Page, site:
     assert download.value.suggested_filename.startswith("masks-")
 
 
-def test_a_mistake_is_told_and_the_page_goes_on(page: Page, site: Site) -> None:
+def test_a_problem_is_shown_until_the_next_command(page: Page, site: Site) -> None:
     page.mouse.click(*at(page, 5, 5), button="right")
-    expect(page.locator("#problem")).to_contain_text("Choose an object first")
+    expect(page.locator("#problem")).to_contain_text("Select an object first")
     click_object(page, site, 1)
     expect(page.locator("#problem")).to_be_hidden()
 
 
-def test_a_phone_shows_everything_without_scrolling_sideways(page: Page) -> None:
+def test_a_phone_shows_everything_without_horizontal_scrolling(page: Page) -> None:
     page.set_viewport_size({"width": 360, "height": 740})
     assert page.evaluate("document.documentElement.scrollWidth") <= 360
     for name in ("#view", "#pause", "#effect", "#add"):
@@ -200,21 +198,21 @@ def test_the_page_reconnects_when_the_server_comes_back(page: Page, site: Site) 
     site.start_server()
     expect(page.locator("#status")).to_have_text("live", timeout=20_000)
     before = shown(page)
-    wait(lambda: shown(page) > before)
+    wait_until(lambda: shown(page) > before)
 
 
-def test_clicks_on_an_object_that_is_gone_do_not_go_into_the_next(page: Page, site: Site) -> None:
+def test_clicks_on_a_removed_object_are_forgotten(page: Page, site: Site) -> None:
     given: list[int] = []
     prompt = site.loop.prompt
 
-    def noted(object_id: int, **kind):
+    def recorded(object_id: int, **kind):
         given.append(len(kind["points"]))
         return prompt(object_id, **kind)
 
-    site.loop.prompt = noted
+    site.loop.prompt = recorded
     page.click("#pause")
     expect(page.locator("#status")).to_have_text("paused")
-    wait(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
+    wait_until(lambda: shown(page) == site.hub.latest.frame.index)  # type: ignore[union-attr]
     click_object(page, site, 1)
     click_object(page, site, 1)
     page.click("[data-object='1'] .remove")

@@ -1,8 +1,8 @@
-// Drawing one frame: picture, masks, and the effect that is chosen.
+// Draws a frame: image, masks, and the selected effect.
 
-const SMALL = 24; // cells across of a pixelated background
+const CELLS = 24; // across a pixelated background
 
-// Reads a message of the server; see serve/picture.py for its form.
+// Reads a message of the server, laid out as in serve/frame_message.py.
 export function decode(buffer) {
   const size = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
@@ -31,7 +31,7 @@ export class View {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.effect = "overlay";
-    this.box = null; // while one is dragged, in pixels of the picture
+    this.box = null; // being dragged, in canvas pixels
     this.layer = canvasOf(1, 1);
     this.tiny = canvasOf(1, 1);
     this.shown = null;
@@ -74,7 +74,7 @@ export class View {
       return;
     }
     if (this.effect === "blur" || this.effect === "pixelate") {
-      const cells = this.effect === "blur" ? 2 * SMALL : SMALL;
+      const cells = this.effect === "blur" ? 2 * CELLS : CELLS;
       this.tiny.width = cells;
       this.tiny.height = Math.max(1, Math.round((cells * height) / width));
       this.tiny.getContext("2d").drawImage(picture, 0, 0, this.tiny.width, this.tiny.height);
@@ -91,7 +91,7 @@ export class View {
     }
   }
 
-  // The picture where there are objects, nothing elsewhere, in the layer.
+  // Fills the layer with the image where there are objects, transparent elsewhere.
   objects(frame, picture) {
     const { width, height } = frame.header;
     const context = this.layer.getContext("2d");
@@ -104,7 +104,7 @@ export class View {
     context.globalCompositeOperation = "source-over";
   }
 
-  // Color over the objects, and around their edges.
+  // Draws the objects' outlines, and their colors if filled.
   paint(frame, filled) {
     const { width, height, objects } = frame.header;
     const mask = frame.mask;

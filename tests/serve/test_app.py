@@ -1,0 +1,169 @@
+"""The server: what it sends, which commands it executes, and that viewers do not slow the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import ExitStack
+from typing import Any
+
+import cv2
+import httpx
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
+
+from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.serve.app import MAX_VIEWERS
+from sam2_edge.serve.commands import MAX_BYTES
+from sam2_edge.serve.frame_message import run_lengths
+from sam2_edge.serve.hub import Hub
+from sam2_edge.serve.security import BURST, Access
+from sam2_edge.synthetic import center_click
+from tests.helpers.site import Site, ask, next_frame, wait_until
+
+
+def test_runs_encode_a_mask_row_by_row() -> None:
+    mask = np.array([[0, 0, 3], [3, 3, 0], [255, 255, 255]], np.uint8)
+    packed = run_lengths(mask)
+    assert [(int(r) >> 24, int(r) & 0xFFFFFF) for r in packed] == [(0, 2), (3, 3), (0, 1), (255, 3)]
+
+
+def test_frames_arrive_with_masks_and_statistics(open_site: Site) -> None:
+    with open_site.socket() as socket:
+        first, mask, picture = next_frame(socket)
+        later, _, _ = next_frame(socket)
+    assert (first["width"], first["height"], mask.shape) == (256, 256, (256, 256))
+    assert picture.shape == (256, 256, 3)
+    assert later["frame"] > first["frame"]
+    assert {"fps", "age_ms", "dropped", "paused", "objects"} <= first.keys()
+
+
+def test_a_viewer_adds_refines_names_and_removes_an_object(open_site: Site) -> None:
+    with open_site.socket() as socket:
+        assert ask(socket, type="pause") == {"type": "done", "id": 7}
+        # The loop finishes a frame before the first command after the pause, and publishes it
+        # before the second.
+        ask(socket, type="reset")
+        ask(socket, type="reset")
+        assert open_site.hub.latest is not None
+        paused = open_site.camera.position(open_site.hub.latest.frame.index)
+        truth = open_site.camera.clip.mask(paused, 1)
+        click = [list(center_click(truth))]
+        x, y, width, height = cv2.boundingRect(truth.astype(np.uint8))
+        box = [x, y, min(x + width, 255), min(y + height, 255)]
+
+        assert ask(socket, type="prompt", object=1, box=box)["type"] == "done"
+        _, mask, _ = next_frame(socket, lambda h: len(h["objects"]) == 1)
+        assert (mask[truth] == 1).mean() > 0.4
+        assert ask(socket, type="prompt", object=1, points=click * 2, labels=[1, 1])["id"] == 7
+
+        assert ask(socket, type="name", object=1, name="cup")["type"] == "done"
+        header, _, _ = next_frame(socket, lambda h: h["objects"][0]["name"] == "cup")
+        assert header["objects"][0]["color"] == [128, 0, 0]
+
+        masks = httpx.get(open_site.url("/masks.png"))
+        found = cv2.imdecode(np.frombuffer(masks.content, np.uint8), cv2.IMREAD_UNCHANGED)
+        assert set(np.unique(found)) <= {0, 1}
+        assert "attachment" in masks.headers["content-disposition"]
+
+        assert ask(socket, type="remove", object=1)["type"] == "done"
+        assert ask(socket, type="resume")["type"] == "done"
+        next_frame(socket, lambda h: not h["objects"] and not h["paused"])
+        assert ask(socket, type="reset")["type"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        ({"type": "remove", "object": 9}, "object 9 is not tracked"),
+        ({"type": "prompt", "object": 1, "points": [[999, 5]]}, "point 999,5 is outside the frame"),
+        ({"type": "prompt", "object": 1}, "an empty prompt"),
+        ({"type": "prompt", "object": 0, "points": [[5, 5]]}, "prompt.object: Input should be"),
+        ({"type": "prompt", "object": 1, "points": [[5, 5]] * 33}, "at most 32 items"),
+        ({"type": "name", "object": 1, "name": "x" * 41}, "at most 40 characters"),
+        ({"type": "shell", "object": 1}, "the message: Input tag 'shell'"),
+        ({"type": "reset", "path": "/etc/passwd"}, "Extra inputs are not permitted"),
+    ],
+)
+def test_an_invalid_command_is_answered_with_an_error(
+    open_site: Site, message: dict[str, Any], error: str
+) -> None:
+    with open_site.socket() as socket:
+        answer = ask(socket, **message)
+    assert answer["type"] == "error"
+    assert error in answer["message"]
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [["{}"] * (int(BURST) + 30), ["x" * (MAX_BYTES + 1)], ["x" * 10 * MAX_BYTES]],
+    ids=["too many", "too long", "far too long"],
+)
+def test_excessive_messages_end_the_connection(open_site: Site, texts: list[str]) -> None:
+    def send_and_read(socket: ClientConnection) -> None:
+        for text in texts:
+            socket.send(text)
+        for _ in range(1000):  # frames already on their way
+            socket.recv(timeout=10)
+
+    with open_site.socket() as socket, pytest.raises(ConnectionClosed):
+        send_and_read(socket)
+
+
+def test_a_frame_is_encoded_once_for_all_viewers(open_site: Site) -> None:
+    hub = Hub(open_site.loop, Meter(open_site.loop))
+    shown = open_site.hub.latest
+
+    async def encode_thrice() -> list[bytes]:
+        return await asyncio.gather(*(hub.encoded(shown) for _ in range(3)))
+
+    first, *others = asyncio.run(encode_thrice())
+
+    assert all(other is first for other in others)
+
+
+def test_a_viewer_that_never_reads_delays_no_one(open_site: Site) -> None:
+    with ExitStack() as stack:
+        stack.enter_context(open_site.socket())  # never reads
+        others = [stack.enter_context(open_site.socket()) for _ in range(5)]
+        latest = max(next_frame(socket)[0]["frame"] for socket in others)
+        for socket in others:
+            for _ in range(5):
+                latest = next_frame(socket, lambda h, seen=latest: h["frame"] > seen)[0]["frame"]
+    wait_until(lambda: open_site.hub.viewers == 0)
+
+
+def test_viewers_beyond_the_maximum_are_rejected(open_site: Site) -> None:
+    accepted = 0
+    with ExitStack() as stack, pytest.raises((ConnectionClosed, InvalidStatus)):
+        while True:
+            next_frame(stack.enter_context(open_site.socket()))
+            accepted += 1
+    assert accepted == MAX_VIEWERS
+
+
+@pytest.mark.parametrize(
+    "path", ["/../app.py", "/%2e%2e/app.py", "/app.py", "/assets/index.html", "//etc/passwd"]
+)
+def test_no_path_reaches_the_file_system(open_site: Site, path: str) -> None:
+    assert httpx.get(open_site.url(path)).status_code == 404
+
+
+def test_prometheus_reads_counts_and_latencies(open_site: Site) -> None:
+    text = httpx.get(open_site.url("/metrics")).text
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
+    assert float(values["sam2_edge_tracked_total"]) > 0
+    assert float(values["sam2_edge_captured_total"]) >= float(values["sam2_edge_tracked_total"])
+    assert float(values["sam2_edge_resident_mb"]) > 50
+    assert float(values['sam2_edge_seconds_count{stage="latency"}']) > 0
+
+
+def test_viewers_learn_that_the_loop_has_ended() -> None:
+    with Site(Access(None)) as site, site.socket() as socket:
+        site.end_loop()
+        site.hub.end()
+        header, _, _ = next_frame(socket, lambda h: h["ended"])
+        answer = ask(socket, type="reset")
+    assert header["frame"] >= 0
+    assert answer["message"] == "this loop has ended; it takes no more commands"
