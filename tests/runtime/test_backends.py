@@ -168,7 +168,11 @@ ENTRY = EngineEntry(
 @pytest.mark.parametrize(
     ("version", "capability", "message"),
     [
-        ("1.8", (8, 6), "x was built with tensorrt-rtx 1.7, here is 1.8; build the engines again"),
+        (
+            "1.8",
+            (8, 6),
+            "x was built with tensorrt-rtx 1.7, but 1.8 is installed; build the engines again",
+        ),
         ("1.7", (8, 9), "compute capability 8.6, card has 8.9; build the engines again"),
     ],
 )

@@ -12,7 +12,7 @@ import pytest
 from sam2_edge import BackendError
 from sam2_edge.runtime.backends.cuda import graphs
 from sam2_edge.runtime.backends.cuda import memory as device_memory
-from sam2_edge.runtime.backends.cuda.graphs import LIMIT, MAX_FAILURES, WARM_RUNS, CudaGraphs
+from sam2_edge.runtime.backends.cuda.graphs import MAX_FAILURES, MAX_GRAPHS, WARM_RUNS, CudaGraphs
 from sam2_edge.runtime.backends.cuda.memory import DeviceMemory
 
 
@@ -192,9 +192,9 @@ def test_graphs_are_few_and_failures_are_told_once(
     cuda: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     graphs = CudaGraphs(7, "x")
-    for turn in range(4 * 3 * LIMIT):
-        graphs.run(1, (turn % (3 * LIMIT),), lambda: None)
-    assert cuda.captures <= LIMIT
+    for turn in range(4 * 3 * MAX_GRAPHS):
+        graphs.run(1, (turn % (3 * MAX_GRAPHS),), lambda: None)
+    assert cuda.captures <= MAX_GRAPHS
     cuda.capture_fails = True
     failing, plain = CudaGraphs(7, "decoder"), []
     for _ in range(20):

@@ -18,7 +18,7 @@ __all__ = ["Backend", "BackendName", "OpenedName", "Tensor", "choose_backend", "
 OpenedName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 
 BackendName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
-"""auto: what the bundle's graphs are made for; ONNX graphs on the GPU where that is possible."""
+"""auto: what the bundle was made for; ONNX graphs run on the GPU if that is possible."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,9 +28,13 @@ def open_backend(
 ) -> Backend:
     """Open a backend for a bundle.
 
-    threads: CPU threads within an operator; None lets the backend choose.
+    Args:
+        bundle: What it is to run.
+        name: Which backend; there is no silent fallback to another one.
+        threads: CPU threads within an operator; None lets the backend choose.
 
-    Raises BackendError when it cannot be opened, or cannot run this bundle.
+    Raises:
+        BackendError: If it cannot be opened, or cannot run this bundle.
     """
     if name not in get_args(BackendName):
         known = ", ".join(get_args(BackendName))
@@ -38,7 +42,7 @@ def open_backend(
     chosen: OpenedName = choose_backend(bundle) if name == "auto" else name
     if chosen == "cpu":
         return OnnxRuntimeCpu(bundle, threads=threads)
-    # What a GPU backend imports is not there everywhere.
+    # GPU backends import what is not installed everywhere.
     if chosen == "cuda":
         from sam2_edge.runtime.backends.ort_cuda import OnnxRuntimeCuda
 
@@ -49,7 +53,7 @@ def open_backend(
 
 
 def choose_backend(bundle: Bundle) -> OpenedName:
-    """What `auto` stands for with a bundle on this machine."""
+    """Return the backend that `auto` selects for a bundle on this machine."""
     for entry in bundle.manifest.graphs.values():
         if entry.engine:
             return entry.engine.variant
@@ -62,6 +66,6 @@ def _gpu_for_onnxruntime() -> bool:
     try:
         device_info()
     except BackendError as error:
-        _log.warning("ONNX Runtime's GPU build is installed, the CPU is used: %s", error)
+        _log.warning("ONNX Runtime's GPU build is installed, but the CPU is used: %s", error)
         return False
     return True

@@ -1,7 +1,7 @@
-"""What a backend is: the seam between the tracker and whatever runs the graphs.
+"""The backend protocol: the seam between `runtime.model` and whatever runs the graphs.
 
-The tracker and the memory bank only hand tensors on. A backend decides where they live; on a GPU
-they stay there, and only what `download` is asked for comes back.
+The tracker and the memory bank only pass tensors along. A backend decides where they live; on a GPU
+they stay there, and only `download` brings one back.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Tensor(Protocol):
         ...
 
     def __getitem__(self, index: Any, /) -> Any:
-        """A view along the first axis: an int drops the axis, a slice from 0 keeps a prefix."""
+        """Return a view along the first axis: an int drops it, a slice from 0 keeps a prefix."""
         ...
 
 
@@ -34,25 +34,26 @@ class Backend(Protocol):
     name: str
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run one graph; inputs and outputs go by the contract's names.
+        """Run one graph; inputs and outputs are keyed by the contract's names.
 
         Inputs may be views and are not kept. Outputs belong to the caller and stay valid as long as
         it holds them.
 
-        Raises BackendError when the graph cannot run.
+        Raises:
+            BackendError: If the graph cannot run.
         """
         ...
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """An uninitialized float32 tensor."""
+        """Allocate an uninitialized float32 tensor."""
         ...
 
     def upload(self, array: NDArray[Any]) -> Tensor:
-        """A host array as a tensor of the same shape and dtype."""
+        """Copy a host array to a tensor of the same shape and dtype."""
         ...
 
     def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """A float32 tensor as a host array that the caller may keep."""
+        """Copy a float32 tensor to a host array that belongs to the caller."""
         ...
 
     def copy(self, source: Tensor, target: Tensor) -> None:

@@ -1,4 +1,4 @@
-"""Tensors that are numpy arrays: what every backend whose tensors live in host memory shares."""
+"""Tensors that are numpy arrays: shared by all backends with tensors in host memory."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from sam2_edge.runtime.backends.base import Tensor
 
 
 class HostTensors:
-    """All of `Backend` but for running graphs."""
+    """All of `Backend` except `run`."""
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """See `Backend.empty`."""
+        """Allocate an uninitialized array."""
         return cast("Tensor", np.empty(shape, np.float32))
 
     def upload(self, array: NDArray[Any]) -> Tensor:
-        """The array itself, made contiguous."""
+        """Return the array itself, made contiguous."""
         return cast("Tensor", np.ascontiguousarray(array))
 
     def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """A copy: a caller may change it, and the tensor may yet become memory."""
+        """Return a copy: the caller may change it, and the tensor may still become memory."""
         return cast("NDArray[np.float32]", tensor).copy()
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """See `Backend.copy`."""
+        """Copy between two arrays or views of equal shape."""
         np.copyto(cast("NDArray[np.float32]", target), cast("NDArray[np.float32]", source))
 
     def mark(self) -> Any:

@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the backend that works anywhere. Tensors are numpy arrays."""
+"""ONNX Runtime on the CPU: the backend that runs everywhere. Tensors are numpy arrays."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ RUN_ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     *(x for x in vars(state).values() if isinstance(x, type) and issubclass(x, Exception)),
 )
-"""ONNX Runtime's own exceptions have no base of their own: each is listed."""
+"""ONNX Runtime's exceptions share no base class, so each is listed."""
 
 
 class OnnxRuntimeCpu(HostTensors):
     """Runs a bundle's graphs with ONNX Runtime's CPU provider.
 
-    threads: threads within an operator; None leaves the choice to ONNX Runtime (all cores).
+    Args:
+        bundle: What to run.
+        threads: Threads within an operator; None for ONNX Runtime's choice, all cores.
 
-    Raises BackendError when a graph cannot be opened.
+    Raises:
+        BackendError: If a graph cannot be opened.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -44,7 +47,7 @@ class OnnxRuntimeCpu(HostTensors):
         }
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run one graph on numpy arrays; see `Backend.run`."""
+        """Run one graph on numpy arrays."""
         try:
             results = self._sessions[graph].run(None, dict(inputs))
         except RUN_ERRORS as error:
@@ -54,26 +57,26 @@ class OnnxRuntimeCpu(HostTensors):
 
 
 def check_onnx(bundle: Bundle) -> None:
-    """Raise BackendError unless the graphs of a bundle are ONNX graphs."""
+    """Raise BackendError unless a bundle holds ONNX graphs."""
     variants = {e.engine.variant for e in bundle.manifest.graphs.values() if e.engine}
     if variants:
         raise BackendError(
             f"{bundle.path} holds engines of {', '.join(variants)}, which ONNX Runtime cannot run; "
-            "export with --target onnx, or leave the choice of a backend to auto"
+            "export with --target onnx, or choose the backend auto"
         )
 
 
 @cache
 def _share_arena() -> None:
-    """Lay one arena out for all sessions of the process that ask for it.
+    """Create one arena for all sessions of the process.
 
-    The graphs of a frame run one after the other: with an arena each, as much memory as all of them
-    need stays taken (for SAM 2.1 tiny at 1024 pixels 0.3 to 0.45 GB more); with one, what the
-    largest needs. It stays with the process when a tracker goes, for the next one.
+    The graphs of a frame run one after the other. One arena holds what the largest needs; an arena
+    each would hold what all of them need together (0.3 to 0.45 GB more for SAM 2.1 tiny at 1024
+    pixels). It outlives a tracker and serves the next one.
     """
     kind, use = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
     where = ort.OrtMemoryInfo("Cpu", kind, 0, use)
-    # 0: no limit, and growth by doubling, ONNX Runtime's own choice; -1: its defaults.
+    # 0: no limit, and growth by doubling (ONNX Runtime's default); -1: its other defaults.
     ort.create_and_register_allocator(where, ort.OrtArenaCfg(0, 0, -1, -1))
 
 
@@ -82,13 +85,13 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
     options = ort.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = 3  # errors only: warnings would go to the user's terminal
-    # While the bank fills, each frame has new shapes: patterns would be kept for every one of them.
+    # While the bank fills, every frame has new shapes, and a pattern would be kept for each.
     options.enable_mem_pattern = False
-    # Every session has its own threads, which spin for a while after a run and would take
-    # the cores from the next graph of the same frame (docs/architecture.md).
+    # Every session has its own threads. They spin for a while after a run and would take the cores
+    # from the next graph of the same frame (docs/architecture.md).
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Attention of a trained model is peaked: most of its weights are denormal numbers, with which
-    # a CPU computes several times slower (docs/verified.md).
+    # Attention of a trained model is peaked: most of its weights are denormal numbers, which slow a
+    # CPU down several times.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -98,8 +101,7 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
             path,
             options,
             providers=["CPUExecutionProvider"],
-            # It puts a product and its bias into one operator, which takes longer than the two
-            # (the image encoder by a twentieth).
+            # One operator for a product and its bias is slower than two (5 % of the image encoder).
             disabled_optimizers=["MatMulAddFusion"],
         )
     except RUN_ERRORS as error:

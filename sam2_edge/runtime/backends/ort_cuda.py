@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU, with everything between the graphs in GPU memory."""
+"""ONNX Runtime on an NVIDIA GPU, with all tensors between the graphs in GPU memory."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ PROVIDER = "CUDAExecutionProvider"
 class OnnxRuntimeCuda(DeviceBackend):
     """Runs a bundle's ONNX graphs with ONNX Runtime's CUDA provider.
 
-    Raises BackendError when the provider is not there or does not become active, which ONNX Runtime
-    itself does not tell: it would go on with the CPU.
+    Raises:
+        BackendError: If the provider is missing or does not start. ONNX Runtime itself would fall
+            back to the CPU without an error.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -37,7 +38,7 @@ class OnnxRuntimeCuda(DeviceBackend):
         self._sessions = {graph: self._open(bundle, graph) for graph in Graph}
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Backend.run`."""
+        """Run one graph on tensors in GPU memory."""
         spec, session = self._specs[graph], self._sessions[graph]
         given = cast("Mapping[str, DeviceTensor]", inputs)
         axis_sizes(spec, given)
@@ -57,8 +58,8 @@ class OnnxRuntimeCuda(DeviceBackend):
     def _open(self, bundle: Bundle, graph: Graph) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        # One stream for graphs and copies: order is kept without waiting. Products of 10 bits, its
-        # default on newer GPUs, are not what a float32 graph says.
+        # One stream for graphs and copies keeps their order without waiting. TF32, the default on
+        # newer GPUs, has 10-bit mantissas, which is not float32.
         settings = {"user_compute_stream": str(self._memory.stream), "use_tf32": "0"}
         path = bundle.graph_path(graph)
         try:

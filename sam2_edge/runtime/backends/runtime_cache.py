@@ -1,7 +1,7 @@
-"""TensorRT-RTX compiles kernels when an engine first runs; here they are kept for the next start.
+"""Keeps the kernels that TensorRT-RTX compiles when an engine first runs, for the next start.
 
-The cache lies beside the bundle, one file per engine and GPU, and is written when the backend is
-given up, at the latest when the process ends. TensorRT-RTX itself refuses one that does not fit.
+The cache lies beside the bundle, one file per engine and GPU. It is written when the backend is
+released, at the latest when the process ends. TensorRT-RTX itself rejects one that does not fit.
 """
 
 from __future__ import annotations
@@ -17,8 +17,10 @@ _log = logging.getLogger(__name__)
 
 
 def new_context(engine: Any, cache_file: Path) -> Any:
-    """An execution context of an engine, with the cache if the variant has one; None if there is no
-    room for it on the GPU.
+    """Create an execution context, with the cache if the variant has one.
+
+    Returns:
+        The context; None if the GPU has too little free memory.
     """
     if not hasattr(engine, "create_runtime_config"):
         return engine.create_execution_context()
@@ -27,7 +29,7 @@ def new_context(engine: Any, cache_file: Path) -> Any:
         return engine.create_execution_context()
     cache = settings.create_runtime_cache()
     if cache_file.is_file() and not cache.deserialize(cache_file.read_bytes()):
-        _log.info("%s is for something else and is made anew", cache_file)
+        _log.info("%s does not fit this engine and is replaced", cache_file)
     settings.set_runtime_cache(cache)
     capture_graphs(settings)
     context = engine.create_execution_context(settings)
@@ -37,8 +39,10 @@ def new_context(engine: Any, cache_file: Path) -> Any:
 
 
 def capture_graphs(settings: Any) -> None:
-    """Let TensorRT-RTX capture CUDA graphs itself: it alone knows when the kernels of a shape are
-    compiled, until when it runs slower ones (NVIDIA, "Working with RTX CUDA Graphs").
+    """Let TensorRT-RTX capture CUDA graphs itself.
+
+    Only it knows when the kernels of a shape are compiled; until then it runs slower ones (NVIDIA,
+    "Working with RTX CUDA Graphs").
     """
     strategies = type(settings.cuda_graph_strategy)
     settings.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE

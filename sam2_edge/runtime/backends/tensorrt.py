@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: a bundle of engines, with everything between the graphs on the GPU."""
+"""TensorRT and TensorRT-RTX: engines, with all tensors between them in GPU memory."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ _REBUILD = (
 class TensorRt(DeviceBackend):
     """Runs a bundle of engines of one variant.
 
-    Raises BackendError when the engines are for another TensorRT, version or GPU, when a file is
-    damaged, and when there is no GPU or too little memory on it.
+    Raises:
+        BackendError: If the engines are for another TensorRT, version or GPU, if a file is damaged,
+            or if there is no GPU or too little memory on it.
     """
 
     def __init__(self, bundle: Bundle, variant: TensorRtVariant) -> None:
@@ -59,7 +60,7 @@ class TensorRt(DeviceBackend):
         }
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Backend.run`."""
+        """Run one engine on tensors in GPU memory."""
         spec = self._specs[graph]
         given = cast("Mapping[str, DeviceTensor]", inputs)
         self._engines[graph].check_sizes(axis_sizes(spec, given))
@@ -85,7 +86,7 @@ class _Engine:
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BackendError(
-                f"{path} cannot be loaded by {entry.variant}, though it is as it was built; "
+                f"{path} cannot be loaded by {entry.variant}, although its hash is right; "
                 f"free GPU memory, update the NVIDIA driver, or {_REBUILD} {entry.variant}"
             )
         about = (bundle.manifest.graphs[graph].sha256, entry.version, gpu.name)
@@ -95,25 +96,25 @@ class _Engine:
         self._context = new_context(self._engine, kernels)
         if self._context is None:
             raise BackendError(
-                f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of GPU memory "
-                "to work in, and they are not free; free some, or export with a smaller image size"
+                f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of free GPU "
+                "memory to run; free some, or export with a smaller image size"
             )
-        # TensorRT-RTX captures by itself, see `runtime_cache.capture_graphs`.
+        # TensorRT-RTX captures graphs itself, see `runtime_cache.capture_graphs`.
         classic = entry.variant == "tensorrt"
         self._captured = CudaGraphs(stream, graph.value) if classic else None
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Raise BackendError where an axis is larger than the engine was built for."""
+        """Raise BackendError if an axis is larger than the engine was built for."""
         for axis, size in sizes.items():
-            least, _, most = self._profile[axis]
-            if not least <= size <= most:
+            low, _, high = self._profile[axis]
+            if not low <= size <= high:
                 raise BackendError(
-                    f"{self._graph.value} was built for {least} to {most} {_AXES[axis][0]}, not "
+                    f"{self._graph.value} was built for {low} to {high} {_AXES[axis][0]}, not "
                     f"{size}; {_AXES[axis][1]}"
                 )
 
     def run(self, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
-        """Start the engine on the stream."""
+        """Enqueue the engine on the stream."""
         tensors = {**inputs, **outputs}
         if self._captured is None:
             self._enqueue(inputs, tensors)
@@ -129,7 +130,7 @@ class _Engine:
         done += [self._context.set_tensor_address(name, t.address) for name, t in tensors.items()]
         if not (all(done) and self._context.execute_async_v3(self._stream)):
             raise BackendError(
-                f"{self._graph.value} failed on the GPU; what TensorRT said is in the log above"
+                f"{self._graph.value} failed on the GPU; TensorRT's messages are in the log"
             )
 
 
@@ -139,14 +140,14 @@ _AXES = {
     "M": ("memories", "lower max_cond_frames"),
     "P": ("object pointers", "lower max_cond_frames"),
 }
-"""What a dynamic axis counts, and what to do where it is too long."""
+"""What a dynamic axis counts, and the remedy if it is too long."""
 
 
 def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what: str) -> None:
-    """Raise BackendError unless an engine runs with this version of its variant on this GPU."""
+    """Raise BackendError unless an engine fits this version of TensorRT and this GPU."""
     if entry.version != version:
         raise BackendError(
-            f"{what} was built with {entry.variant} {entry.version}, here is {version}; "
+            f"{what} was built with {entry.variant} {entry.version}, but {version} is installed; "
             f"{_REBUILD} {entry.variant}"
         )
     if gpu.compute_capability not in entry.compute_capabilities:
@@ -159,7 +160,7 @@ def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what
 
 
 def _logger(trt: ModuleType) -> Any:
-    """TensorRT's messages into Python's logging."""
+    """Return a logger that forwards TensorRT's messages to Python's logging."""
 
     class Logger(trt.ILogger):  # type: ignore[misc,name-defined] # a module as a value
         def __init__(self) -> None:

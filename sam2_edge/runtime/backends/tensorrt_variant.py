@@ -1,6 +1,6 @@
-"""Which TensorRT is used: the classic one, or TensorRT-RTX, whose Python API is nearly the same.
+"""The two variants of TensorRT: the classic one, and TensorRT-RTX with nearly the same Python API.
 
-What a variant can do is found out by looking for it, never by comparing versions.
+Capabilities are detected by looking for attributes, never by comparing versions.
 """
 
 from __future__ import annotations
@@ -23,9 +23,10 @@ _REMEDIES: dict[TensorRtVariant, str] = {
 
 
 def import_tensorrt(variant: TensorRtVariant) -> ModuleType:
-    """The Python module of one variant.
+    """Import the Python module of one variant.
 
-    Raises BackendError when it is not there or its libraries cannot be loaded.
+    Raises:
+        BackendError: If it is not installed or its libraries cannot be loaded.
     """
     try:
         return importlib.import_module(MODULES[variant])
@@ -36,5 +37,5 @@ def import_tensorrt(variant: TensorRtVariant) -> ModuleType:
 
 
 def rtx_targets(trt: ModuleType) -> list[str]:
-    """Compute capabilities that TensorRT-RTX builds for, such as SM86."""
+    """Return the compute capabilities that TensorRT-RTX builds for, such as SM86."""
     return [name for name in trt.ComputeCapability.__members__ if name.startswith("SM")]

@@ -1,4 +1,4 @@
-"""What the GPU backends share: where tensors live and how they get there and back."""
+"""What the GPU backends share: tensors in device memory, and copies to and from it."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from sam2_edge.runtime.backends.cuda.memory import DeviceMemory, DeviceTensor
 
 
 class DeviceBackend:
-    """Memory of a GPU backend; see `Backend` for the methods."""
+    """All of `Backend` except `run`."""
 
     def __init__(self, geometry: Geometry) -> None:
         self._memory = DeviceMemory()
         self._specs = graph_specs(geometry)
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """See `Backend.empty`."""
+        """Allocate an uninitialized tensor."""
         return cast("Tensor", self._memory.empty(shape))
 
     def upload(self, array: NDArray[Any]) -> Tensor:
-        """See `Backend.upload`."""
+        """Copy a host array to the GPU."""
         return cast("Tensor", self._memory.upload(array))
 
     def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """See `Backend.download`."""
+        """Copy a tensor to the host; waits for the GPU."""
         return self._memory.download(cast("DeviceTensor", tensor))
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """See `Backend.copy`."""
+        """Copy between two tensors on the GPU."""
         self._memory.copy(cast("DeviceTensor", source), cast("DeviceTensor", target))
 
     def mark(self) -> Any:
@@ -48,19 +48,20 @@ class DeviceBackend:
     def _outputs(
         self, spec: GraphSpec, inputs: Mapping[str, DeviceTensor]
     ) -> dict[str, DeviceTensor]:
-        """Room for the outputs of a run on these inputs."""
+        """Allocate the outputs of a run on these inputs."""
         sizes = axis_sizes(spec, inputs)
         return {o.name: self._memory.empty(o.shape(**sizes), o.dtype) for o in spec.outputs}
 
 
 def axis_sizes(spec: GraphSpec, inputs: Mapping[str, Any]) -> dict[str, int]:
-    """Size of every dynamic axis, from arrays or tensors that are the inputs.
+    """Return the size of every dynamic axis of a graph's inputs.
 
-    Raises BackendError when names, types or shapes are not those of the contract.
+    Raises:
+        BackendError: If names, types or shapes differ from the contract.
     """
     wanted = [tensor.name for tensor in spec.inputs]
     if sorted(inputs) != sorted(wanted):
-        raise BackendError(f"{spec.graph.value} takes {wanted}, it was given {sorted(inputs)}")
+        raise BackendError(f"{spec.graph.value} takes {wanted}, but got {sorted(inputs)}")
     sizes: dict[str, int] = {}
     for tensor in spec.inputs:
         given = inputs[tensor.name]

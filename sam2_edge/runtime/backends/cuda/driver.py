@@ -1,6 +1,6 @@
-"""The little of CUDA that the runtime needs, through NVIDIA's own `cuda-bindings`.
+"""The few CUDA calls that the runtime needs, through NVIDIA's `cuda-bindings`.
 
-Every call's status is checked here; elsewhere a CUDA error is a BackendError.
+Every call's status is checked here and becomes a BackendError.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from sam2_edge.errors import BackendError
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """The GPU that is used: compute capability (major, minor), memory in bytes."""
+    """Name, compute capability (major, minor) and memory in bytes of a GPU."""
 
     name: str
     compute_capability: tuple[int, int]
@@ -21,9 +21,10 @@ class DeviceInfo:
 
 
 def bindings() -> Any:
-    """The module `cuda.bindings.runtime`.
+    """Import `cuda.bindings.runtime`.
 
-    Raises BackendError when cuda-bindings is not installed.
+    Raises:
+        BackendError: If cuda-bindings is not installed.
     """
     try:
         from cuda.bindings import runtime
@@ -36,9 +37,10 @@ def bindings() -> Any:
 
 
 def checked(result: tuple[Any, ...], doing: str) -> Any:
-    """The value of a call to the bindings, without its status.
+    """Return the values of a call to the bindings, without its status.
 
-    Raises BackendError with the name of the status and what was being done.
+    Raises:
+        BackendError: With the name of the status and what was being done.
     """
     status, *values = result
     if int(status) != 0:
@@ -48,15 +50,16 @@ def checked(result: tuple[Any, ...], doing: str) -> Any:
 
 
 def device_info(device: int = 0) -> DeviceInfo:
-    """The GPU with that number.
+    """Describe the GPU with that number.
 
-    Raises BackendError when there is no driver or no GPU.
+    Raises:
+        BackendError: If there is no driver or no GPU.
     """
     cuda = bindings()
     count = checked(cuda.cudaGetDeviceCount(), "looking for a GPU")
     if device >= count:
-        raise BackendError(f"GPU {device} was asked for, this machine has {count}")
-    found = checked(cuda.cudaGetDeviceProperties(device), "reading what the GPU is")
+        raise BackendError(f"GPU {device} does not exist: this machine has {count} GPUs")
+    found = checked(cuda.cudaGetDeviceProperties(device), "reading the GPU's properties")
     name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
     return DeviceInfo(
         name=name.strip("\0"),

@@ -1,4 +1,4 @@
-"""Runs that repeat with the same tensors at the same addresses, as one launch of a CUDA graph."""
+"""Repeated runs on the same tensors at the same addresses, as one launch of a CUDA graph."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.cuda.driver import bindings, checked
 
 WARM_RUNS = 2
-"""Runs at the same addresses before they are captured: the first one of a shape may still compile
-or allocate."""
+"""Runs at the same addresses before a capture: the first one of a shape may compile or allocate."""
 
-LIMIT = 16
-"""Graphs kept for one engine."""
+MAX_GRAPHS = 16
+"""Graphs kept per engine."""
 
 MAX_FAILURES = 3
-"""After so many captures that failed none is tried any more."""
+"""Failed captures after which no more are tried."""
 
 _log = logging.getLogger(__name__)
 
 
 class CudaGraphs:
-    """Captured launches of one engine on one stream, for the shapes that ran last.
+    """Captured launches of one engine on one stream, for its latest shapes.
 
-    An execution context has the state of its last shapes, so graphs of other shapes are given up:
-    while shapes change from run to run nothing is captured.
+    An execution context holds the state of its latest shapes, so graphs of other shapes are
+    dropped: while shapes change from run to run, nothing is captured.
     """
 
     def __init__(self, stream: int, what: str) -> None:
@@ -38,11 +37,13 @@ class CudaGraphs:
         self._graphs: dict[Hashable, Any] = {}
         self._failures = 0
         end = weakref.finalize(self, _destroy, self._cuda, stream, self._graphs)
-        end.atexit = False  # the process gives back everything
+        end.atexit = False  # the process frees everything at exit
 
     def run(self, shapes: Hashable, addresses: Hashable, enqueue: Callable[[], None]) -> None:
-        """Start what `enqueue` starts: by a captured graph if it has run often enough with these
-        shapes and addresses, which are all that a launch depends on.
+        """Run `enqueue`, or launch its captured graph.
+
+        A launch depends on shapes and addresses alone; a run is captured once it has repeated with
+        the same ones.
         """
         if shapes != self._shapes:
             self._forget()
@@ -52,10 +53,10 @@ class CudaGraphs:
             checked(self._cuda.cudaGraphLaunch(graph, self._stream), f"running {self._what}")
             return
         enqueue()
-        if len(self._runs) > 4 * LIMIT:
-            self._runs.clear()  # addresses of the past
+        if len(self._runs) > 4 * MAX_GRAPHS:
+            self._runs.clear()  # outdated addresses
         self._runs[addresses] = self._runs.get(addresses, 0) + 1
-        wanted = self._runs[addresses] > WARM_RUNS and len(self._graphs) < LIMIT
+        wanted = self._runs[addresses] > WARM_RUNS and len(self._graphs) < MAX_GRAPHS
         if wanted and self._failures < MAX_FAILURES:
             self._capture(addresses, enqueue)
 
@@ -65,11 +66,11 @@ class CudaGraphs:
             _destroy(self._cuda, self._stream, self._graphs)
 
     def _capture(self, addresses: Hashable, enqueue: Callable[[], None]) -> None:
-        """Record one run, right after a plain one of the same shapes, for the next time."""
+        """Record one run, right after a plain one of the same shapes."""
         cuda = self._cuda
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         try:
-            checked(cuda.cudaStreamBeginCapture(self._stream, mode), "beginning a capture")
+            checked(cuda.cudaStreamBeginCapture(self._stream, mode), "starting a capture")
             try:
                 enqueue()
             finally:
@@ -85,7 +86,7 @@ class CudaGraphs:
 
 
 def _destroy(cuda: Any, stream: int, graphs: dict[Hashable, Any]) -> None:
-    """Free graphs once they have run; an error here has no consequence that could be mended."""
+    """Free graphs once they have run. Errors are ignored: nothing can be done about them."""
     cuda.cudaStreamSynchronize(stream)
     for graph in graphs.values():
         cuda.cudaGraphExecDestroy(graph)

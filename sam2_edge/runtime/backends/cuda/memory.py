@@ -1,10 +1,9 @@
 """Tensors in GPU memory, all used on one stream.
 
-Blocks of memory come from a pool and go back to it when no tensor holds them: after a few frames
-nothing is allocated any more. Of the free blocks of a size the one of the lowest address is taken,
-so that a loop that repeats finds the same tensors at the same addresses, which is what a captured
-CUDA graph needs. That a block may be used again while the GPU still reads it is no danger, since
-everything happens on one stream, in order.
+Blocks of memory come from a pool and return to it when no tensor holds them, so that nothing is
+allocated after a few frames. Of the free blocks of a size, the one with the lowest address is used
+first: a loop that repeats finds the same tensors at the same addresses, as a captured CUDA graph
+requires. A block may be reused while the GPU still reads it, since one stream keeps the order.
 """
 
 from __future__ import annotations
@@ -23,11 +22,11 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.cuda.driver import bindings, checked
 
 PINNED_LIMIT = 64 * 2**20
-"""Bytes of uploads that may be under way before the host waits for them."""
+"""Bytes of uploads in flight before the host waits for them."""
 
 
 class _Pool:
-    """All memory of one stream, given back when the last tensor in it is gone."""
+    """All memory of one stream, freed when the last tensor in it is gone."""
 
     def __init__(self, cuda: Any) -> None:
         self.cuda = cuda
@@ -36,11 +35,12 @@ class _Pool:
         self._owned: set[int] = set()
         self._pinned: list[int] = []
         end = weakref.finalize(self, _give_back, cuda, self.stream, self._owned, self._pinned)
-        end.atexit = False  # the process gives back everything
+        end.atexit = False  # the process frees everything at exit
 
     def take(self, size: int) -> int:
-        """The address of a free block, or of a new one; what lies idle in other sizes is given back
-        first where memory is short.
+        """Return the address of a free block or a new one.
+
+        If memory is short, idle blocks of other sizes are freed first.
         """
         if self.free[size]:
             return heapq.heappop(self.free[size])
@@ -54,29 +54,29 @@ class _Pool:
         return address
 
     def pinned(self, size: int) -> NDArray[np.uint8]:
-        """New page-locked host memory."""
-        doing = f"taking {size} bytes of page-locked memory"
+        """Allocate page-locked host memory."""
+        doing = f"allocating {size} bytes of page-locked memory"
         address = int(checked(self.cuda.cudaMallocHost(size), doing))
         self._pinned.append(address)
         return np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(address))
 
     def _allocate(self, size: int) -> int:
-        return int(checked(self.cuda.cudaMalloc(size), f"taking {size} bytes of GPU memory"))
+        return int(checked(self.cuda.cudaMalloc(size), f"allocating {size} bytes of GPU memory"))
 
     def _free_idle(self) -> bool:
-        """Whether there was anything to give back."""
+        """Free idle blocks and return whether there were any."""
         checked(self.cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
         idle = [address for blocks in self.free.values() for address in blocks]
         for blocks in self.free.values():
             blocks.clear()  # blocks in use hold these lists
         for address in idle:
             self._owned.discard(address)
-            checked(self.cuda.cudaFree(address), "giving GPU memory back")
+            checked(self.cuda.cudaFree(address), "freeing GPU memory")
         return bool(idle)
 
 
 def _give_back(cuda: Any, stream: int, owned: set[int], pinned: list[int]) -> None:
-    """Free everything; an error has nobody left to be told."""
+    """Free everything. Errors are ignored: no caller is left to handle them."""
     cuda.cudaStreamSynchronize(stream)
     for address in owned:
         cuda.cudaFree(address)
@@ -86,7 +86,7 @@ def _give_back(cuda: Any, stream: int, owned: set[int], pinned: list[int]) -> No
 
 
 class _Block:
-    """A piece of device memory that returns to its pool when the last tensor in it is gone."""
+    """Device memory that returns to its pool when the last tensor in it is gone."""
 
     __slots__ = ("address", "pool", "size")
 
@@ -94,7 +94,7 @@ class _Block:
         self.address, self.pool, self.size = pool.take(size), pool, size
 
     def __del__(self) -> None:
-        if hasattr(self, "size"):  # taking it did not fail
+        if hasattr(self, "size"):  # the allocation succeeded
             heapq.heappush(self.pool.free[self.size], self.address)
 
 
@@ -144,7 +144,8 @@ class DeviceTensor:
 class DeviceMemory:
     """Allocation and copies on one stream of the current GPU.
 
-    Raises BackendError when there is no GPU, or too little memory on it.
+    Raises:
+        BackendError: If there is no GPU, or too little memory on it.
     """
 
     def __init__(self) -> None:
@@ -152,27 +153,27 @@ class DeviceMemory:
         self._pool = _Pool(self._cuda)
         self.stream = self._pool.stream
         self._pinned: dict[int, list[NDArray[np.uint8]]] = defaultdict(list)
-        self._under_way: list[NDArray[np.uint8]] = []
+        self._in_flight: list[NDArray[np.uint8]] = []
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceTensor:
-        """An uninitialized tensor."""
+        """Allocate an uninitialized tensor."""
         kind = np.dtype(dtype)
         block = _Block(self._pool, max(1, math.prod(shape)) * kind.itemsize)
         return DeviceTensor(block.address, shape, kind, block)
 
     def upload(self, array: NDArray[Any]) -> DeviceTensor:
-        """A host array as a tensor; the array may be changed as soon as this returns."""
+        """Copy a host array to a tensor; the array may be changed as soon as this returns."""
         tensor = self.empty(array.shape, array.dtype)
         staging = self._stage(tensor.nbytes)
         staging[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self._copy(tensor.address, staging.ctypes.data, tensor.nbytes, "HostToDevice")
-        self._under_way.append(staging)
-        if sum(buffer.nbytes for buffer in self._under_way) > PINNED_LIMIT:
+        self._in_flight.append(staging)
+        if sum(buffer.nbytes for buffer in self._in_flight) > PINNED_LIMIT:
             self.synchronize()
         return tensor
 
     def download(self, tensor: DeviceTensor) -> NDArray[Any]:
-        """A tensor as a host array that the caller may keep."""
+        """Copy a tensor to a host array that belongs to the caller."""
         staging = self._stage(tensor.nbytes)
         self._copy(staging.ctypes.data, tensor.address, tensor.nbytes, "DeviceToHost")
         self.synchronize()
@@ -187,11 +188,11 @@ class DeviceMemory:
         self._copy(target.address, source.address, source.nbytes, "DeviceToDevice")
 
     def synchronize(self) -> None:
-        """Wait until all that was started is done."""
+        """Wait until all enqueued work is done."""
         checked(self._cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
-        for staging in self._under_way:
+        for staging in self._in_flight:
             self._pinned[staging.nbytes].append(staging)
-        self._under_way.clear()
+        self._in_flight.clear()
 
     def mark(self) -> _Event:
         """An event on the stream, reached when all that was started before is done."""
@@ -204,7 +205,7 @@ class DeviceMemory:
         return float(checked(elapsed, "reading the time between two events"))
 
     def _stage(self, size: int) -> NDArray[np.uint8]:
-        """Page-locked host memory, from which and to which a copy needs no further copy."""
+        """Return page-locked host memory, which the GPU copies from and to directly."""
         return self._pinned[size].pop() if self._pinned[size] else self._pool.pinned(size)
 
     def _copy(self, target: int, source: int, size: int, kind: str) -> None:
