@@ -160,13 +160,13 @@ def test_a_steady_stream_neither_copies_nor_grows(small_bundle: Bundle) -> None:
         (5, [1, 9], 1, {1}),
     ],
 )
-def test_prompted_frames_are_kept_one_before_one_after_then_nearest(
+def test_conditioning_frames_are_kept_one_before_one_after_then_nearest(
     frame: int, conditioning: list[int], limit: int, kept: set[int]
 ) -> None:
     assert closest_frames(frame, conditioning, limit) == kept
 
 
-def test_objects_are_read_in_batches_that_are_not_too_large(backend: Backend) -> None:
+def test_objects_are_read_in_batches_within_the_limit(backend: Backend) -> None:
     bank = MemoryBank(backend, GEOMETRY, max_batch=2)
     store(bank, 0, [1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 5.0], conditioning=True)
     for frame in (1, 2):

@@ -25,7 +25,7 @@ def rectangle(x: int, y: int, width: int = 16, height: int = 8) -> NDArray[np.bo
     return mask
 
 
-def offer(masks: list[NDArray[np.bool_]], iou: list[float]) -> MaskCandidates:
+def candidates(masks: list[NDArray[np.bool_]], iou: list[float]) -> MaskCandidates:
     """Three masks and their IoUs, as the decoder's masks 1 to 3; mask 0 is of no interest."""
     logits = np.where(np.stack([masks[0], *masks]), np.float32(5), np.float32(-5))
     return MaskCandidates(np.array([0.99, *iou], np.float32), lambda: logits)
@@ -109,8 +109,8 @@ def followed(frames: int, policy: MotionMemory | None = None) -> ObjectPolicy:
 
 def test_motion_chooses_the_mask_where_the_object_should_be() -> None:
     near, far = rectangle(11, 20), rectangle(40, 40)
-    unclear = offer([near, far, far], [0.80, 0.85, 0.1])
-    clear = offer([near, far, far], [0.50, 0.95, 0.1])
+    unclear = candidates([near, far, far], [0.80, 0.85, 0.1])
+    clear = candidates([near, far, far], [0.50, 0.95, 0.1])
     assert followed(4).choose(unclear) == 2  # not followed for long enough
     assert followed(5).choose(unclear) == 1
     assert followed(5).choose(clear) == 2  # 0.75 * 0.45 outweighs 0.25 of motion
@@ -140,7 +140,10 @@ def test_motion_does_not_count_until_the_object_is_followed_again() -> None:
     rule = followed(5)
     end(rule, rectangle(10, 20), score=-3)
     assert end(rule, rectangle(40, 40)) == [Keep.RECENT]
-    assert rule.choose(offer([rectangle(42, 40), rectangle(0, 0), rectangle(0, 0)], [0, 1, 0])) == 2
+    assert (
+        rule.choose(candidates([rectangle(42, 40), rectangle(0, 0), rectangle(0, 0)], [0, 1, 0]))
+        == 2
+    )
 
 
 def test_the_weight_of_motion_is_the_published_one_of_the_model() -> None:
@@ -161,7 +164,7 @@ def anchoring(frames: int, policy: DistractorMemory | None = None) -> ObjectPoli
 
 def test_a_sure_mask_beside_a_distractor_is_an_anchor() -> None:
     rule = anchoring(5)
-    assert rule.choose(offer([HERE, HERE | BESIDE, HERE], [0.9, 0.5, 0.1])) == 1
+    assert rule.choose(candidates([HERE, HERE | BESIDE, HERE], [0.9, 0.5, 0.1])) == 1
     assert end(rule, HERE) == [Keep.RECENT, Keep.ANCHOR]
 
 
@@ -179,14 +182,14 @@ def test_other_frames_are_no_anchors(
     frames: int, masks: list[NDArray[np.bool_]], iou: list[float]
 ) -> None:
     rule = anchoring(frames)
-    assert rule.choose(offer(masks, iou)) == 1
+    assert rule.choose(candidates(masks, iou)) == 1
     assert Keep.ANCHOR not in end(rule, masks[0])
 
 
 def test_anchors_are_apart() -> None:
     rule, anchors = anchoring(1), []
     for frame in range(1, 20):
-        rule.choose(offer([HERE, BESIDE, HERE], [0.9, 0.5, 0.1]))
+        rule.choose(candidates([HERE, BESIDE, HERE], [0.9, 0.5, 0.1]))
         if Keep.ANCHOR in end(rule, HERE):
             anchors.append(frame)
     assert anchors == [5, 10, 15]
@@ -203,7 +206,7 @@ def test_every_fifth_memory_lasts_and_none_is_made_of_an_absent_object() -> None
 
 def test_what_a_user_corrects_is_no_anchor_and_lasts() -> None:
     rule = anchoring(6)
-    rule.choose(offer([HERE, BESIDE, HERE], [0.9, 0.5, 0.1]))
+    rule.choose(candidates([HERE, BESIDE, HERE], [0.9, 0.5, 0.1]))
     assert end(rule, HERE, from_prompt=True) == [Keep.RECENT]
     assert end(rule, HERE) == [Keep.TRANSIENT]
 

@@ -1,34 +1,27 @@
-"""What users of `VideoTracker` and `ImageSegmenter` rely on, beside parity with PyTorch."""
+"""What users of `VideoTracker` rely on, besides parity with PyTorch."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import pytest
 
 from sam2_edge import (
-    BackendError,
     Bundle,
     FrameResult,
-    ImageSegmenter,
     Prompt,
     PromptError,
     Sam2EdgeError,
     SourceError,
     VideoTracker,
 )
-from sam2_edge.bundle.contract import Graph
-from sam2_edge.bundle.manifest import EngineEntry
-from sam2_edge.export.tensorrt.builder import engine_profile
-from sam2_edge.runtime.backends import Tensor
-from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
-from sam2_edge.runtime.results import full_size
 from tests.helpers.clips import Clip, moving_shapes
 
 CLICK = Prompt(1, points=[(34, 38)])
+
+
 OTHER = Prompt(2, box=(70, 70, 120, 120))
 
 
@@ -65,7 +58,7 @@ def test_prompts_are_in_the_pixels_of_the_frame(small_bundle: Bundle, clip: Clip
     assert large[1].mask.shape == (256, 256)
 
 
-def test_objects_do_not_touch_each_other(small_bundle: Bundle, clip: Clip) -> None:
+def test_objects_are_independent(small_bundle: Bundle, clip: Clip) -> None:
     alone, together = VideoTracker(small_bundle), VideoTracker(small_bundle)
     for index, frame in enumerate(clip.frames):
         one = alone.track(frame, [CLICK] if index == 0 else [])
@@ -79,7 +72,7 @@ def test_objects_do_not_touch_each_other(small_bundle: Bundle, clip: Clip) -> No
     assert together.object_ids == (1, 5)
 
 
-def test_a_removed_object_can_be_added_anew(small_bundle: Bundle, clip: Clip) -> None:
+def test_a_removed_object_can_be_added_again(small_bundle: Bundle, clip: Clip) -> None:
     tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
     tracker.track(clip.frames[0], [CLICK])
     tracker.track(clip.frames[1])
@@ -90,7 +83,7 @@ def test_a_removed_object_can_be_added_anew(small_bundle: Bundle, clip: Clip) ->
         assert same(again, first, 1)
 
 
-def test_an_object_can_be_removed_and_prompted_anew_on_one_frame(
+def test_an_object_can_be_removed_and_prompted_again_on_one_frame(
     small_bundle: Bundle, clip: Clip
 ) -> None:
     tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
@@ -103,9 +96,7 @@ def test_an_object_can_be_removed_and_prompted_anew_on_one_frame(
     assert same(tracker.track(clip.frames[2]), fresh.track(clip.frames[2]), 1)
 
 
-def test_a_prompt_with_a_frame_starts_a_tracked_object_anew(
-    small_bundle: Bundle, clip: Clip
-) -> None:
+def test_a_prompt_with_a_frame_restarts_a_tracked_object(small_bundle: Bundle, clip: Clip) -> None:
     tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
     for index in range(3):
         tracker.track(clip.frames[index], [OTHER] if index == 0 else [])
@@ -126,9 +117,7 @@ def test_ids_from_numpy_are_plain_integers_in_results(tracker: VideoTracker, cli
     assert json.dumps(tracker.object_ids) == "[3]"
 
 
-def test_what_a_caller_does_to_frames_and_results_does_not_reach_the_tracker(
-    small_bundle: Bundle, clip: Clip
-) -> None:
+def test_callers_may_modify_frames_and_results(small_bundle: Bundle, clip: Clip) -> None:
     careful, careless = VideoTracker(small_bundle), VideoTracker(small_bundle)
     for index in range(3):
         prompts = [CLICK] if index == 0 else []
@@ -141,9 +130,7 @@ def test_what_a_caller_does_to_frames_and_results_does_not_reach_the_tracker(
         got[1].logits[:] = 99
 
 
-def test_a_result_that_its_owner_changes_does_not_change_a_refinement(
-    small_bundle: Bundle, clip: Clip
-) -> None:
+def test_a_modified_result_does_not_change_a_refinement(small_bundle: Bundle, clip: Clip) -> None:
     careful, careless = VideoTracker(small_bundle), VideoTracker(small_bundle)
     careful.track(clip.frames[0], [CLICK])
     careless.track(clip.frames[0], [CLICK])[1].logits[:] = 99
@@ -160,7 +147,7 @@ def test_frames_may_be_views_of_other_arrays(small_bundle: Bundle, clip: Clip) -
     assert same(view.track(mirrored, [CLICK]), copy.track(mirrored_copy, [CLICK]), 1)
 
 
-def test_reset_forgets_everything(small_bundle: Bundle, clip: Clip) -> None:
+def test_reset_drops_everything(small_bundle: Bundle, clip: Clip) -> None:
     tracker, fresh = VideoTracker(small_bundle), VideoTracker(small_bundle)
     for frame in clip.frames[:4]:
         tracker.track(frame, [] if tracker.object_ids else [CLICK, OTHER])
@@ -265,166 +252,13 @@ def test_threads_below_one_are_refused(small_bundle: Bundle) -> None:
         VideoTracker(small_bundle, threads=0)
 
 
-@pytest.fixture
-def segmenter(small_bundle: Bundle, clip: Clip) -> ImageSegmenter:
-    segmenter = ImageSegmenter(small_bundle)
-    segmenter.set_image(clip.frames[0])
-    return segmenter
-
-
-def test_an_ambiguous_click_gives_three_masks_best_first(segmenter: ImageSegmenter) -> None:
-    found = segmenter.predict(points=[(34, 38)], multimask=True)
-    assert found.masks.shape == (3, 128, 128)
-    assert found.logits.shape == (3, 32, 32)
-    assert found.scores.tolist() == sorted(found.scores.tolist(), reverse=True)
-
-
-def test_scores_belong_to_their_masks(segmenter: ImageSegmenter) -> None:
-    many = segmenter.predict(points=[(34, 38)], multimask=True)
-    one = segmenter.predict(points=[(34, 38), (36, 40)])
-    for found in (many, one):
-        enlarged = [full_size(logits, (128, 128)) > 0 for logits in found.logits]
-        np.testing.assert_array_equal(found.masks, enlarged)
-        assert len(found.scores) == len(found.masks)
-
-
-def test_the_next_image_replaces_the_last(small_bundle: Bundle, segmenter: ImageSegmenter) -> None:
-    picture = moving_shapes(1, (90, 160), seed=3).frames[0]
-    fresh = ImageSegmenter(small_bundle)
-    fresh.set_image(picture)
-    segmenter.set_image(picture)
-    again, first = (s.predict(box=(20, 20, 80, 60)) for s in (segmenter, fresh))
-    assert again.masks.shape == (1, 90, 160)
-    np.testing.assert_allclose(again.logits, first.logits, atol=1e-5)
-
-
-@pytest.mark.parametrize("image", [np.zeros((9, 9)), np.zeros((9, 9, 4), np.uint8), None])
-def test_a_bad_image_leaves_the_last_one(segmenter: ImageSegmenter, image: Any) -> None:
-    before = segmenter.predict(points=[(34, 38)])
-    with pytest.raises(SourceError, match="BGR"):
-        segmenter.set_image(image)
-    np.testing.assert_array_equal(segmenter.predict(points=[(34, 38)]).masks, before.masks)
-
-
-def test_otherwise_the_best_mask(segmenter: ImageSegmenter) -> None:
-    found = segmenter.predict(box=(70, 70, 120, 120))
-    assert found.masks.shape == (1, 128, 128)
-    assert found.scores.shape == (1,)
-
-
-def test_an_image_is_segmented_as_a_videos_first_frame(
-    segmenter: ImageSegmenter, tracker: VideoTracker, clip: Clip
-) -> None:
-    image = segmenter.predict(points=[(34, 38)], multimask=True)
-    first = tracker.track(clip.frames[0], [CLICK])[1]
-    np.testing.assert_allclose(image.logits[0], first.logits, atol=1e-4)
-    assert image.scores[0] == pytest.approx(first.iou)
-
-
-def test_logits_and_masks_are_improved_on(segmenter: ImageSegmenter, clip: Clip) -> None:
-    first = segmenter.predict(points=[(34, 38)])
-    again = segmenter.predict(points=[(34, 38)], logits=first.logits[0])
-    from_mask = segmenter.predict(mask=clip.masks[0] == 1)
-    assert np.abs(again.logits - first.logits).max() > 0.01
-    assert from_mask.masks.shape == (1, 128, 128)
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        ({}, "empty prompt"),
-        ({"points": [(500, 1)]}, "outside the frame"),
-        ({"labels": [1]}, "empty prompt"),
-        ({"logits": np.zeros((9, 9), np.float32)}, r"give finite \[32, 32\]"),
-        ({"mask": np.ones((128, 128)), "logits": np.zeros((32, 32))}, "give one of them"),
-        ({"mask": np.zeros((128, 128))}, "mask is empty"),
-    ],
-)
-def test_a_bad_image_prompt_is_refused(
-    segmenter: ImageSegmenter, arguments: dict[str, Any], message: str
-) -> None:
-    with pytest.raises(PromptError, match=message):
-        segmenter.predict(**arguments)
-
-
-def test_a_prompt_needs_an_image(small_bundle: Bundle) -> None:
-    with pytest.raises(PromptError, match="call set_image first"):
-        ImageSegmenter(small_bundle).predict(points=[(1, 1)])
-
-
 @pytest.mark.parametrize("option", ["max_cond_frames", "clip_frames"])
 def test_numbers_of_frames_below_one_are_refused(small_bundle: Bundle, option: str) -> None:
     with pytest.raises(Sam2EdgeError, match=f"{option} is 0; give 1 or more"):
         VideoTracker(small_bundle, **{option: 0})
 
 
-class Batches(OnnxRuntimeCpu):
-    """Keeps the number of objects in every run of the mask decoder."""
-
-    def __init__(self, bundle: Bundle) -> None:
-        super().__init__(bundle)
-        self.objects: list[int] = []
-
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        if graph is Graph.MASK_DECODER:
-            self.objects.append(inputs["conditioned"].shape[0])
-        return super().run(graph, inputs)
-
-
-def as_engines(bundle: Bundle, *, objects: int, conditioning: int) -> Bundle:
-    """A bundle that says of its graphs what one of engines would."""
-    profile = engine_profile(
-        bundle.manifest.geometry, objects=objects, points=4, conditioning=conditioning
-    )
-    engine = EngineEntry(
-        variant="tensorrt-rtx", version="1", compute_capabilities=((8, 6),), profile=profile
-    )
-    graphs = {
-        graph: entry.model_copy(update={"engine": engine})
-        for graph, entry in bundle.manifest.graphs.items()
-    }
-    return Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
-
-
-def test_more_objects_than_an_engine_takes_go_through_it_in_turns(
-    small_bundle: Bundle, clip: Clip
-) -> None:
-    prompts = [Prompt(i, points=[(20 + 15 * i, 30 + 9 * i)]) for i in range(1, 6)]
-    backend = Batches(small_bundle)
-    limited = VideoTracker(as_engines(small_bundle, objects=2, conditioning=4), backend=backend)
-    free = VideoTracker(small_bundle)
-    for index, frame in enumerate(clip.frames[:4]):
-        given = prompts if index == 0 else []
-        ours, theirs = limited.track(frame, given), free.track(frame, given)
-        for prompt in prompts:
-            np.testing.assert_allclose(
-                ours[prompt.object_id].logits, theirs[prompt.object_id].logits, atol=1e-3
-            )
-    assert backend.objects == [1] * 5 + [2, 2, 1] * 3
-
-
-def test_more_prompted_frames_than_engines_take_are_refused_at_once(small_bundle: Bundle) -> None:
-    engines = as_engines(small_bundle, objects=2, conditioning=3)
-    backend = OnnxRuntimeCpu(small_bundle)
-    VideoTracker(engines, backend=backend, max_cond_frames=3)
-    with pytest.raises(BackendError, match="max_cond_frames is 4; the engines .* for 3; lower"):
-        VideoTracker(engines, backend=backend)
-
-
-def test_more_points_than_engines_take_are_refused_and_nothing_changes(
-    small_bundle: Bundle, clip: Clip
-) -> None:
-    engines = as_engines(small_bundle, objects=2, conditioning=4)
-    tracker = VideoTracker(engines, backend=OnnxRuntimeCpu(small_bundle))
-    tracker.track(clip.frames[0], [CLICK])
-    many = Prompt(2, points=[(20 + i, 30) for i in range(3)], box=(10, 10, 90, 90))
-    with pytest.raises(PromptError, match="5 points, including the corners of a box; .* take 4"):
-        tracker.track(clip.frames[1], [many])
-    assert tracker.frame_index == 0
-    assert tracker.object_ids == (1,)
-
-
-def test_refinements_of_one_frame_do_not_pile_up(tracker: VideoTracker, clip: Clip) -> None:
+def test_refinements_of_one_frame_do_not_accumulate(tracker: VideoTracker, clip: Clip) -> None:
     tracker.track(clip.frames[0], [CLICK, OTHER])
     for x in range(20, 60):
         tracker.prompt(1, points=[(x, 40)])

@@ -59,7 +59,7 @@ STEPS = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(steps=STEPS, recent=st.integers(1, 3), anchors=st.integers(1, 3), cap=st.integers(1, 2))
-def test_any_history_leaves_the_last_memories_of_each_kind(
+def test_any_history_keeps_the_latest_memories_of_each_kind(
     backend: Backend, steps: list[dict[int, Any]], recent: int, anchors: int, cap: int
 ) -> None:
     """What is kept, told by its value, against everything ever kept, written out naively."""
@@ -133,7 +133,7 @@ class Counting(OnnxRuntimeCpu):
         return super().download(tensor)
 
 
-def test_the_original_policy_is_the_default_and_fetches_only_results(
+def test_the_original_policy_is_the_default_and_downloads_only_results(
     small_bundle: Bundle, clip: Clip
 ) -> None:
     counting = Counting(small_bundle)
@@ -163,13 +163,13 @@ class Fixed:
     rule: SlotPolicy = SIX
     name: str = "fixed"
 
-    def slots(self, _trained: int, _asked: int | None) -> SlotPolicy:
+    def slots(self, _trained: int, _requested: int | None) -> SlotPolicy:
         return self.rule
 
     def follow(self) -> Fixed:
         return self
 
-    def choose(self, _offer: MaskCandidates) -> int:
+    def choose(self, _candidates: MaskCandidates) -> int:
         return self.mask
 
     def keep(self, _outcome: Outcome) -> Collection[Keep]:
@@ -177,7 +177,7 @@ class Fixed:
 
 
 @pytest.mark.parametrize("index", [1, 2, 3])
-def test_the_mask_that_a_policy_takes_is_the_result_and_what_is_remembered(
+def test_the_mask_chosen_by_a_policy_is_the_result_and_is_remembered(
     small_bundle: Bundle, clip: Clip, index: int
 ) -> None:
     backend = Counting(small_bundle)
@@ -204,7 +204,7 @@ def test_the_mask_that_a_policy_takes_is_the_result_and_what_is_remembered(
         (Fixed(kept=[Keep.RECENT] * 2), "kept as Keep.RECENT, for which RecentFrames.* no slot"),
     ],
 )
-def test_nonsense_of_a_policy_is_an_error(
+def test_an_invalid_decision_of_a_policy_is_an_error(
     small_bundle: Bundle, clip: Clip, policy: Fixed, message: str
 ) -> None:
     tracker = VideoTracker(small_bundle, memory_policy=policy, max_cond_frames=1)
@@ -212,7 +212,7 @@ def test_nonsense_of_a_policy_is_an_error(
         run(tracker, clip)
 
 
-def test_options_that_contradict_each_other_are_refused(small_bundle: Bundle) -> None:
+def test_conflicting_options_are_refused(small_bundle: Bundle) -> None:
     VideoTracker(small_bundle, memory_policy="motion", recent_memories=3)
     for options, message in (
         ({"memory_policy": "nearest"}, "memory_policy is 'nearest'; give one of original, motion"),
@@ -260,7 +260,7 @@ def test_memory_stays_bounded_and_ages_in_range_whatever_happens(
 
 
 @pytest.mark.parametrize("policy", ["motion", "distractor"])
-def test_objects_do_not_touch_each_other_under_any_policy(
+def test_objects_are_independent_under_any_policy(
     small_bundle: Bundle, clip: Clip, policy: str
 ) -> None:
     alone, together = (VideoTracker(small_bundle, memory_policy=policy) for _ in range(2))
@@ -271,7 +271,7 @@ def test_objects_do_not_touch_each_other_under_any_policy(
 
 
 @pytest.mark.parametrize("policy", ["motion", "distractor"])
-def test_results_that_their_owner_changes_do_not_reach_a_policy(
+def test_modified_results_do_not_reach_a_policy(
     small_bundle: Bundle, clip: Clip, policy: str
 ) -> None:
     careful, careless = (VideoTracker(small_bundle, memory_policy=policy) for _ in range(2))
@@ -282,7 +282,7 @@ def test_results_that_their_owner_changes_do_not_reach_a_policy(
         got[1].logits[:] = 99
 
 
-def test_frames_that_motion_does_not_trust_leave_a_pointer_and_no_memory(
+def test_frames_that_motion_does_not_trust_store_a_pointer_but_no_memory(
     small_bundle: Bundle, clip: Clip
 ) -> None:
     backend = Counting(small_bundle)
@@ -295,7 +295,7 @@ def test_frames_that_motion_does_not_trust_leave_a_pointer_and_no_memory(
 
 
 @pytest.mark.parametrize("policy", EVERY)
-def test_nano_follows_a_clip_under_every_policy(policy: str) -> None:
+def test_nano_tracks_a_clip_under_every_policy(policy: str) -> None:
     drawn = synthetic_clip(62, frames=24, objects=1, photographs=False)
     tracker = VideoTracker("nano", threads=1, memory_policy=policy)
     found = []
