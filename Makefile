@@ -11,6 +11,8 @@ BIN := .venv/bin
 CODE := sam2_edge tests tools benchmarks
 # A held-out clip in which one of two objects is hidden for a while.
 DEMO_SEED := 55
+# Tests check names in the Python bindings of classic TensorRT: JetPack 6's, the last 10, and 11.
+TENSORRT_VERSIONS := 10.3.0 10.16.1.11 11.4.0.106
 # Arguments for pytest.
 ARGS ?=
 
@@ -24,6 +26,8 @@ install: .venv/installed
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[export,serve,test,docs]'
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
+	for version in $(TENSORRT_VERSIONS); do $(BIN)/pip install --quiet --no-deps \
+	    --target .venv/tensorrt_bindings/$$version tensorrt_cu12_bindings==$$version || exit 1; done
 	touch $@
 
 demo: install
