@@ -1,11 +1,13 @@
-"""Checks that two installations of sam2_edge give the same results, bit by bit.
+"""Checks that two versions of sam2_edge give the same results, bit by bit.
 
-    python tools/compare_results.py OLD/.venv/bin NEW/.venv/bin [--quick]
+    python tools/compare_results.py record OLD/.venv/bin results/old
+    python tools/compare_results.py record NEW/.venv/bin results/new
+    python tools/compare_results.py compare results/old results/new
 
-Each installation exports graphs and tracks, segments and evaluates synthetic clips with the bundled
-model, in a folder of its own. Masks, run lengths, scores and graphs must then be equal, byte by
-byte. Times and manifests are left out: they differ by nature. Run it before and after a change that
-should not change results. Exit code 1 lists what differs.
+`record` exports graphs and tracks, segments and evaluates synthetic clips with one installation.
+`compare` lists the files that differ: masks, run lengths, scores and graphs must be equal byte by
+byte, and the exit code is 1 if any is not. Times and manifests are left out, since they differ by
+nature. Run it before and after a change that must not change results.
 """
 
 from __future__ import annotations
@@ -17,7 +19,6 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 SMALL = ["--random-init", "1", "--image-size", "256"]
 
@@ -25,7 +26,8 @@ TRACKING = [
     "sam2-edge synth data --clips 2 --seed 55 --frames 40",
     *(
         f"sam2-edge track data/JPEGImages/0000{clip} --bundle nano --memory-policy {policy} "
-        f"--prompts data/prompts/0000{clip}.json --masks {policy}{clip} --jsonl {policy}{clip}.jsonl"
+        f"--prompts data/prompts/0000{clip}.json --masks {policy}{clip} "
+        f"--jsonl {policy}{clip}.jsonl"
         for clip in (0, 1)
         for policy in ("original", "motion", "distractor")
     ),
@@ -70,43 +72,53 @@ still = SAM2ImagePredictor(build_sam2("configs/sam2.1/sam2.1_hiera_t.yaml", "nan
 still.set_image(image)
 for array in still.predict([[120, 120]], [1]):
     digest.update(np.ascontiguousarray(array).tobytes())
-generator = SAM2AutomaticMaskGenerator(still.model, points_per_side=8, output_mode="uncompressed_rle")
-records = generator.generate(image)
+options = {"points_per_side": 8, "output_mode": "uncompressed_rle"}
+records = SAM2AutomaticMaskGenerator(still.model, **options).generate(image)
 digest.update(json.dumps(records, default=str, sort_keys=True).encode())
 open("compat.sha256", "w").write(digest.hexdigest())
 """
 
 
 def main() -> None:
-    """Compare two installations, named by the folders of their executables."""
+    """Record the results of one installation, or compare two recordings."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("old", type=Path)
-    parser.add_argument("new", type=Path)
-    parser.add_argument("--quick", action="store_true", help="masks alone, no exports")
+    actions = parser.add_subparsers(dest="action", required=True)
+    recording = actions.add_parser("record")
+    recording.add_argument("bin", type=Path, help="folder of the installation's executables")
+    recording.add_argument("folder", type=Path)
+    recording.add_argument("--quick", action="store_true", help="no exports")
+    comparing = actions.add_parser("compare")
+    comparing.add_argument("old", type=Path)
+    comparing.add_argument("new", type=Path)
     arguments = parser.parse_args()
-    commands = TRACKING if arguments.quick else [*TRACKING, *EXPORTS]
-    with TemporaryDirectory() as folder:
-        found = []
-        for side, bin_folder in (("old", arguments.old), ("new", arguments.new)):
-            work = Path(folder) / side
-            work.mkdir()
-            (work / "compat.py").write_text(COMPAT)
-            for command in commands:
-                program, *options = command.split()
-                print(f"{side}: {command}", flush=True)
-                subprocess.run(
-                    [bin_folder.absolute() / program, *options],
-                    cwd=work,
-                    check=True,
-                    stdout=subprocess.DEVNULL,
-                )
-            found.append(dict(fingerprints(work)))
-    names = sorted(found[0].keys() | found[1].keys())
-    differing = [name for name in names if found[0].get(name) != found[1].get(name)]
+    if arguments.action == "record":
+        commands = TRACKING if arguments.quick else [*TRACKING, *EXPORTS]
+        record(arguments.bin.absolute(), arguments.folder, commands)
+    else:
+        sys.exit(compare(arguments.old, arguments.new))
+
+
+def record(executables: Path, folder: Path, commands: list[str]) -> None:
+    """Run the commands of one installation in a new folder."""
+    folder.mkdir(parents=True)
+    (folder / "compat.py").write_text(COMPAT)
+    for command in commands:
+        program, *options = command.split()
+        print(command, flush=True)
+        subprocess.run(
+            [executables / program, *options], cwd=folder, check=True, stdout=subprocess.DEVNULL
+        )
+
+
+def compare(old: Path, new: Path) -> int:
+    """Print which files differ and return an exit code."""
+    before, after = dict(fingerprints(old)), dict(fingerprints(new))
+    names = sorted(before.keys() | after.keys())
+    differing = [name for name in names if before.get(name) != after.get(name)]
     print(f"{len(names) - len(differing)} of {len(names)} files are equal")
     for name in differing:
         print(f"differs: {name}")
-    sys.exit(1 if differing else 0)
+    return 1 if differing else 0
 
 
 def fingerprints(folder: Path) -> Iterator[tuple[str, str]]:
