@@ -51,7 +51,7 @@ fmt: install
 	$(BIN)/ruff format $(CODE)
 
 docs: install
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 ifeq ($(strip $(ARGS)),)
 test: check docs
