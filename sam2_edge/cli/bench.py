@@ -98,7 +98,7 @@ def bench(
     overwrite: bool,
     tracking: TrackingOptions,
 ) -> None:
-    """Measure BUNDLE stage by stage, and race it against others."""
+    """Measure the speed of BUNDLE, alone or against others."""
     check_outputs((bundle, source), (json_file, plot))
     check_new_file(json_file, overwrite=overwrite, suffix=".json")
     check_new_file(plot, overwrite=overwrite, suffix=".svg")

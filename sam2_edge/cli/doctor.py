@@ -12,7 +12,7 @@ from sam2_edge.runtime.doctor import best_backend, findings
 
 @click.command()
 def doctor() -> None:
-    """Print what this machine has for running the graphs, and what is missing for better."""
+    """List what this machine has, and what to install next."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -79,10 +79,10 @@ def evaluate_command(
     backend: BackendName,
     threads: int | None,
 ) -> None:
-    """Track the objects of DATASET with BUNDLE from their first masks, and score the result.
+    """Evaluate BUNDLE on DATASET: J and F of tracked objects.
 
-    DATASET is laid out as DAVIS 2017, SA-V, MOSE, LVOS or YouTube-VOS are. Results: masks for the
-    data set's server or evaluator, results.csv with J and F per object, summary.json.
+    DATASET is laid out as DAVIS 2017, SA-V, MOSE, LVOS or YouTube-VOS. Results: masks for the data
+    set's server or evaluator, results.csv with J and F per object, summary.json.
     """
     loaded = load_bundle(bundle)
     opened = open_dataset(dataset, layout=layout, videos=videos)

@@ -130,7 +130,9 @@ def export(
     max_objects: int | None,
     overwrite: bool,
 ) -> None:
-    """Export MODEL as a bundle of ONNX graphs, checked against PyTorch, or of TensorRT engines.
+    """Export MODEL as a bundle of ONNX graphs or engines.
+
+    Export compares every graph with PyTorch.
 
     MODEL is a name such as sam2.1-hiera-tiny (fetched from the Hugging Face Hub unless a checkpoint
     is given), nano for the model that comes with sam2_edge, a folder in Hugging Face format, or an

@@ -23,7 +23,7 @@ _Table = tuple[list[str], list[list[str]]]
 @click.argument("bundle", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: Path, *, as_json: bool) -> None:
-    """Check BUNDLE and print what it holds."""
+    """Check BUNDLE and print its contents."""
     loaded = load_bundle(bundle)
     if as_json:
         click.echo(loaded.manifest.model_dump_json(indent=2))

@@ -1,6 +1,6 @@
-"""Entry point: the commands, and what becomes of errors.
+"""Entry point: the commands, and how errors end the process.
 
-Exit codes: 0 done, 1 bad input, 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 bad input, 2 wrong usage, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -33,36 +33,42 @@ from sam2_edge.errors import Sam2EdgeError
 INTERRUPTED = 130
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Group(click.Group):
+    def list_commands(self, _ctx: click.Context) -> list[str]:
+        """The commands in the order of their use, not of the alphabet."""
+        return list(self.commands)
+
+
+@click.group(
+    cls=_Group,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(version("sam2_edge"), prog_name="sam2-edge")
 @click.option("--verbose", is_flag=True, help="Show log messages.")
 def cli(*, verbose: bool) -> None:
-    """SAM 2 on edge devices: export a model, track objects through video."""
+    """SAM 2 without PyTorch: export a model, segment images, track objects."""
     level = logging.INFO if verbose else logging.WARNING
     handler = RichHandler(console=Console(stderr=True), show_path=False)
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (
-    export,
-    track,
-    run,
-    serve,
-    segment,
-    inspect,
-    verify,
-    bench,
-    evaluate_command,
-    score,
-    synth,
-    doctor,
-):
-    cli.add_command(command)
+cli.add_command(doctor)
+cli.add_command(export)
+cli.add_command(inspect)
+cli.add_command(segment)
+cli.add_command(track)
+cli.add_command(run)
+cli.add_command(serve)
+cli.add_command(verify)
+cli.add_command(bench)
+cli.add_command(evaluate_command)
+cli.add_command(score)
+cli.add_command(synth)
 
 
 def main() -> None:
-    """Run the command line and exit; errors of ours show as one line, without a traceback."""
-    # FFmpeg inside OpenCV would print its own lines about a damaged video over the progress bar.
+    """Run the command line and exit; a `Sam2EdgeError` is one line, without a traceback."""
+    # FFmpeg inside OpenCV would print messages about a damaged video over the progress bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as cleanly as Ctrl-C
@@ -75,6 +81,6 @@ def main() -> None:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        Console(stderr=True).print("interrupted; what was written is kept")
+        Console(stderr=True).print("interrupted; output written so far is kept")
         code = INTERRUPTED
     sys.exit(code or 0)

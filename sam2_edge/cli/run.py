@@ -24,11 +24,11 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
 @click.argument("source")
 @loop_options
 def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None:
-    """Track objects on SOURCE until it is interrupted, or a file ends.
+    """Track objects on a camera until interrupted.
 
     SOURCE is the number or device of a camera, csi (a Jetson's), a URL such as rtsp://..., a
     GStreamer pipeline, a video file, a folder of images, or synth, the synthetic camera. Prompts
-    are for the first frame. A camera that fails is opened again, and the objects are kept.
+    are for the first frame. A camera that fails is reopened, and its objects are kept.
     """
     if options.masks is not None:
         check_mask_ids({0: prompts})

@@ -13,10 +13,10 @@ from sam2_edge.evaluation.mask_folders import folder_accuracy
 @click.argument("masks", type=click.Path(path_type=Path))
 @click.argument("truth", type=click.Path(path_type=Path))
 def score(masks: Path, truth: Path) -> None:
-    """Score the masks of one clip in MASKS against TRUTH: J and F per object, as DAVIS does.
+    """Score MASKS against TRUTH: J and F per object.
 
-    Both are folders of indexed PNG files with the same names, such as `track --masks` writes. The
-    first and the last frame are not scored.
+    Both are folders of indexed PNG files with the same names, such as `track --masks` writes. As in
+    DAVIS, the first and the last frame are not scored.
     """
     for object_id, found in folder_accuracy(masks, truth).items():
         click.echo(

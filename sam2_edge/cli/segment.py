@@ -1,4 +1,4 @@
-"""`sam2-edge segment`: objects on a single image."""
+"""`sam2-edge segment`: objects in a single image."""
 
 from __future__ import annotations
 
@@ -40,7 +40,9 @@ from sam2_edge.runtime.sources.images import read_image
 @click.argument("image", type=PATH)
 @bundle_option
 @prompt_options
-@click.option("--multimask", is_flag=True, help="Three masks per object instead of the best one.")
+@click.option(
+    "--multimask", is_flag=True, help="Predict three masks per object, not just the best one."
+)
 @click.option("--overlay", type=PATH, help="Write the overlay image here.")
 @click.option("--masks", type=PATH, help="Write one PNG per mask here.")
 @json_option
@@ -59,9 +61,9 @@ def segment(
     backend: BackendName,
     threads: int | None,
 ) -> None:
-    """Segment the objects that the prompts point at on IMAGE.
+    """Segment the prompted objects in IMAGE.
 
-    Masks are written as OBJECT.png, or OBJECT_RANK.png with --multimask, 255 on the object.
+    Masks are written as OBJECT.png, or OBJECT_RANK.png with --multimask; foreground is 255.
     """
     if not prompts:
         raise PromptError("no prompt is given; give a point, a box or a mask")
@@ -109,7 +111,7 @@ def _write_masks(folder: Path, found: dict[int, Segmentation], *, multimask: boo
 
 
 def _as_frame(found: dict[int, Segmentation], size: tuple[int, int]) -> FrameResult:
-    """Best masks as a frame's result; on an image every prompted object counts as present."""
+    """The best masks as a frame's result; in an image every prompted object counts as present."""
     objects = tuple(
         ObjectResult(object_id, result.logits[0], float(result.scores[0]), 1.0, size)
         for object_id, result in found.items()

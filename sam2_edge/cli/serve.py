@@ -65,7 +65,7 @@ def serve(
     options: LoopOptions,
     prompts: Sequence[Prompt],
 ) -> None:
-    """Track objects on SOURCE live, with a web page to view and control it.
+    """Track objects on a camera, controlled in a browser.
 
     SOURCE and outputs are as in sam2-edge run. After the end of a file its last frame stays on the
     page until Ctrl-C. /metrics serves Prometheus.

@@ -48,10 +48,10 @@ def synth(
     no_photographs: bool,
     overwrite: bool,
 ) -> None:
-    """Write synthetic clips with exact masks into FOLDER, in the layout of DAVIS.
+    """Write synthetic clips with exact masks into FOLDER.
 
-    Textured objects move, bend, hide behind each other and leave the picture. The same options give
-    the same clips.
+    The folder is laid out as DAVIS. Textured objects move, deform, occlude each other and leave the
+    frame. The same options give the same clips.
     """
     console = Console(stderr=True)
 

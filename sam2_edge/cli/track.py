@@ -65,7 +65,7 @@ def track(
     overwrite: bool,
     tracking: TrackingOptions,
 ) -> None:
-    """Track objects through SOURCE, a video file or a folder of images.
+    """Track objects through SOURCE, a video or folder of images.
 
     Prompts given as options are for the first frame. Several objects: --object 1 --point 40,60
     --object 2 --box 10,10,90,80.

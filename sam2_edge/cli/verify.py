@@ -123,8 +123,10 @@ def verify(
     tracking: TrackingOptions,
     reference_backend: BackendName,
 ) -> None:
-    """Compare BUNDLE with PyTorch or with another bundle: every graph on real inputs, and the masks
-    of the whole loop over a clip. Exit code 1 where it is further away than its budget allows.
+    """Compare BUNDLE with PyTorch or with another bundle.
+
+    Compares every graph on real inputs, and the masks of the whole loop over a clip. The exit code
+    is 1 if a difference exceeds its tolerance.
     """
     check_outputs((bundle, source, prompts_file), (report, json_file))
     _check_usage((report, json_file), swap, layers, reference)

@@ -14,6 +14,9 @@ from tests.helpers.clips import moving_shapes
 
 SCRIPT = Path(sys.executable).parent / "sam2-edge"
 
+CLICK = ("--point", "34,38")
+"""On the disc in the first frame of `moving_shapes`."""
+
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
     """Run the command line as a user does, in this process; returns the exit code."""
