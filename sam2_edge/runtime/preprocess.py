@@ -32,7 +32,7 @@ def model_image(frame: Frame, size: int) -> NDArray[np.uint8]:
 
     The original predictor resizes with Pillow's bicubic filter. Pixel area averaging (bilinear
     where the frame is smaller than the model) is the closest of OpenCV's fast filters; the
-    differences are in docs/architecture.md.
+    differences are in docs/measurements.md.
     """
     height, width = frame.shape[:2]
     if (height, width) != (size, size):

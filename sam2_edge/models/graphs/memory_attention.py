@@ -14,7 +14,7 @@ from sam2_edge.models.variants import geometry_of
 QUERY_TILE = 512
 """Queries that memory attention takes at a time. At 1024 pixels with a full bank the scores of all
 4096 queries are half a gigabyte per layer; tile by tile they are an eighth of that, and ONNX
-Runtime is no slower (docs/architecture.md)."""
+Runtime is no slower (docs/measurements.md)."""
 
 TEMPERATURE = 10000.0
 """Base of the sine encoding of pointer ages (SAM 2, `get_1d_sine_pe`)."""

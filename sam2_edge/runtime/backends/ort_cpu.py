@@ -88,7 +88,7 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
     # While the bank fills, every frame has new shapes, and a pattern would be kept for each.
     options.enable_mem_pattern = False
     # Every session has its own threads. They spin for a while after a run and would take the cores
-    # from the next graph of the same frame (docs/architecture.md).
+    # from the next graph of the same frame (docs/measurements.md).
     options.add_session_config_entry("session.force_spinning_stop", "1")
     # Attention of a trained model is peaked: most of its weights are denormal numbers, which slow a
     # CPU down several times.
