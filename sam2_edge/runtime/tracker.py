@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
-from sam2_edge.runtime.backends import Backend, BackendName, Tensor
+from sam2_edge.runtime.backends import Backend, BackendName
 from sam2_edge.runtime.memory.bank import DEFAULT_MAX_COND_FRAMES, MemoryBank
+from sam2_edge.runtime.memory.pending import DecodedBatch, PendingFrame
 from sam2_edge.runtime.memory.policies import (
     MemoryPolicy,
     MemoryPolicyName,
@@ -23,43 +23,10 @@ from sam2_edge.runtime.memory.policies import (
 )
 from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
 from sam2_edge.runtime.memory.token_selection import select_cells
-from sam2_edge.runtime.model import (
-    MASK_PROMPT_SCORE,
-    DecoderOutput,
-    Features,
-    clamp_logits,
-    open_model,
-)
+from sam2_edge.runtime.model import Features, clamp_logits, open_model
 from sam2_edge.runtime.preprocess import check_frame, model_image
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
 from sam2_edge.runtime.results import FrameResult, ObjectResult
-
-
-@dataclass(slots=True)
-class _Batch:
-    """Objects decoded together on the current frame; on the device until memory is written.
-
-    Attributes:
-        object_ids: Of each row.
-        current: Whether a row is still its object's result on this frame.
-        mask_logits: [B, 1, s, s].
-        pointer: [B, C].
-        object_score: [B].
-        iou: [B].
-        conditioning: The frame conditions later ones.
-        from_prompt: A prompt made these masks, so memory is made from the binarized masks.
-        memory_cells: [B, N] int32, the cells of their memories to attend to; None for all.
-    """
-
-    object_ids: tuple[int, ...]
-    current: NDArray[np.bool_]
-    mask_logits: Tensor
-    pointer: Tensor
-    object_score: Tensor
-    iou: Tensor
-    conditioning: bool
-    from_prompt: bool
-    memory_cells: NDArray[np.int32] | None = None
 
 
 class VideoTracker:
@@ -126,13 +93,14 @@ class VideoTracker:
             max_batch=self._model.max_objects,
         )
         self._policies = ObjectPolicies(policy, self._model.backend)
+        self._pending = PendingFrame(
+            self._model, self._bank, self._policies, remember_absent=remember_absent
+        )
         self._span = min(clip_frames or geometry.pointers, geometry.pointers)
-        self._remember_absent = remember_absent
         self._index = -1
         self._image: NDArray[np.uint8] | None = None
         self._frame_size = (0, 0)
         self._features: Features | None = None
-        self._batches: list[_Batch] = []
         self._results: dict[int, ObjectResult] = {}
         self._tracked: set[int] = set()
 
@@ -163,7 +131,8 @@ class VideoTracker:
         picture = check_frame(frame)
         size = (picture.shape[0], picture.shape[1])
         given = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
-        self._remember()
+        if self._pending:
+            self._pending.write(self._index, self._encoded(), self._results)
         self._index += 1
         self._image = model_image(picture, self._model.geometry.image_size)
         self._frame_size = size
@@ -227,7 +196,7 @@ class VideoTracker:
             known = ", ".join(map(str, self._results)) or "none"
             raise PromptError(f"object {object_id} is not tracked; tracked are: {known}")
         del self._results[object_id]
-        self._discard(object_id)
+        self._pending.discard(object_id)
         self._bank.remove(object_id)
         self._policies.forget(object_id)
         self._tracked.discard(object_id)
@@ -237,7 +206,7 @@ class VideoTracker:
         self._bank.clear()
         self._policies.clear()
         self._results.clear()
-        self._batches.clear()
+        self._pending.clear()
         self._tracked.clear()
         self._image = self._features = None
         self._index = -1
@@ -264,10 +233,10 @@ class VideoTracker:
         for ids, inputs in self._bank.read(self._index, object_ids, span=self._span):
             conditioned = self._model.attend(features, inputs)
             output = self._model.decode(features, conditioned, multimask=True)
-            batch = _batch(ids, output, conditioning=False, from_prompt=False)
+            batch = DecodedBatch.of(ids, output)
             chosen = self._policies.choose(ids, output)
             if chosen:
-                self._replace_masks(batch, output, chosen)
+                batch.replace_masks(output, chosen, self._model.backend)
             self._accept(batch)
             self._tracked.update(ids)
 
@@ -280,56 +249,31 @@ class VideoTracker:
         features, initial = self._encoded(), object_id not in self._tracked
         if prompt.mask is not None:
             logits, pointer = self._model.decode_mask(features, prompt.mask)
-            upload = self._model.backend.upload
-            batch = _Batch(
-                object_ids=(object_id,),
-                current=np.ones(1, np.bool_),
-                mask_logits=logits,
-                pointer=pointer,
-                object_score=upload(np.array([MASK_PROMPT_SCORE], np.float32)),
-                iou=upload(np.ones(1, np.float32)),
-                conditioning=initial,
-                from_prompt=True,
+            batch = DecodedBatch.of_mask(
+                object_id, logits, pointer, self._model.backend, conditioning=initial
             )
         else:
             conditioned = features.unconditioned
             if not initial:
                 ((_, inputs),) = self._bank.read(self._index, [object_id], span=self._span)
                 conditioned = self._model.attend(features, inputs)
+            previous = self._pending.logits(object_id)
             output = self._model.decode(
                 features,
                 conditioned,
                 prompt,
                 multimask=prompt.wants_multimask,
-                mask_input=self._previous_logits(object_id),
+                mask_input=None if previous is None else clamp_logits(previous),
             )
-            batch = _batch((object_id,), output, conditioning=initial, from_prompt=True)
+            batch = DecodedBatch.of((object_id,), output, conditioning=initial, from_prompt=True)
         if initial:
             self._policies.begin(object_id)
-        self._discard(object_id)
+        self._pending.discard(object_id)
         self._accept(batch)
 
-    def _previous_logits(self, object_id: int) -> NDArray[np.float32] | None:
-        """The object's logits [1, 1, s, s] from an earlier result on this frame."""
-        for batch in self._batches:
-            for row in np.flatnonzero(batch.current):
-                if batch.object_ids[row] == object_id:
-                    return clamp_logits(self._model.backend.download(batch.mask_logits)[row][None])
-        return None
-
-    def _replace_masks(self, batch: _Batch, output: DecoderOutput, chosen: dict[int, int]) -> None:
-        """Replace the decoder's choice, by row, with other masks of its output."""
-        backend = self._model.backend
-        iou, offered = backend.download(batch.iou), backend.download(output.iou)
-        for row, index in chosen.items():
-            backend.copy(output.masks[row][index], batch.mask_logits[row][0])
-            backend.copy(output.mask_pointers[row][index], batch.pointer[row])
-            iou[row] = offered[row, index]
-        batch.iou = backend.upload(iou)
-
-    def _accept(self, batch: _Batch) -> None:
+    def _accept(self, batch: DecodedBatch) -> None:
         """Make a batch the present result of its objects."""
-        self._batches.append(batch)
+        self._pending.add(batch)
         download = self._model.backend.download
         logits, iou = download(batch.mask_logits), download(batch.iou)
         score = download(batch.object_score)
@@ -347,58 +291,6 @@ class VideoTracker:
             self._results[found.object_id] = found
             self._policies.observe(found, from_prompt=batch.from_prompt)
 
-    def _discard(self, object_id: int) -> None:
-        """Leave the object's present result on this frame out of what will be remembered."""
-        for batch in self._batches:
-            batch.current &= np.array([i != object_id for i in batch.object_ids])
-        # Masks of a frame that is refined many times must not pile up.
-        self._batches = [batch for batch in self._batches if batch.current.any()]
-
-    def _remember(self) -> None:
-        """Write the memory of the frame that ends.
-
-        This happens when the next frame arrives: until then a prompt may change the masks, and
-        the frame's result is out sooner.
-        """
-        for batch in self._batches:
-            keep = [
-                self._policies.keep(i) if current else ()
-                for i, current in zip(batch.object_ids, batch.current, strict=True)
-            ]
-            self._freeze_absent(batch)
-            if not batch.current.any():
-                continue
-            memory = None
-            if batch.conditioning or any(keep):
-                memory = self._model.encode_memory(
-                    self._encoded(),
-                    batch.mask_logits,
-                    batch.object_score,
-                    binarize=batch.from_prompt,
-                )
-            self._bank.write(
-                self._index,
-                batch.object_ids,
-                memory,
-                batch.pointer,
-                rows=batch.current,
-                conditioning=batch.conditioning,
-                keep=keep,
-                cells=batch.memory_cells,
-            )
-        self._batches.clear()
-
-    def _freeze_absent(self, batch: _Batch) -> None:
-        """Leave out absent objects that are not to be remembered."""
-        if batch.conditioning:
-            return
-        for row in np.flatnonzero(batch.current):
-            object_id = batch.object_ids[row]
-            score = self._results[object_id].object_score
-            if not np.isfinite(score) or (score <= 0 and not self._remember_absent):
-                batch.current[row] = False
-                self._bank.freeze(object_id)
-
     def _frame_result(self, start: float) -> FrameResult:
         return FrameResult(
             index=self._index,
@@ -406,21 +298,6 @@ class VideoTracker:
             frame_size=self._frame_size,
             milliseconds=(time.perf_counter() - start) * 1e3,
         )
-
-
-def _batch(
-    object_ids: tuple[int, ...], output: DecoderOutput, *, conditioning: bool, from_prompt: bool
-) -> _Batch:
-    return _Batch(
-        object_ids=object_ids,
-        current=np.ones(len(object_ids), np.bool_),
-        mask_logits=output.best_mask,
-        pointer=output.pointer,
-        object_score=output.object_score,
-        iou=output.best_iou,
-        conditioning=conditioning,
-        from_prompt=from_prompt,
-    )
 
 
 def _check_engines_hold(bundle: Bundle, max_cond_frames: int) -> None:

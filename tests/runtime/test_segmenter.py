@@ -20,6 +20,11 @@ from tests.runtime.test_tracker import CLICK
 
 
 @pytest.fixture
+def tracker(small_bundle: Bundle) -> VideoTracker:
+    return VideoTracker(small_bundle)
+
+
+@pytest.fixture
 def segmenter(small_bundle: Bundle, clip: Clip) -> ImageSegmenter:
     segmenter = ImageSegmenter(small_bundle)
     segmenter.set_image(clip.frames[0])

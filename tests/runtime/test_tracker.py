@@ -244,7 +244,7 @@ def test_memory_stays_bounded_however_often_objects_are_prompted(
         assert len(entry.memory) <= 8
         assert len(entry.pointers) <= 17
     assert len({id(entry.group) for entry in tracker._bank._objects.values()}) <= 2
-    assert len(tracker._batches) <= 2
+    assert len(tracker._pending) <= 2
 
 
 def test_threads_below_one_are_refused(small_bundle: Bundle) -> None:
@@ -262,7 +262,7 @@ def test_refinements_of_one_frame_do_not_accumulate(tracker: VideoTracker, clip:
     tracker.track(clip.frames[0], [CLICK, OTHER])
     for x in range(20, 60):
         tracker.prompt(1, points=[(x, 40)])
-    assert len(tracker._batches) == 2
+    assert len(tracker._pending) == 2
 
 
 def test_fewer_recent_memories_change_masks_only_once_there_are_more(

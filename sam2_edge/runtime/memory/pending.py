@@ -1,0 +1,184 @@
+"""What the current frame has yielded, kept on the device until it is written to the memory bank.
+
+That happens when the next frame arrives: until then a prompt may change the masks, and the frame's
+result is out sooner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sam2_edge.runtime.backends import Backend, Tensor
+from sam2_edge.runtime.memory.bank import MemoryBank
+from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
+from sam2_edge.runtime.model import MASK_PROMPT_SCORE, DecoderOutput, Features, Model
+from sam2_edge.runtime.results import ObjectResult
+
+
+@dataclass(slots=True)
+class DecodedBatch:
+    """Objects decoded together on one frame.
+
+    Attributes:
+        object_ids: Of each row.
+        current: [B] bool, whether a row is still its object's result on this frame.
+        mask_logits: [B, 1, s, s].
+        pointer: [B, C].
+        object_score: [B].
+        iou: [B].
+        conditioning: The frame conditions later ones.
+        from_prompt: A prompt made these masks, so memory is made from the binarized masks.
+        memory_cells: [B, N] int32, the cells of their memories to attend to; None for all.
+    """
+
+    object_ids: tuple[int, ...]
+    current: NDArray[np.bool_]
+    mask_logits: Tensor
+    pointer: Tensor
+    object_score: Tensor
+    iou: Tensor
+    conditioning: bool
+    from_prompt: bool
+    memory_cells: NDArray[np.int32] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        object_ids: tuple[int, ...],
+        output: DecoderOutput,
+        *,
+        conditioning: bool = False,
+        from_prompt: bool = False,
+    ) -> DecodedBatch:
+        """Take the decoder's own choice for each object."""
+        return cls(
+            object_ids=object_ids,
+            current=np.ones(len(object_ids), np.bool_),
+            mask_logits=output.best_mask,
+            pointer=output.pointer,
+            object_score=output.object_score,
+            iou=output.best_iou,
+            conditioning=conditioning,
+            from_prompt=from_prompt,
+        )
+
+    @classmethod
+    def of_mask(
+        cls,
+        object_id: int,
+        logits: Tensor,
+        pointer: Tensor,
+        backend: Backend,
+        *,
+        conditioning: bool,
+    ) -> DecodedBatch:
+        """Take a mask prompt as the result: the user states that the object is there."""
+        return cls(
+            object_ids=(object_id,),
+            current=np.ones(1, np.bool_),
+            mask_logits=logits,
+            pointer=pointer,
+            object_score=backend.upload(np.array([MASK_PROMPT_SCORE], np.float32)),
+            iou=backend.upload(np.ones(1, np.float32)),
+            conditioning=conditioning,
+            from_prompt=True,
+        )
+
+    def replace_masks(
+        self, output: DecoderOutput, chosen: Mapping[int, int], backend: Backend
+    ) -> None:
+        """Replace the decoder's choice, by row, with other masks of its output."""
+        iou, offered = backend.download(self.iou), backend.download(output.iou)
+        for row, index in chosen.items():
+            backend.copy(output.masks[row][index], self.mask_logits[row][0])
+            backend.copy(output.mask_pointers[row][index], self.pointer[row])
+            iou[row] = offered[row, index]
+        self.iou = backend.upload(iou)
+
+
+class PendingFrame:
+    """The batches of the current frame.
+
+    Args:
+        model: Encodes memories.
+        bank: They are written to it.
+        policies: They decide what is kept.
+        remember_absent: Whether to store memory of frames on which an object is absent.
+    """
+
+    def __init__(
+        self, model: Model, bank: MemoryBank, policies: ObjectPolicies, *, remember_absent: bool
+    ) -> None:
+        self._model = model
+        self._bank = bank
+        self._policies = policies
+        self._remember_absent = remember_absent
+        self._batches: list[DecodedBatch] = []
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def add(self, batch: DecodedBatch) -> None:
+        """Add a batch."""
+        self._batches.append(batch)
+
+    def clear(self) -> None:
+        """Drop every batch."""
+        self._batches.clear()
+
+    def discard(self, object_id: int) -> None:
+        """Drop the object's present result."""
+        for batch in self._batches:
+            batch.current &= np.array([i != object_id for i in batch.object_ids])
+        # Masks of a frame that is refined many times must not accumulate.
+        self._batches = [batch for batch in self._batches if batch.current.any()]
+
+    def logits(self, object_id: int) -> NDArray[np.float32] | None:
+        """Return the object's present logits [1, 1, s, s] on this frame."""
+        for batch in self._batches:
+            for row in np.flatnonzero(batch.current):
+                if batch.object_ids[row] == object_id:
+                    return self._model.backend.download(batch.mask_logits)[row][None]
+        return None
+
+    def write(self, frame: int, features: Features, results: Mapping[int, ObjectResult]) -> None:
+        """Write the memory of the frame, which ends, and drop its batches."""
+        for batch in self._batches:
+            keep = [
+                self._policies.keep(i) if current else ()
+                for i, current in zip(batch.object_ids, batch.current, strict=True)
+            ]
+            self._freeze_absent(batch, results)
+            if not batch.current.any():
+                continue
+            memory = None
+            if batch.conditioning or any(keep):
+                memory = self._model.encode_memory(
+                    features, batch.mask_logits, batch.object_score, binarize=batch.from_prompt
+                )
+            self._bank.write(
+                frame,
+                batch.object_ids,
+                memory,
+                batch.pointer,
+                rows=batch.current,
+                conditioning=batch.conditioning,
+                keep=keep,
+                cells=batch.memory_cells,
+            )
+        self._batches.clear()
+
+    def _freeze_absent(self, batch: DecodedBatch, results: Mapping[int, ObjectResult]) -> None:
+        """Leave out absent objects that are not to be remembered."""
+        if batch.conditioning:
+            return
+        for row in np.flatnonzero(batch.current):
+            object_id = batch.object_ids[row]
+            score = results[object_id].object_score
+            if not np.isfinite(score) or (score <= 0 and not self._remember_absent):
+                batch.current[row] = False
+                self._bank.freeze(object_id)
