@@ -30,6 +30,7 @@ from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import ExportError
 from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import ExportOptions
 from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines
 from sam2_edge.models.checkpoints import LoadedModel, load_model
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
@@ -110,7 +111,9 @@ def bundles(
 
             return load_bundle(path)
         loaded = load_model(model, random_seed=seed)
-        return export_bundle(loaded, path, precision=precision, engine="tensorrt")
+        return export_bundle(
+            loaded, path, ExportOptions(precision=precision, qdq_target="tensorrt")
+        )
 
     def engines(precision: Any, variant: Any) -> Bundle:
         target = folder / f"{variant}-{precision}"

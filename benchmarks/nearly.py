@@ -29,7 +29,7 @@ from sam2_edge.evaluation.metrics import mean_accuracy, object_accuracy, region_
 from sam2_edge.evaluation.synthetic import first_prompts, heldout_clips, track_with
 from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import Calibration
+from sam2_edge.export.precision import Calibration, ExportOptions
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.synthetic import SyntheticClip, clip
@@ -49,7 +49,7 @@ def variants(model: str, folder: Path) -> Iterator[tuple[str, Callable[[], Bundl
         yield f"recent memories {recent}", exact, recent
     for tokens in (128, 64, 32):
         target = folder / f"tokens {tokens}"
-        few = cache(partial(export_bundle, loaded, target, memory_tokens=tokens))
+        few = cache(partial(export_bundle, loaded, target, ExportOptions(memory_tokens=tokens)))
         yield f"memory tokens {tokens}", few, None
         if tokens == 64:
             yield f"memory tokens {tokens}, recent memories 3", few, 3
@@ -64,7 +64,7 @@ def int8(model: str, folder: Path) -> Bundle:
     write_dataset(folder / "seen", [clip(7, frames=64)])
     calibration = Calibration(str(folder / "seen" / "JPEGImages" / "00000"))
     return export_bundle(
-        load_model(model), folder / "int8", precision="int8", calibration=calibration
+        load_model(model), folder / "int8", ExportOptions(precision="int8", calibration=calibration)
     )
 
 

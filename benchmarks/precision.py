@@ -28,18 +28,18 @@ import onnxruntime as ort
 from sam2_edge import Bundle, VideoTracker
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.qdq import candidates, quantized
+from sam2_edge.calibration.qdq import quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import collect_ranges
 from sam2_edge.calibration.recording import Recording, record_inputs
-from sam2_edge.calibration.sensitivity import relative_error
 from sam2_edge.evaluation.differences import CHOSEN
 from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary, track_with
-from sam2_edge.export.fp16 import emulate_fp16, fp32_only_nodes, overflowing_nodes, to_half
+from sam2_edge.export.fp16 import fp32_only_nodes, overflowing_nodes, to_half
+from sam2_edge.export.int8_search import relative_error, trial_bundle
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import PRECISION_MODES, PrecisionMode
-from sam2_edge.export.trial import trial_bundle
+from sam2_edge.export.precision import PRECISION_MODES, ExportOptions, PrecisionMode
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.synthetic import clip
+from tools.fp16_emulation import emulate_fp16
 
 Models = dict[tuple[Graph, str], onnx.ModelProto]
 
@@ -64,7 +64,8 @@ def changed_graphs(
         yield graph, "fp16", emulate_fp16(to_half(model, keep)), len(keep)
     model = onnx.load(bundle.graph_path(Graph.IMAGE_ENCODER))
     ranges = collect_ranges(model, frames, "minmax")
-    yield Graph.IMAGE_ENCODER, "int8", quantized(model, ranges, candidates(model), "cpu"), 0
+    quantized = quantize_model(model, ranges, quantizable_layers(model), "cpu")
+    yield Graph.IMAGE_ENCODER, "int8", quantized, 0
 
 
 def error(bundle: Bundle, graph: Graph, model: onnx.ModelProto, recording: Recording) -> float:
@@ -109,7 +110,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="sam2_edge") as name:
         folder = Path(name)
         loaded = load_model(arguments.model, random_seed=arguments.random_init)
-        bundle = export_bundle(loaded, folder / "bundle", memory_rounding="none")
+        bundle = export_bundle(loaded, folder / "bundle", ExportOptions(memory_rounding="none"))
         frames = calibration_frames(folder, bundle.manifest.image_size)
         recording = record_inputs(bundle, frames, folder / "kept")
         for graph, precision, model, kept in changed_graphs(bundle, recording, frames):

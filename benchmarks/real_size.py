@@ -30,10 +30,12 @@ from real_frames import click, frames_of
 from sam2_edge import Bundle, Prompt, VideoTracker, load_bundle
 from sam2_edge.bundle.contract import MemoryRounding
 from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original
 from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
-from sam2_edge.models.key_mapping import from_original, to_original
+from sam2_edge.models.key_mapping import from_original
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
+from tools.original_names import to_original
 
 MODEL, SEED = "sam2.1-hiera-tiny", 1
 
@@ -183,7 +185,9 @@ def main() -> None:
             write_original_checkpoint(loaded, checkpoint)
             loaded = load_original(checkpoint, image_size=size)
         rounding: MemoryRounding = options.memory_rounding
-        bundle = export_bundle(loaded, Path(folder) / "bundle", memory_rounding=rounding)
+        bundle = export_bundle(
+            loaded, Path(folder) / "bundle", ExportOptions(memory_rounding=rounding)
+        )
         frames = frames_of(options.video, count, size)
         if options.memory:
             peak_memory("sam2_edge", "sam2_edge", (bundle.path, options.video, count, size))

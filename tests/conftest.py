@@ -14,6 +14,7 @@ from transformers import Sam2VideoModel
 from sam2_edge import Bundle
 from sam2_edge.export import pipeline
 from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.models.random_init import random_model
 from tests.helpers.clips import Clip, moving_shapes
@@ -60,14 +61,14 @@ def small_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathF
 def full_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Memory stored in full."""
     target = tmp_path_factory.mktemp("bundles") / "full"
-    return export_bundle(loaded(small_model), target, memory_rounding="none")
+    return export_bundle(loaded(small_model), target, ExportOptions(memory_rounding="none"))
 
 
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """The bundled model exported anew: float32 graphs, memory stored in full."""
     target = tmp_path_factory.mktemp("bundles") / "nano"
-    return export_bundle(load_model("nano"), target, memory_rounding="none")
+    return export_bundle(load_model("nano"), target, ExportOptions(memory_rounding="none"))
 
 
 @pytest.fixture(scope="session")

@@ -41,12 +41,13 @@ class FileEntry(_Entry):
 
 
 Profile = dict[str, tuple[int, int, int]]
-"""Least, usual and largest size of each dynamic axis that an engine takes."""
+"""Min, opt and max size of each dynamic axis of an engine."""
 
 
 class EngineEntry(_Entry):
-    """What a TensorRT engine was built with and for: it runs with that version alone, on GPUs of
-    those compute capabilities (major, minor).
+    """What a TensorRT engine was built with and for.
+
+    It runs only with that version, on GPUs of those compute capabilities (major, minor).
     """
 
     variant: Literal["tensorrt", "tensorrt-rtx"]
@@ -56,12 +57,18 @@ class EngineEntry(_Entry):
 
 
 class CalibrationEntry(_Entry):
-    """What a graph was calibrated with: the file, folder or camera, and numbers of its frames.
+    """What a graph was calibrated with.
 
-    A float16 graph has no more than that: the frames showed which values are too large for it. In
-    INT8, method and ranges: the least and largest value kept of every quantized tensor. left_out:
-    layers that stayed in float to keep masks as good. sensitivity: where that was asked for, the
-    graph's relative error with this layer alone in INT8, worst first.
+    A float16 graph has only source and frames, which showed the values that are too large for it.
+
+    Attributes:
+        source: Name of the file, folder or camera.
+        frames: Numbers of the frames used.
+        method: How ranges were chosen.
+        ranges: Min and max of every quantized tensor.
+        left_out: Layers that stayed in float to meet the budget.
+        sensitivity: With a budget, the graph's relative error with one layer alone in INT8, worst
+            first.
     """
 
     source: str
@@ -75,10 +82,12 @@ class CalibrationEntry(_Entry):
 class GraphEntry(FileEntry):
     """One graph.
 
-    engine: set if the file is a TensorRT engine, otherwise it is ONNX. data: files beside the graph
-    that hold weights of it. parity: by output, the largest absolute difference to the PyTorch
-    module at export, on seeded inputs or those of calibration, of the ONNX graph from which an
-    engine was built.
+    Attributes:
+        data: Files of weights beside the graph.
+        parity: By output, the largest difference of the ONNX graph to its PyTorch module at export,
+            relative to max(1, largest magnitude); of memory rounded to bfloat16, what exceeds one
+            rounding step. On seeded inputs, or those of calibration.
+        engine: Set if the file is a TensorRT engine, otherwise it is ONNX.
     """
 
     backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
@@ -91,9 +100,14 @@ class GraphEntry(FileEntry):
     engine: EngineEntry | None = None
     calibration: CalibrationEntry | None = None
 
+    @property
+    def difference(self) -> float:
+        """The largest value of `parity`."""
+        return max(self.parity.values(), default=0.0)
+
 
 class ModelEntry(_Entry):
-    """Where the weights come from; sha256 is None for random ones."""
+    """Where the weights come from; sha256 is None for random weights."""
 
     name: str
     family: Literal["sam2", "sam2.1"]
@@ -102,8 +116,11 @@ class ModelEntry(_Entry):
 
 
 class MemoryEntry(_Entry):
-    """Geometry of the memory; `rounding` is how the memory encoder rounds what is stored,
-    `tokens` how many cells of each memory attention sees, None for all.
+    """Geometry of the memory.
+
+    Attributes:
+        rounding: How the memory encoder rounds what is stored.
+        tokens: Tokens of each memory that attention sees; None for all.
     """
 
     slots: int = Field(ge=2, le=64)

@@ -1,4 +1,4 @@
-"""Frames to calibrate with: chosen evenly from a source, kept on disk, read one at a time."""
+"""Calibration frames: chosen evenly from a source, kept on disk, read one at a time."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ from sam2_edge.runtime.sources.camera import is_camera, open_camera
 from sam2_edge.runtime.sources.video import open_source
 
 MIN_FRAMES = 16
-"""With fewer, the largest values of a graph's tensors are not seen."""
+"""With fewer, the largest values of a graph's tensors do not show."""
 
 DEFAULT_FRAMES = 64
 
 CAMERA_STEP = 15
-"""Of a camera every so many-th frame is taken: two in a second at 30 frames per second."""
+"""Every 15th frame of a camera is taken: two per second at 30 frames per second."""
 
 
 @dataclass(frozen=True, slots=True)
 class CalibrationFrames:
-    """Inputs of the image encoder on disk. source: name of the file or folder, or the camera, that
-    they are from. numbers: of the frames in it. Iterating gives {"image": [1,S,S,3] uint8}, one by
-    one.
+    """Inputs of the image encoder on disk; iteration yields {"image": [1,S,S,3] uint8}.
+
+    Attributes:
+        source: Name of the file or folder, or the camera.
+        numbers: Numbers of the frames in it.
     """
 
     source: str
@@ -43,11 +45,19 @@ class CalibrationFrames:
 
 
 def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -> CalibrationFrames:
-    """At most `count` frames as the image encoder sees them, written to `folder`: of a video or a
-    folder of images evenly over its length, of a camera (see `is_camera`) every 15th that comes.
-    Frames of one color show nothing and are left out.
+    """Write calibration frames to `folder`, as the image encoder sees them.
 
-    Raises SourceError when fewer than 16 are left.
+    Frames are taken evenly from a video or a folder of images, and every 15th from a camera.
+    Frames of one color show nothing and are skipped.
+
+    Args:
+        source: A video, a folder of images, or a camera (see `is_camera`).
+        folder: An existing folder.
+        size: Side of the model input, pixels.
+        count: Largest number of frames.
+
+    Raises:
+        SourceError: Fewer than 16 frames, or an unreadable source.
     """
     if count < MIN_FRAMES:
         raise SourceError(f"{count} calibration frames; give {MIN_FRAMES} or more")
@@ -69,9 +79,7 @@ def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -
 
 
 def _chosen(source: str, count: int) -> Iterator[SourceFrame]:
-    """Every so many-th frame, up to `count`; the first ones where a file does not say how many it
-    has.
-    """
+    """Up to `count` frames, evenly spaced; the first ones of a file of unknown length."""
     if is_camera(source):
         frames: Iterable[SourceFrame] = _of_camera(source)
         step = CAMERA_STEP
@@ -82,7 +90,7 @@ def _chosen(source: str, count: int) -> Iterator[SourceFrame]:
 
 
 def _of_camera(location: str) -> Iterator[SourceFrame]:
-    """Frames until the camera gives none; it is given back when the caller stops."""
+    """Frames until the camera ends; it is released when the caller stops."""
     with closing(open_camera(location)) as camera:
         for index in itertools.count():
             picture = camera.read()

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -19,11 +20,12 @@ from sam2_edge.calibration.tensor_stats import Range
 QDQ_OPSET = 19
 
 QdqTarget = Literal["tensorrt", "cpu"]
+"""The runtime that an INT8 graph is written for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How a runtime wants its Q/DQ pairs."""
+    """How a runtime wants its pairs of QuantizeLinear and DequantizeLinear."""
 
     activations: QuantType
     symmetric: bool
@@ -31,28 +33,34 @@ class Recipe:
 
 
 RECIPES: dict[QdqTarget, Recipe] = {
-    # What TensorRT's parser takes: signed, symmetric, biases in float. Outputs are left alone: what
-    # follows a layer (an addition, a normalization) is computed in float anyway.
+    # TensorRT's parser takes signed, symmetric pairs and biases in float. Outputs are left alone:
+    # what follows a layer (an addition, a normalization) is computed in float anyway.
     "tensorrt": Recipe(QuantType.QInt8, symmetric=True, quantized_outputs=False),
     # AVX-512 VNNI multiplies unsigned by signed bytes.
     "cpu": Recipe(QuantType.QUInt8, symmetric=False, quantized_outputs=True),
 }
 
 
-def quantized(
+def quantize_model(
     model: onnx.ModelProto,
     ranges: Mapping[str, Range],
-    nodes: Collection[str],
-    engine: QdqTarget,
+    layers: Collection[str],
+    qdq_target: QdqTarget,
 ) -> onnx.ModelProto:
-    """A copy of `model` in which the named Conv, MatMul and Gemm nodes compute in INT8.
+    """Copy a graph with the named Conv, MatMul and Gemm nodes in INT8.
 
-    Weights are quantized per channel. ranges: of the tensors at those nodes, see `collect_ranges`.
+    Weights are quantized per channel.
+
+    Args:
+        model: A float32 graph.
+        ranges: Ranges of the tensors at those nodes, see `collect_ranges`.
+        layers: Names of the nodes.
+        qdq_target: The runtime that the graph is written for.
     """
-    recipe = RECIPES[engine]
+    recipe = RECIPES[qdq_target]
     source = onnx.ModelProto()
     source.CopyFrom(onnx.shape_inference.infer_shapes(model))
-    if not nodes:  # ONNX Runtime would take that for all of them
+    if not layers:  # ONNX Runtime would take that as all of them
         return source
     known = {n: TensorData(lowest=_f32(a), highest=_f32(b)) for n, (a, b) in ranges.items()}
     quantizer = QDQQuantizer(
@@ -62,7 +70,7 @@ def quantized(
         weight_qType=QuantType.QInt8,
         activation_qType=recipe.activations,
         tensors_range=TensorsData(CalibrationMethod.MinMax, known),
-        nodes_to_quantize=list(nodes),
+        nodes_to_quantize=list(layers),
         nodes_to_exclude=[],
         op_types_to_quantize=list(OPERATORS),
         extra_options={
@@ -76,75 +84,53 @@ def quantized(
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
-    made: onnx.ModelProto = quantizer.model.model
-    # Pairs whose scales are float16 came with operator set 19; nothing else in it concerns us.
-    del made.opset_import[:]
-    made.opset_import.append(onnx.helper.make_opsetid("", QDQ_OPSET))
-    return made
+    quantized: onnx.ModelProto = quantizer.model.model
+    # Operator set 19 brought pairs with float16 scales; nothing else in it matters here.
+    del quantized.opset_import[:]
+    quantized.opset_import.append(onnx.helper.make_opsetid("", QDQ_OPSET))
+    return quantized
 
 
-def candidates(model: onnx.ModelProto) -> list[str]:
-    """Names of the nodes that may be quantized, in order: Conv, MatMul and Gemm with a weight,
-    without the first and the last of every path through the graph.
+def quantizable_layers(model: onnx.ModelProto) -> list[str]:
+    """Names of the nodes that may be quantized, in order.
 
-    Products of two activations, as in attention, are not among them.
+    These are Conv, MatMul and Gemm with a weight, without the first and the last of every path
+    through the graph. Products of two activations, as in attention, are not among them.
     """
     weights = {t.name for t in model.graph.initializer}
     weighted = [n for n in model.graph.node if n.op_type in OPERATORS and n.input[1] in weights]
-    names = {n.name for n in weighted}
-    before = _reached(model, names, _makers(model), forwards=False)
-    after = _reached(model, names, _readers(model), forwards=True)
-    return [n.name for n in weighted if n.name in before and n.name in after]
-
-
-def _reached(
-    model: onnx.ModelProto,
-    names: Collection[str],
-    neighbors: Mapping[str, list[onnx.NodeProto]],
-    *,
-    forwards: bool,
-) -> set[str]:
-    """Those of `names` from which another of them is reached along the graph."""
-    found = set()
-    for node in model.graph.node:
-        if node.name in names and _meets(node, names, neighbors, forwards=forwards):
-            found.add(node.name)
-    return found
-
-
-def _meets(
-    node: onnx.NodeProto,
-    names: Collection[str],
-    neighbors: Mapping[str, list[onnx.NodeProto]],
-    *,
-    forwards: bool,
-) -> bool:
-    todo, seen = list(_edges(node, forwards=forwards)), set()
-    while todo:
-        tensor = todo.pop()
-        for other in neighbors.get(tensor, ()):
-            if other.name in names:
-                return True
-            if other.name not in seen:
-                seen.add(other.name)
-                todo += _edges(other, forwards=forwards)
-    return False
-
-
-def _edges(node: onnx.NodeProto, *, forwards: bool) -> Iterator[str]:
-    return iter(node.output if forwards else node.input)
-
-
-def _makers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
-    return {output: [node] for node in model.graph.node for output in node.output}
-
-
-def _readers(model: onnx.ModelProto) -> dict[str, list[onnx.NodeProto]]:
     readers: dict[str, list[onnx.NodeProto]] = {}
+    makers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
         for name in node.input:
             readers.setdefault(name, []).append(node)
-    return readers
+        for name in node.output:
+            makers[name] = [node]
+    names = {n.name for n in weighted}
+    return [
+        n.name
+        for n in weighted
+        if _reaches(n, names, makers, attrgetter("input"))
+        and _reaches(n, names, readers, attrgetter("output"))
+    ]
+
+
+def _reaches(
+    start: onnx.NodeProto,
+    names: Collection[str],
+    neighbors: Mapping[str, list[onnx.NodeProto]],
+    tensors: Callable[[onnx.NodeProto], Iterable[str]],
+) -> bool:
+    """Whether a node leads to another of `names` through the tensors on one of its sides."""
+    todo, seen = list(tensors(start)), set()
+    while todo:
+        for node in neighbors.get(todo.pop(), ()):
+            if node.name in names:
+                return True
+            if node.name not in seen:
+                seen.add(node.name)
+                todo += tensors(node)
+    return False
 
 
 def _f32(value: float) -> Any:

@@ -1,4 +1,4 @@
-"""Ranges of a graph's tensors over calibration inputs: which values INT8 is to reach."""
+"""Ranges of a graph's tensors over calibration inputs: the values that INT8 covers."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from sam2_edge.bundle.contract import Feeds
 from sam2_edge.calibration.tensor_stats import Range, extremes, session_with_outputs
 
 Method = Literal["minmax", "percentile", "entropy"]
-"""minmax: the largest values seen. percentile: leaves out the largest 0.001 %. entropy: the range
-that keeps most of the distribution (TensorRT's own entropy calibration)."""
+"""minmax: all values seen. percentile: all but the largest 0.001 %. entropy: the range that keeps
+most of the distribution (TensorRT's own entropy calibration)."""
 
 METHODS: tuple[Method, ...] = ("minmax", "percentile", "entropy")
 
 OPERATORS = ("Conv", "MatMul", "Gemm")
 
 GROUP_BYTES = 2**30
-"""Histograms are made of whole tensors, of so many bytes at a time; then the inputs run again."""
+"""Histograms hold whole tensors: the inputs run once per group of at most this size."""
 
 _BINS = {"percentile": 2048, "entropy": 512}
-"""Entropy tries a range from a bin to the next, so that more bins take longer; ONNX Runtime's own
-128 leave nothing to choose from."""
+"""Entropy tries a range per bin, so more bins take longer; ONNX Runtime's default of 128 leaves
+nothing to choose from."""
 
 _ENTROPY_LEVELS = 128
 _PERCENTILE = 99.999
@@ -36,11 +36,14 @@ _PERCENTILE = 99.999
 def collect_ranges(
     model: onnx.ModelProto, inputs: Iterable[Feeds], method: Method
 ) -> dict[str, Range]:
-    """Least and largest value to be kept of every tensor that Conv, MatMul and Gemm read or write.
+    """Range of every tensor that a Conv, MatMul or Gemm reads or writes.
 
-    inputs: read one after another, for histograms several times over.
+    Args:
+        model: A float32 graph.
+        inputs: Read one by one; several times for histograms.
+        method: Which of the values seen a range covers.
     """
-    sizes = _watched_tensors(onnx.shape_inference.infer_shapes(model))
+    sizes = _tensor_bytes(onnx.shape_inference.infer_shapes(model))
     if method == "minmax":
         return extremes(model, sizes, inputs)
     found: dict[str, Range] = {}
@@ -49,8 +52,8 @@ def collect_ranges(
     return found
 
 
-def _watched_tensors(model: onnx.ModelProto) -> dict[str, int]:
-    """Bytes of each float32 tensor at the operators that may be quantized."""
+def _tensor_bytes(model: onnx.ModelProto) -> dict[str, int]:
+    """Size of each float32 tensor at the operators that may be quantized."""
     graph = model.graph
     values = {v.name: v.type.tensor_type for v in (*graph.input, *graph.output, *graph.value_info)}
     nodes = [node for node in graph.node if node.op_type in OPERATORS]

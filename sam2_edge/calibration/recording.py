@@ -1,4 +1,4 @@
-"""True inputs of every graph: recorded while the tracker follows objects through frames."""
+"""Real inputs of every graph, recorded while the tracker follows objects."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
 
 TRACKED_FRAMES = 18
-"""So many frames fill the bank of SAM 2: 7 memories and 16 pointers."""
+"""Frames that fill the bank of SAM 2: 7 memories and 16 pointers."""
 
 REFINED_FRAME = 8
 
@@ -32,19 +32,23 @@ class Recording:
     folder: Path
 
     def inputs(self, graph: Graph) -> Iterator[Feeds]:
-        """Inputs of one graph, in the order in which they came."""
+        """Inputs of one graph, in the order of recording."""
         for path in sorted(self.folder.glob(f"{graph.value}-*.npz")):
             with np.load(path) as arrays:
                 yield {name: arrays[name] for name in arrays.files}
 
 
 def record_inputs(bundle: Bundle, frames: CalibrationFrames, folder: Path) -> Recording:
-    """Track with a float32 bundle of ONNX graphs over the first frames, and write what each graph
-    was given on four of them to `folder`: the first, with a click, a box and a mask; the second;
-    one on which the click is refined; and the last, with a full memory (but for a pointer where
-    there are only 16 frames).
+    """Track over the first frames and write the inputs of each graph on four of them to `folder`.
 
-    Nobody has said what is to be followed: the prompts are in the middle of the picture.
+    These are the first, with a click, a box and a mask; the second; one on which the click is
+    refined; and the last, with a full memory (one pointer short if there are only 16 frames). The
+    prompts are in the middle of the frame, as the objects are not known.
+
+    Args:
+        bundle: Float32 ONNX graphs.
+        frames: Calibration frames.
+        folder: An existing folder.
     """
     recorder = _Recorder(bundle, folder)
     tracker = VideoTracker(bundle, backend=recorder)
@@ -54,7 +58,7 @@ def record_inputs(bundle: Bundle, frames: CalibrationFrames, folder: Path) -> Re
         picture = feeds["image"][0][..., ::-1]
         tracker.track(picture, _first_prompts(bundle.manifest.image_size) if index == 0 else ())
         if index == 0:
-            tracker.remove(_MASKED)  # its prompt is recorded; following it shows nothing new
+            tracker.remove(_MASKED)  # its prompt is recorded; tracking it shows nothing new
         if index == REFINED_FRAME:
             middle = bundle.manifest.image_size // 2
             tracker.prompt(_CLICKED, points=[(middle, middle), (0, 0)], labels=[1, 0])
@@ -64,7 +68,7 @@ def record_inputs(bundle: Bundle, frames: CalibrationFrames, folder: Path) -> Re
 
 
 class _Recorder(OnnxRuntimeCpu):
-    """Writes inputs of graphs to a folder while `recording`."""
+    """Writes the inputs of graphs to a folder while `recording` is set."""
 
     def __init__(self, bundle: Bundle, folder: Path) -> None:
         super().__init__(bundle)

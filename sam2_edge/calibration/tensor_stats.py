@@ -1,4 +1,4 @@
-"""Looking at tensors inside a graph while it runs in float32, in bounded memory."""
+"""Values of tensors inside a float32 graph while it runs, in bounded memory."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ Range = tuple[float, float]
 def extremes(
     model: onnx.ModelProto, names: Collection[str], inputs: Iterable[Feeds]
 ) -> dict[str, Range]:
-    """Least and largest value of each of the float32 tensors `names` over all `inputs`."""
+    """Min and max of each of the float32 tensors `names` over all `inputs`."""
     session, kept = _session_with_extremes(model, names)
     found: dict[str, Range] = {}
     for feeds in inputs:
         results = [float(value) for value in session.run(None, dict(feeds))]
-        for name, least, most in zip(kept, results[::2], results[1::2], strict=True):
-            before = found.get(name, (least, most))
-            found[name] = (min(before[0], least), max(before[1], most))
+        for name, low, high in zip(kept, results[::2], results[1::2], strict=True):
+            before = found.get(name, (low, high))
+            found[name] = (min(before[0], low), max(before[1], high))
     return found
 
 
 def _session_with_extremes(
     model: onnx.ModelProto, names: Collection[str]
 ) -> tuple[ort.InferenceSession, list[str]]:
-    """A session whose outputs are least and largest value of tensors, in the order returned."""
+    """A session whose outputs are min and max of tensors, in the order returned."""
     watched = onnx.ModelProto()
     watched.CopyFrom(model)
     graph = watched.graph
@@ -39,7 +39,7 @@ def _session_with_extremes(
     kept: list[str] = []
 
     def watch(tensors: Iterable[str]) -> None:
-        # Right behind the node that makes a tensor, so that it need not be kept any longer.
+        # Right after the node that makes a tensor, so that it is kept no longer.
         for name in tensors:
             if name in names:
                 kept.append(name)
@@ -69,10 +69,10 @@ def session_with_outputs(model: onnx.ModelProto, names: Sequence[str]) -> ort.In
 
 
 def ordered_session(model: onnx.ModelProto) -> ort.InferenceSession:
-    """A session that runs the nodes of a graph as they are, in their order.
+    """A session that runs the nodes of a graph unchanged, in their order.
 
-    ONNX Runtime's own order lets what is watched wait until the end: 11 GB and more instead of 2
-    for the image encoder of SAM 2.1 tiny at 1024 pixels.
+    ONNX Runtime's own order would reduce the watched tensors at the end: 11 GB and more instead of
+    2 GB for the image encoder of SAM 2.1 tiny at 1024 pixels.
     """
     options = ort.SessionOptions()
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED

@@ -3,51 +3,21 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from click.core import ParameterSource
 
-from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Graph, MemoryRounding
+from sam2_edge.bundle.contract import MemoryRounding
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import check_new_bundle
 from sam2_edge.calibration.frames import DEFAULT_FRAMES
+from sam2_edge.cli.build_engines import engine_options
+from sam2_edge.cli.options import overwrite_option
+from sam2_edge.cli.progress import ExportProgress
 from sam2_edge.errors import ExportError
 from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
-
-_SHOWN = {
-    "export": "exporting",
-    "inputs": "recording inputs",
-    "precision": "changing the precision",
-    "structure": "checking the structure",
-    "numbers": "comparing with PyTorch",
-    "done": "done",
-}
-_EXTRA = "export needs PyTorch and transformers; install them with: pip install 'sam2_edge[export]'"
-_WIDTH = 44
-"""Of the text on what a builder does, characters."""
-
-
-def _capabilities(
-    _context: click.Context, _parameter: click.Parameter, value: str | None
-) -> tuple[tuple[int, int], ...]:
-    """Read "8.6,8.9" as pairs of numbers."""
-    if value is None:
-        return ()
-    try:
-        pairs = [tuple(map(int, part.split("."))) for part in value.split(",")]
-        return tuple((major, minor) for major, minor in pairs)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{value!r} is not a list of compute capabilities; give them as 8.6,8.9"
-        ) from error
 
 
 @click.command()
@@ -58,30 +28,36 @@ def _capabilities(
     type=click.Choice(["onnx", "tensorrt", "tensorrt-rtx"]),
     default="onnx",
     show_default=True,
-    help="ONNX graphs, or engines of TensorRT or TensorRT-RTX.",
+    help="ONNX graphs, or engines of TensorRT or TensorRT-RTX (see build-engines).",
 )
 @click.option("--image-size", type=int, help="Model input, pixels [as trained: 1024, nano 256].")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "mixed", "fp16", "int8"]),
+    default="fp32",
+    show_default=True,
     help="mixed: image encoder and memory attention in float16; fp16: every graph; int8: image "
-    "encoder in INT8, needs --calibrate. [fp32]",
+    "encoder in INT8, needs --calibrate.",
 )
 @click.option(
     "--calibrate",
     metavar="SOURCE",
-    help="Video, folder of images, or number or URL of a camera: what will be seen in use. Needed "
-    "for int8; shows mixed and fp16 which values are too large for float16.",
+    help="Video, folder of images, or number or URL of a camera that shows what will be seen in "
+    "use. Required for int8; shows mixed and fp16 which values are too large for float16.",
 )
 @click.option(
     "--calibration-method",
     type=click.Choice(["minmax", "percentile", "entropy"]),
-    help="Which values of a tensor INT8 is to reach. [minmax]",
+    default="minmax",
+    show_default=True,
+    help="Which of the values seen an INT8 range covers.",
 )
 @click.option(
     "--calibration-frames",
     type=int,
-    help=f"Frames taken evenly from SOURCE. [{DEFAULT_FRAMES}]",
+    default=DEFAULT_FRAMES,
+    show_default=True,
+    help="Frames taken evenly from SOURCE.",
 )
 @click.option(
     "--int8-budget",
@@ -91,7 +67,9 @@ def _capabilities(
 @click.option(
     "--memory-rounding",
     type=click.Choice(["bfloat16", "none"]),
-    help="How memory is stored: bfloat16 as in the published predictor, or in full. [bfloat16]",
+    default="bfloat16",
+    show_default=True,
+    help="How memory is stored: bfloat16 as in the published predictor, or in full.",
 )
 @click.option(
     "--memory-tokens",
@@ -102,32 +80,27 @@ def _capabilities(
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
 @click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")
-@click.option(
-    "--compute-capability",
-    "compute_capabilities",
-    callback=_capabilities,
-    metavar="X.Y[,X.Y]",
-    help="GPUs that TensorRT-RTX builds for [the one in this machine].",
-)
-@click.option("--max-objects", type=int, help="Objects per run of an engine. [8]")
-@click.option("--overwrite", is_flag=True, help="Replace a bundle that exists.")
+@engine_options
+@overwrite_option
+@click.pass_context
 def export(
+    ctx: click.Context,
     model: str,
     *,
     output: Path,
     target: Literal["onnx", "tensorrt", "tensorrt-rtx"],
     image_size: int | None,
-    precision: Literal["fp32", "mixed", "fp16", "int8"] | None,
+    precision: Literal["fp32", "mixed", "fp16", "int8"],
     calibrate: str | None,
-    calibration_method: Literal["minmax", "percentile", "entropy"] | None,
-    calibration_frames: int | None,
+    calibration_method: Literal["minmax", "percentile", "entropy"],
+    calibration_frames: int,
     int8_budget: float | None,
-    memory_rounding: MemoryRounding | None,
+    memory_rounding: MemoryRounding,
     memory_tokens: int | None,
     checkpoint: Path | None,
     random_init: int | None,
     compute_capabilities: tuple[tuple[int, int], ...],
-    max_objects: int | None,
+    max_objects: int,
     overwrite: bool,
 ) -> None:
     """Export MODEL as a bundle of ONNX graphs or engines.
@@ -136,193 +109,72 @@ def export(
 
     MODEL is a name such as sam2.1-hiera-tiny (fetched from the Hugging Face Hub unless a checkpoint
     is given), nano for the model that comes with sam2_edge, a folder in Hugging Face format, or an
-    original .pt checkpoint. Engines are also built from a bundle of ONNX graphs, without PyTorch:
-    then MODEL is that bundle.
+    original .pt checkpoint.
     """
+    _check_model_and_options(ctx)
     check_new_bundle(output, overwrite=overwrite)
-    choices = _Choices(
-        image_size,
-        precision,
-        calibrate,
-        calibration_method,
-        calibration_frames,
-        int8_budget,
-        memory_rounding,
-        memory_tokens,
-        checkpoint,
-        random_init,
-    )
-    choices.check()
-    options = _engine_options(target, compute_capabilities, max_objects)
-    with _Display() as display:
-        if options is None:
-            bundle = _export(model, output, choices, "cpu", display, overwrite=overwrite)
-        else:
-            with _graphs(model, output, choices, display) as graphs:
-                bundle = build_engines(
-                    graphs, output, options, overwrite=overwrite, watch=display.show
-                )
-    display.conclude(output, bundle)
-
-
-@dataclass(frozen=True, slots=True)
-class _Choices:
-    """Options on how a PyTorch model becomes ONNX graphs; None where none was given."""
-
-    image_size: int | None
-    precision: Literal["fp32", "mixed", "fp16", "int8"] | None
-    calibrate: str | None
-    calibration_method: Literal["minmax", "percentile", "entropy"] | None
-    calibration_frames: int | None
-    int8_budget: float | None
-    memory_rounding: MemoryRounding | None
-    memory_tokens: int | None
-    checkpoint: Path | None
-    random_init: int | None
-
-    def given(self) -> list[str]:
-        """The options that were given, by their names on the command line."""
-        values = asdict(self).items()
-        return [f"--{name.replace('_', '-')}" for name, value in values if value is not None]
-
-    def check(self) -> None:
-        """Raise ExportError where an option would have no effect."""
-        int8 = self.precision == "int8"
-        for name, value, need, there in (
-            ("frames", self.calibration_frames, "--calibrate", self.calibrate is not None),
-            ("method", self.calibration_method, "--precision int8", int8),
-        ):
-            if value is not None and not there:
-                raise ExportError(
-                    f"--calibration-{name} {value} has no effect without {need}; leave it out"
-                )
-        if self.int8_budget is not None and not int8:
-            raise ExportError(
-                f"--int8-budget {self.int8_budget} has no effect without --precision int8; leave "
-                "it out"
-            )
-
-
-def _engine_options(
-    target: Literal["onnx", "tensorrt", "tensorrt-rtx"],
-    compute_capabilities: tuple[tuple[int, int], ...],
-    max_objects: int | None,
-) -> EngineOptions | None:
-    """Options of engines, checked; None for ONNX graphs."""
+    engines = None
     if target != "onnx":
-        objects = {} if max_objects is None else {"objects": max_objects}
-        options = EngineOptions(target, compute_capabilities, **objects)
-        check_engine_options(options)
-        return options
-    for name, given in (
-        ("--compute-capability", bool(compute_capabilities)),
-        ("--max-objects", max_objects is not None),
-    ):
-        if given:
-            raise ExportError(f"{name} is for engines; add --target tensorrt-rtx or tensorrt")
-    return None
-
-
-class _Display:
-    """A line per graph, on standard error."""
-
-    def __init__(self) -> None:
-        self._console = Console(stderr=True)
-        self._progress = Progress(
-            SpinnerColumn(),
-            TextColumn("{task.description:18}"),
-            TextColumn("{task.fields[step]}"),
-            TimeElapsedColumn(),
-            console=self._console,
-        )
-        self._tasks: dict[str, TaskID] = {}
-
-    def __enter__(self) -> _Display:
-        self._progress.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._progress.stop()
-
-    def show(self, what: Graph | str, step: str) -> None:
-        """Say what happens to a graph, or to the model, now; "done" stops its clock."""
-        name = what.value if isinstance(what, Graph) else what
-        if name not in self._tasks:
-            self._tasks[name] = self._progress.add_task(name, total=1, step="")
-        task = self._tasks[name]
-        if step == "done":
-            self._progress.update(task, completed=1)
-        if step != "done" or isinstance(what, Graph):
-            text = _SHOWN.get(step, step)[:_WIDTH]
-            self._progress.update(task, step=escape(f"{text:{_WIDTH}}"))
-
-    def conclude(self, output: Path, bundle: Bundle) -> None:
-        graphs = bundle.manifest.graphs.values()
-        worst = max(max(entry.parity.values()) for entry in graphs)
-        kind = "engines" if any(entry.engine for entry in graphs) else "graphs"
-        self._console.print(
-            f"{escape(str(output))}: {len(graphs)} {kind}; the ONNX graphs are within "
-            f"{worst:.1e} of PyTorch"
-        )
-
-
-@contextmanager
-def _graphs(model: str, output: Path, choices: _Choices, display: _Display) -> Iterator[Bundle]:
-    """The ONNX graphs that engines are built from: a bundle that is there, or one made for it."""
-    if (Path(model) / MANIFEST_FILE).is_file():
-        if choices.given():
-            raise ExportError(
-                f"{model} is a bundle, whose graphs are as they are: leave out "
-                f"{', '.join(choices.given())}, or export the model"
-            )
-        yield load_bundle(model)
-        return
-    with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-        graphs = Path(folder) / output.name
-        yield _export(model, graphs, choices, "tensorrt", display, overwrite=False)
-
-
-def _export(
-    model: str,
-    output: Path,
-    choices: _Choices,
-    engine: Literal["cpu", "tensorrt"],
-    display: _Display,
-    *,
-    overwrite: bool,
-) -> Bundle:
+        engines = EngineOptions(target, compute_capabilities, max_objects)
+        check_engine_options(engines)
     try:
-        from sam2_edge.export.pipeline import check_calibration, export_bundle
-        from sam2_edge.export.precision import Calibration
+        from sam2_edge.export.pipeline import export_bundle
+        from sam2_edge.export.precision import Calibration, ExportOptions
         from sam2_edge.models.checkpoints import load_model
     except ModuleNotFoundError as error:
-        raise ExportError(f"{_EXTRA} ({error})") from error
+        raise ExportError(
+            "export needs PyTorch and transformers; install them with: pip install "
+            f"'sam2_edge[export]' ({error})"
+        ) from error
     calibration = None
-    if choices.calibrate is not None:
-        calibration = Calibration(
-            choices.calibrate,
-            choices.calibration_method or "minmax",
-            DEFAULT_FRAMES if choices.calibration_frames is None else choices.calibration_frames,
-            choices.int8_budget,
-        )
-    check_calibration(choices.precision or "fp32", calibration)
-    display.show("model", "loading")
-    loaded = load_model(
-        model,
-        checkpoint=choices.checkpoint,
-        random_seed=choices.random_init,
-        image_size=choices.image_size,
-    )
-    display.show("model", f"{loaded.name} from {loaded.source}")
-    display.show("model", "done")
-    return export_bundle(
-        loaded,
-        output,
-        precision=choices.precision or "fp32",
-        engine=engine,
+    if calibrate is not None:
+        calibration = Calibration(calibrate, calibration_method, calibration_frames, int8_budget)
+    options = ExportOptions(
+        precision=precision,
+        qdq_target="cpu" if engines is None else "tensorrt",
         calibration=calibration,
-        memory_rounding=choices.memory_rounding or "bfloat16",
-        memory_tokens=choices.memory_tokens,
-        overwrite=overwrite,
-        progress=display.show,
+        memory_rounding=memory_rounding,
+        memory_tokens=memory_tokens,
     )
+    with ExportProgress() as progress, tempfile.TemporaryDirectory(prefix="sam2_edge") as scratch:
+        progress.update("model", "loading")
+        loaded = load_model(
+            model, checkpoint=checkpoint, random_seed=random_init, image_size=image_size
+        )
+        progress.update("model", f"{loaded.name} from {loaded.source}", finished=True)
+        graphs = output if engines is None else Path(scratch) / output.name
+        bundle = export_bundle(
+            loaded, graphs, options, overwrite=overwrite, on_progress=progress.update
+        )
+        if engines is not None:
+            bundle = build_engines(
+                bundle, output, engines, overwrite=overwrite, on_progress=progress.update
+            )
+    progress.summarize(output, bundle)
+
+
+def _check_model_and_options(ctx: click.Context) -> None:
+    """Raise ExportError for a bundle as MODEL, and for an option that has no effect."""
+    given = ctx.params
+    folder = Path(given["model"])
+    if (folder / MANIFEST_FILE).is_file() and not (folder / "config.json").is_file():
+        raise ExportError(
+            f"{folder} is a bundle, not a model; to make engines from its graphs, run sam2-edge "
+            f"build-engines {folder}, otherwise give the model"
+        )
+    int8 = ("--precision int8", given["precision"] == "int8")
+    engines = ("--target tensorrt or tensorrt-rtx", given["target"] != "onnx")
+    needs = {
+        "calibration_frames": ("--calibrate", given["calibrate"] is not None),
+        "calibration_method": int8,
+        "int8_budget": int8,
+        "compute_capabilities": engines,
+        "max_objects": engines,
+    }
+    for parameter in ctx.command.params:
+        name = parameter.name or ""
+        needed, present = needs.get(name, ("", True))
+        if not present and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise ExportError(
+                f"{parameter.opts[0]} has no effect without {needed}; add that or leave it out"
+            )

@@ -1,4 +1,4 @@
-"""`sam2-edge inspect`: what a bundle holds."""
+"""`sam2-edge inspect`: the contents of a bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
+from sam2_edge.cli.progress import parity_note
 
 WORST_LAYERS = 10
 
@@ -53,7 +54,7 @@ def _show(bundle: Bundle) -> None:
     for name, value in facts.items():
         console.print(f"[bold]{name}[/]: {escape(value)}", highlight=False, soft_wrap=True)
     for name, (columns, rows) in {
-        "graphs": _graph_table(bundle),
+        "graphs, and their largest difference to PyTorch": _graph_table(bundle),
         "tensors": _tensor_table(bundle),
         **_sensitivity_tables(bundle),
     }.items():
@@ -61,22 +62,31 @@ def _show(bundle: Bundle) -> None:
         for row in rows:
             table.add_row(*row)
         console.print(table)
+    console.print(f"[italic]{escape(parity_note(bundle))}[/]", highlight=False, soft_wrap=True)
 
 
 def _graph_table(bundle: Bundle) -> _Table:
-    columns = ["graph", "MB", "backend", "precision", "opset", "from PyTorch"]
+    columns = ["graph", "MB", "backend", "precision", "opset", "difference", "tolerance"]
     rows = []
     for graph, entry in bundle.manifest.graphs.items():
         size = sum((bundle.path / f.file).stat().st_size for f in (entry, *entry.data))
-        worst = max(entry.parity.values(), default=0.0)
-        opset = str(entry.opset)
-        megabytes = f"{size / 1e6:.1f}"
-        rows.append([graph.value, megabytes, entry.backend, entry.precision, opset, f"{worst:.1e}"])
+        tolerance = PARITY_TOLERANCE[entry.precision]
+        rows.append(
+            [
+                graph.value,
+                f"{size / 1e6:.1f}",
+                entry.backend,
+                entry.precision,
+                str(entry.opset),
+                f"{entry.difference:.1e}",
+                f"{tolerance:.0e}",
+            ]
+        )
     return columns, rows
 
 
 def _sensitivity_tables(bundle: Bundle) -> dict[str, _Table]:
-    """By graph in INT8: the layers that lose most alone, and whether they are in INT8."""
+    """For every INT8 graph: its most sensitive layers, and whether they are in INT8."""
     tables = {}
     for graph, entry in bundle.manifest.graphs.items():
         if entry.calibration and entry.calibration.sensitivity:
@@ -85,7 +95,7 @@ def _sensitivity_tables(bundle: Bundle) -> dict[str, _Table]:
                 for layer, error in islice(entry.calibration.sensitivity.items(), WORST_LAYERS)
             ]
             columns = ["layer", "error alone", "now"]
-            tables[f"layers of {graph.value} that lose most in INT8"] = (columns, rows)
+            tables[f"most INT8-sensitive layers of {graph.value}"] = (columns, rows)
     return tables
 
 

@@ -17,6 +17,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 
 from sam2_edge.cli.bench import bench
+from sam2_edge.cli.build_engines import build_engines_command
 from sam2_edge.cli.doctor import doctor
 from sam2_edge.cli.eval import evaluate_command
 from sam2_edge.cli.export import export
@@ -54,6 +55,7 @@ def cli(*, verbose: bool) -> None:
 
 cli.add_command(doctor)
 cli.add_command(export)
+cli.add_command(build_engines_command)
 cli.add_command(inspect)
 cli.add_command(segment)
 cli.add_command(track)

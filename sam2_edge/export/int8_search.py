@@ -1,26 +1,29 @@
-"""Which layers to leave out of INT8 so that masks stay as good as in float32."""
+"""Which layers of the image encoder to quantize so that masks stay as good as in float32."""
 
 from __future__ import annotations
 
-import logging
+import shutil
 import tempfile
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
 
-from sam2_edge.bundle import Bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle import Bundle, load_bundle
+from sam2_edge.bundle.contract import Feeds, Graph
+from sam2_edge.bundle.storage import file_entry, save_manifest
 from sam2_edge.calibration.frames import CalibrationFrames
-from sam2_edge.calibration.qdq import QdqTarget, candidates, quantized
+from sam2_edge.calibration.qdq import QdqTarget, quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import Method, collect_ranges
-from sam2_edge.calibration.sensitivity import layer_errors
+from sam2_edge.calibration.tensor_stats import Range
 from sam2_edge.errors import ExportError
 from sam2_edge.evaluation.synthetic import heldout_clips, scores, track_with
-from sam2_edge.export.trial import trial_bundle
 from sam2_edge.runtime.tracker import VideoTracker
 
 SENSITIVITY_FRAMES = 4
@@ -28,8 +31,6 @@ SENSITIVITY_FRAMES = 4
 
 CLIPS = 20
 """Synthetic clips of two objects and 32 frames on which masks are scored."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,52 +42,75 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True)
-class Search:
-    """What was found. errors: of each layer quantized alone, worst first (see `layer_errors`).
-    left_out: the layers to leave in float. reference: J&F in float32. trials: in order.
+class Int8Plan:
+    """What to quantize, and why.
+
+    Attributes:
+        ranges: Values that INT8 covers, by tensor.
+        layers: Names of the layers to quantize.
+        left_out: Layers that stay in float to meet the budget, most sensitive first.
+        errors: See `layer_errors`; empty without a budget.
+        reference: J&F in float32; None without a budget.
+        trials: In order; empty without a budget.
     """
 
-    errors: dict[str, float]
-    left_out: tuple[str, ...]
-    reference: float
-    trials: tuple[Trial, ...]
+    ranges: dict[str, Range]
+    layers: tuple[str, ...]
+    left_out: tuple[str, ...] = ()
+    errors: dict[str, float] = field(default_factory=dict)
+    reference: float | None = None
+    trials: tuple[Trial, ...] = ()
 
 
-def search_int8(
+def plan_int8(
     bundle: Bundle,
     frames: CalibrationFrames,
     *,
     method: Method,
-    engine: QdqTarget,
-    budget: float,
+    qdq_target: QdqTarget,
+    budget: float | None,
     clips: int = CLIPS,
-    watch: Callable[[str], None] = _log.info,
-) -> Search:
-    """Leave 0, 1, 2, 4, 8 ... of the most sensitive layers of the image encoder in float, until J&F
-    on synthetic clips falls by at most `budget` against `bundle`, whose graphs are in float32.
+    on_progress: Callable[[str], None] = lambda _step: None,
+) -> Int8Plan:
+    """Find the ranges and layers for quantizing the image encoder.
 
-    Raises ExportError when it does not hold with any layer in INT8.
+    With a budget, 0, 1, 2, 4, 8 ... of the most sensitive layers stay in float, until J&F on
+    synthetic clips falls by at most `budget`.
+
+    Args:
+        bundle: Graphs in float32.
+        frames: Calibration frames.
+        method: Which of the values seen a range covers.
+        qdq_target: The runtime that the graph is written for.
+        budget: Largest loss of J&F; None quantizes every layer that can be.
+        clips: Number of synthetic clips.
+        on_progress: Called with the current step.
+
+    Raises:
+        ExportError: The budget is exceeded whichever layers stay in float.
     """
     model = onnx.load(bundle.graph_path(Graph.IMAGE_ENCODER))
-    nodes = candidates(model)
-    watch("collecting ranges")
+    layers = quantizable_layers(model)
+    on_progress("collecting ranges")
     ranges = collect_ranges(model, frames, method)
-    watch(f"trying {len(nodes)} layers alone")
-    some = islice(frames, SENSITIVITY_FRAMES)
-    errors = layer_errors(model, ranges, nodes, some, engine)
-    watch("scoring float32")
+    if budget is None:
+        return Int8Plan(ranges, tuple(layers))
+    on_progress(f"trying {len(layers)} layers alone")
+    few_frames = islice(frames, SENSITIVITY_FRAMES)
+    errors = layer_errors(model, ranges, layers, few_frames, qdq_target)
+    on_progress("scoring float32")
     reference = _score(bundle, clips)
     trials = []
-    for count in _counts(len(nodes)):
+    for count in _counts(len(layers)):
         left_out = tuple(islice(errors, count))
-        kept = [node for node in nodes if node not in left_out]
+        kept = tuple(layer for layer in layers if layer not in left_out)
         with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-            changed = {Graph.IMAGE_ENCODER: quantized(model, ranges, kept, engine)}
+            changed = {Graph.IMAGE_ENCODER: quantize_model(model, ranges, kept, qdq_target)}
             trial = Trial(count, _score(trial_bundle(bundle, Path(folder), changed), clips))
         trials.append(trial)
-        watch(f"J&F {trial.j_and_f:.4f} ({reference:.4f}) with {count} layers in float")
+        on_progress(f"J&F {trial.j_and_f:.4f} ({reference:.4f}) with {count} layers in float")
         if reference - trial.j_and_f <= budget:
-            return Search(errors, left_out, reference, tuple(trials))
+            return Int8Plan(ranges, kept, left_out, errors, reference, tuple(trials))
     best = max(trial.j_and_f for trial in trials)
     raise ExportError(
         f"J&F in INT8 is {best:.4f} at best, in float32 {reference:.4f}: more than the budget of "
@@ -95,10 +119,54 @@ def search_int8(
     )
 
 
-def _counts(nodes: int) -> Iterator[int]:
+def layer_errors(
+    model: onnx.ModelProto,
+    ranges: Mapping[str, Range],
+    layers: Collection[str],
+    inputs: Iterable[Feeds],
+    qdq_target: QdqTarget,
+) -> dict[str, float]:
+    """Mean `relative_error` over `inputs` with one layer alone in INT8, the worst layer first."""
+    feeds = list(inputs)
+    expected = _outputs(model, feeds)
+    errors = {}
+    for layer in layers:
+        outputs = _outputs(quantize_model(model, ranges, [layer], qdq_target), feeds)
+        errors[layer] = float(
+            np.mean([relative_error(a, b) for a, b in zip(outputs, expected, strict=True)])
+        )
+    return dict(sorted(errors.items(), key=lambda item: -item[1]))
+
+
+def relative_error(outputs: Sequence[NDArray[Any]], expected: Sequence[NDArray[Any]]) -> float:
+    """RMS of the difference over RMS of the expected values, of the worst output."""
+    pairs = zip(outputs, expected, strict=True)
+    return max(float(np.sqrt(np.mean((a - b) ** 2) / np.mean(b**2))) for a, b in pairs)
+
+
+def trial_bundle(source: Bundle, folder: Path, changed: Mapping[Graph, onnx.ModelProto]) -> Bundle:
+    """Copy a bundle to an empty folder with other graphs in place of some of its own."""
+    for file in source.path.iterdir():
+        shutil.copy2(file, folder)
+    graphs = dict(source.manifest.graphs)
+    for graph, model in changed.items():
+        name = f"{graph.value}.onnx"
+        onnx.save(model, folder / name)
+        update = {**file_entry(folder, name).model_dump(), "data": ()}
+        graphs[graph] = graphs[graph].model_copy(update=update)
+    save_manifest(folder, source.manifest.model_copy(update={"graphs": graphs}))
+    return load_bundle(folder)
+
+
+def _outputs(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[list[NDArray[np.float32]]]:
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return [session.run(None, dict(each)) for each in feeds]
+
+
+def _counts(layers: int) -> Iterator[int]:
     yield 0
     count = 1
-    while count < nodes:
+    while count < layers:
         yield count
         count *= 2
 

@@ -1,25 +1,16 @@
-"""From a loaded model to a bundle on disk: every graph exported, checked and recorded."""
+"""From a loaded model to a bundle on disk: every graph exported, converted, checked, recorded."""
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from torch import nn
-
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import (
-    Feeds,
-    Geometry,
-    Graph,
-    MemoryRounding,
-    Precision,
-    graph_specs,
-)
+from sam2_edge.bundle.contract import Feeds, Geometry, Graph, Precision, graph_specs
 from sam2_edge.bundle.manifest import (
     FORMAT_VERSION,
     CalibrationEntry,
@@ -30,241 +21,208 @@ from sam2_edge.bundle.manifest import (
     NormalizationEntry,
     tensor_entries,
 )
-from sam2_edge.bundle.storage import check_new_bundle, file_entry, new_bundle_folder, save_manifest
+from sam2_edge.bundle.storage import file_entry, new_bundle_folder, save_manifest
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.qdq import QdqTarget
-from sam2_edge.calibration.ranges import Method
 from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.errors import ExportError
-from sam2_edge.export.int8_search import search_int8
+from sam2_edge.export.int8_search import Int8Plan, plan_int8
 from sam2_edge.export.onnx_graph import export_onnx, opset_of
-from sam2_edge.export.precision import PRECISION_MODES, Calibration, PrecisionMode, halve, quantize
+from sam2_edge.export.precision import ExportOptions, convert_to_fp16, convert_to_int8
 from sam2_edge.export.validate import check_numbers, check_structure, example_feeds
 from sam2_edge.models.checkpoints import LoadedModel
 from sam2_edge.models.graphs import graph_modules
 from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
 from sam2_edge.models.variants import geometry_of
 
+DEFAULT_OPTIONS = ExportOptions()
+
 ProgressCallback = Callable[[Graph, str], None]
-"""Called with a graph and what happens to it now: "export", "inputs" (recording them, only with
-calibration), "precision" (only where it is changed), "structure", "numbers" or "done"."""
 
 
 def export_bundle(
     loaded: LoadedModel,
     target: Path,
+    options: ExportOptions = DEFAULT_OPTIONS,
     *,
-    precision: PrecisionMode = "fp32",
-    engine: QdqTarget = "cpu",
-    calibration: Calibration | None = None,
-    memory_rounding: MemoryRounding = "bfloat16",
-    memory_tokens: int | None = None,
     overwrite: bool = False,
-    progress: ProgressCallback | None = None,
+    on_progress: ProgressCallback = lambda _graph, _step: None,
 ) -> Bundle:
-    """Export a model as a bundle of ONNX graphs and return it, loaded.
+    """Export a model as a bundle of ONNX graphs.
 
-    precision: see `PRECISION_MODES`. engine: whose INT8 graphs to write. calibration:
-    needed for "int8"; shows "mixed" and "fp16" which values are too large for float16, where
-    otherwise seeded inputs do.
-    memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
-    memory_tokens: tokens of each memory that memory attention sees, chosen by the object's mask
-    (`runtime/memory/token_selection.py`), None for all; fewer are faster and not exact.
+    Args:
+        loaded: The model.
+        target: The folder of the bundle; nothing is left there if the export fails.
+        options: Precision, calibration and memory.
+        overwrite: Replace a bundle at `target`.
+        on_progress: Called with a graph and its current step, "done" at the end.
 
-    Raises ExportError, SourceError or BundleError; nothing is left at `target` then.
+    Returns:
+        The new bundle, loaded.
+
+    Raises:
+        ExportError: The options do not fit the model, or a graph does not agree with PyTorch.
+        SourceError: The calibration frames cannot be read.
+        BundleError: `target` exists or cannot be written.
     """
-    check_calibration(precision, calibration)
-    check_new_bundle(target, overwrite=overwrite)
-    report = progress or _no_progress
-    geometry = replace(geometry_of(loaded.model.config), memory_tokens=memory_tokens)
+    geometry = replace(geometry_of(loaded.model.config), memory_tokens=options.memory_tokens)
     check_memory_tokens(geometry)
-    modules = graph_modules(loaded.model, memory_rounding=memory_rounding)
-    with new_bundle_folder(target, overwrite=overwrite) as folder, TemporaryDirectory() as kept:
-        seen = None
-        if calibration is not None:
-            full = export_bundle(
-                loaded,
-                Path(kept) / "full",
-                memory_rounding=memory_rounding,
-                memory_tokens=memory_tokens,
-                progress=lambda graph, step: None if step == "done" else report(graph, step),
-            )
-            seen = _observe(full, calibration, engine, Path(kept), report)
-        exporter = _Exporter(
-            folder=folder,
-            geometry=geometry,
-            rounded=memory_rounding == "bfloat16",
-            engine=engine,
-            seen=seen,
-            report=report,
-        )
-        precisions = PRECISION_MODES[engine][precision]
-        graphs = {
-            graph: exporter.export(graph, module, precisions[graph])
-            for graph, module in modules.items()
-        }
-        save_manifest(folder, _manifest(loaded, geometry, memory_rounding, graphs))
+    with (
+        new_bundle_folder(target, overwrite=overwrite) as folder,
+        TemporaryDirectory(prefix="sam2_edge") as scratch,
+    ):
+        exporter = _Exporter(loaded, geometry, options, folder, on_progress)
+        manifest = _manifest(loaded, geometry, options, exporter.export())
+        if options.precision != "fp32":
+            full = Bundle(folder, manifest)
+            seen = _observe(full, options, Path(scratch), on_progress)
+            manifest = manifest.model_copy(update={"graphs": exporter.convert(manifest, seen)})
+        save_manifest(folder, manifest)
+        for graph in Graph:
+            on_progress(graph, "done")
     return load_bundle(target)
 
 
-def check_calibration(precision: PrecisionMode, calibration: Calibration | None) -> None:
-    """Raise ExportError unless calibration is given where it is needed, and fits the precision."""
-    if calibration is None:
-        if precision == "int8":
-            raise ExportError(
-                "int8 needs frames to calibrate with; give --calibrate with a video, a folder of "
-                "images or a camera that shows what will be seen in use"
-            )
-        return
-    if precision == "fp32":
-        raise ExportError(
-            "fp32 is not calibrated; leave out --calibrate, or choose mixed, fp16 or int8"
-        )
-    budget = calibration.budget
-    if budget is None:
-        return
-    if precision != "int8":
-        raise ExportError(f"a budget is for int8, not for {precision}; leave it out")
-    if not 0 <= budget < 1:
-        raise ExportError(f"a budget of {budget} of J&F; give 0 to 1, such as 0.005")
-
-
 def check_memory_tokens(geometry: Geometry) -> None:
-    """Raise ExportError unless memory attention can see so few tokens of each memory."""
+    """Raise ExportError unless a memory has more tokens than attention is to see."""
     tokens, side = geometry.memory_tokens, geometry.embedding_size
-    if tokens is None:
-        return
-    if not 1 <= tokens < side**2:
+    if tokens is not None and not 1 <= tokens < side**2:
         raise ExportError(
             f"{tokens} memory tokens; a memory at {geometry.image_size} pixels has {side} x {side} "
             f"tokens: give 1 to {side**2 - 1}, or leave it out to attend to all"
         )
 
 
+@dataclass(frozen=True, slots=True)
+class _Observations:
+    """What the calibration frames show; plan: for INT8 only."""
+
+    frames: CalibrationFrames
+    recording: Recording
+    plan: Int8Plan | None
+
+
 def _observe(
-    full: Bundle,
-    calibration: Calibration,
-    engine: QdqTarget,
-    kept: Path,
-    report: ProgressCallback,
-) -> _Seen:
-    """What a float32 bundle does on calibration frames, which are written to `kept`."""
-    size = full.manifest.image_size
-    frames = collect_frames(calibration.source, kept, size=size, count=calibration.frames)
+    full: Bundle, options: ExportOptions, scratch: Path, on_progress: ProgressCallback
+) -> _Observations | None:
+    """Run a float32 bundle on the calibration frames, which are kept in `scratch`."""
+    calibration = options.calibration
+    if calibration is None:
+        return None
     for graph in Graph:
-        report(graph, "inputs")
-    recording = record_inputs(full, frames, kept)
-    if calibration.budget is None:
-        return _Seen(full, frames, recording, calibration.method, {}, ())
-    found = search_int8(
+        on_progress(graph, "recording inputs")
+    size = full.manifest.image_size
+    frames = collect_frames(calibration.source, scratch, size=size, count=calibration.frames)
+    recording = record_inputs(full, frames, scratch)
+    if options.precision != "int8":
+        return _Observations(frames, recording, None)
+    plan = plan_int8(
         full,
         frames,
         method=calibration.method,
-        engine=engine,
+        qdq_target=options.qdq_target,
         budget=calibration.budget,
-        watch=lambda now: report(Graph.IMAGE_ENCODER, now),
+        on_progress=partial(on_progress, Graph.IMAGE_ENCODER),
     )
-    return _Seen(full, frames, recording, calibration.method, found.errors, found.left_out)
+    return _Observations(frames, recording, plan)
 
 
-def _no_progress(_graph: Graph, _step: str) -> None:
-    """For callers that do not watch."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Seen:
-    """What calibration gave. full: the float32 bundle. errors, left_out: as in `Search`."""
-
-    full: Bundle
-    frames: CalibrationFrames
-    recording: Recording
-    method: Method
-    errors: dict[str, float]
-    left_out: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
 class _Exporter:
-    """What every graph of one export has in common. seen: None without calibration."""
+    """Writes and checks the graphs of one bundle."""
 
-    folder: Path
-    geometry: Geometry
-    rounded: bool
-    engine: QdqTarget
-    seen: _Seen | None
-    report: ProgressCallback
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        geometry: Geometry,
+        options: ExportOptions,
+        folder: Path,
+        on_progress: ProgressCallback,
+    ) -> None:
+        self._modules = graph_modules(loaded.model, memory_rounding=options.memory_rounding)
+        self._geometry = geometry
+        self._specs = graph_specs(geometry)
+        self._options = options
+        self._folder = folder
+        self._on_progress = on_progress
 
-    def export(self, graph: Graph, module: nn.Module, precision: Precision) -> GraphEntry:
-        """Write one graph, check it, and say what it is."""
-        spec = graph_specs(self.geometry)[graph]
-        path = self.folder / f"{graph.value}.onnx"
-        if self.seen:
-            _copy_graph(self.seen.full, graph, self.folder)
-        else:
-            self.report(graph, "export")
-            export_onnx(module, spec, path)
-        calibrated = self._change(graph, path, precision)
-        self.report(graph, "structure")
-        check_structure(path, spec)
-        self.report(graph, "numbers")
-        parity = check_numbers(
-            path, module, spec, self._inputs(graph), rounded=self.rounded, precision=precision
+    def export(self) -> dict[Graph, GraphEntry]:
+        """Write every graph in float32 and check it on seeded inputs."""
+        entries = {}
+        for graph, module in self._modules.items():
+            self._on_progress(graph, "exporting")
+            export_onnx(module, self._specs[graph], self._path(graph))
+            entries[graph] = self._check(graph, "fp32", self._inputs(graph, None))
+        return entries
+
+    def convert(self, full: Manifest, seen: _Observations | None) -> dict[Graph, GraphEntry]:
+        """Bring the float32 graphs to their precision and check them on what was seen."""
+        entries = dict(full.graphs)
+        for graph, precision in self._options.precisions.items():
+            calibration = None
+            if precision != "fp32":
+                self._on_progress(graph, "changing the precision")
+                calibration = self._convert(graph, precision, seen)
+            elif seen is None:
+                continue
+            entry = self._check(graph, precision, self._inputs(graph, seen))
+            entries[graph] = entry.model_copy(update={"calibration": calibration})
+        return entries
+
+    def _convert(
+        self, graph: Graph, precision: Precision, seen: _Observations | None
+    ) -> CalibrationEntry | None:
+        path, inputs = self._path(graph), self._inputs(graph, seen)
+        if precision == "fp16":
+            convert_to_fp16(path, inputs)
+            if seen is None:
+                return None
+            return CalibrationEntry(source=seen.frames.source, frames=seen.frames.numbers)
+        assert seen is not None  # ExportOptions requires calibration for int8
+        assert seen.plan is not None
+        assert self._options.calibration is not None
+        return CalibrationEntry(
+            source=seen.frames.source,
+            frames=seen.frames.numbers,
+            method=self._options.calibration.method,
+            ranges=convert_to_int8(path, seen.plan, self._options.qdq_target, inputs),
+            left_out=seen.plan.left_out,
+            sensitivity=seen.plan.errors,
         )
-        data = [
-            file_entry(self.folder, p.name) for p in sorted(self.folder.glob(f"{path.name}.data"))
-        ]
-        self.report(graph, "done")
+
+    def _check(self, graph: Graph, precision: Precision, inputs: Iterable[Feeds]) -> GraphEntry:
+        """Check a file against the contract and PyTorch, and describe it."""
+        path, spec = self._path(graph), self._specs[graph]
+        self._on_progress(graph, "checking the structure")
+        check_structure(path, spec)
+        self._on_progress(graph, "comparing with PyTorch")
+        rounded = self._options.memory_rounding == "bfloat16"
+        module = self._modules[graph]
+        parity = check_numbers(path, module, spec, inputs, rounded=rounded, precision=precision)
+        weights = self._folder.glob(f"{path.name}.data")
         return GraphEntry(
-            **file_entry(self.folder, path.name).model_dump(),
+            **file_entry(self._folder, path.name).model_dump(),
             backend="onnxruntime",
             precision=precision,
             opset=opset_of(path),
             inputs=tensor_entries(spec.inputs),
             outputs=tensor_entries(spec.outputs),
-            data=tuple(data),
+            data=tuple(file_entry(self._folder, file.name) for file in weights),
             parity=parity,
-            calibration=calibrated,
         )
 
-    def _change(self, graph: Graph, path: Path, precision: Precision) -> CalibrationEntry | None:
-        """Bring a float32 graph to its precision."""
-        if precision == "fp32":
-            return None
-        self.report(graph, "precision")
-        seen = self.seen
-        if precision == "fp16":
-            halve(path, self._inputs(graph))
-            if seen is None:
-                return None
-            return CalibrationEntry(source=seen.frames.source, frames=seen.frames.numbers)
-        assert seen is not None  # check_calibration has seen to it
-        return quantize(
-            path,
-            seen.frames,
-            seen.method,
-            self.engine,
-            inputs=self._inputs(graph),
-            errors=seen.errors,
-            left_out=seen.left_out,
-        )
+    def _path(self, graph: Graph) -> Path:
+        return self._folder / f"{graph.value}.onnx"
 
-    def _inputs(self, graph: Graph) -> Iterable[Feeds]:
-        """True inputs of a graph where there are calibration frames, otherwise seeded ones."""
-        if self.seen:
-            return self.seen.recording.inputs(graph)
-        return example_feeds(graph_specs(self.geometry)[graph], self.geometry)
-
-
-def _copy_graph(bundle: Bundle, graph: Graph, folder: Path) -> None:
-    entry = bundle.manifest.graphs[graph]
-    for file in (entry, *entry.data):
-        shutil.copy2(bundle.path / file.file, folder)
+    def _inputs(self, graph: Graph, seen: _Observations | None) -> Iterable[Feeds]:
+        """Inputs recorded on calibration frames, or seeded ones."""
+        if seen is not None:
+            return seen.recording.inputs(graph)
+        return example_feeds(self._specs[graph], self._geometry)
 
 
 def _manifest(
     loaded: LoadedModel,
     geometry: Geometry,
-    rounding: MemoryRounding,
+    options: ExportOptions,
     graphs: dict[Graph, GraphEntry],
 ) -> Manifest:
     return Manifest(
@@ -280,7 +238,7 @@ def _manifest(
             pointers=geometry.pointers,
             channels=geometry.memory_channels,
             hidden=geometry.hidden,
-            rounding=rounding,
+            rounding=options.memory_rounding,
             tokens=geometry.memory_tokens,
         ),
         graphs=graphs,

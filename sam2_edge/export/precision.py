@@ -1,54 +1,58 @@
-"""What a precision policy means for each graph, and how it is applied to an exported file."""
+"""Precision modes: what each means for every graph, and how an exported file is converted."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import onnx
 
-from sam2_edge.bundle.contract import Feeds, Graph, Precision
-from sam2_edge.bundle.manifest import CalibrationEntry
-from sam2_edge.calibration.frames import DEFAULT_FRAMES, CalibrationFrames
-from sam2_edge.calibration.qdq import QdqTarget, candidates, quantized
-from sam2_edge.calibration.ranges import Method, collect_ranges
+from sam2_edge.bundle.contract import Feeds, Graph, MemoryRounding, Precision
+from sam2_edge.calibration.frames import DEFAULT_FRAMES
+from sam2_edge.calibration.qdq import QdqTarget, quantize_model
+from sam2_edge.calibration.ranges import Method
+from sam2_edge.calibration.tensor_stats import Range
+from sam2_edge.errors import ExportError
 from sam2_edge.export.fp16 import fp32_only_nodes, overflowing_nodes, to_half
+from sam2_edge.export.int8_search import Int8Plan
 
 PrecisionMode = Literal["fp32", "mixed", "fp16", "int8"]
-"""mixed: the two graphs that cost most in float16, what decides on masks and memory in float32.
-int8: the image encoder in INT8; what is left in it, and the other graphs, in float16 for TensorRT
-and in float32 for a CPU, which does not compute in float16."""
+"""mixed: the two most expensive graphs in float16, those that decide on masks and memory in
+float32. int8: the image encoder in INT8; its other layers and the other graphs in float16 for
+TensorRT, in float32 for a CPU, which does not compute in float16."""
 
-_ALL_HALF: dict[Graph, Precision] = dict.fromkeys(Graph, "fp16")
-_ALL_FULL: dict[Graph, Precision] = dict.fromkeys(Graph, "fp32")
-
-_MIXED: dict[Graph, Precision] = _ALL_FULL | {
+_FP32: dict[Graph, Precision] = dict.fromkeys(Graph, "fp32")
+_FP16: dict[Graph, Precision] = dict.fromkeys(Graph, "fp16")
+_MIXED: dict[Graph, Precision] = {
+    **_FP32,
     Graph.IMAGE_ENCODER: "fp16",
     Graph.MEMORY_ATTENTION: "fp16",
 }
-
-
-def _policies(rest: dict[Graph, Precision]) -> dict[PrecisionMode, dict[Graph, Precision]]:
-    """Precision of each graph by policy; rest: what the others are in beside INT8."""
-    int8 = rest | {Graph.IMAGE_ENCODER: "int8"}
-    return {"fp32": _ALL_FULL, "mixed": _MIXED, "fp16": _ALL_HALF, "int8": int8}
-
+_COMMON: dict[PrecisionMode, dict[Graph, Precision]] = {
+    "fp32": _FP32,
+    "mixed": _MIXED,
+    "fp16": _FP16,
+}
 
 PRECISION_MODES: dict[QdqTarget, dict[PrecisionMode, dict[Graph, Precision]]] = {
-    "cpu": _policies(_ALL_FULL),
-    "tensorrt": _policies(_ALL_HALF),
+    "cpu": {**_COMMON, "int8": {**_FP32, Graph.IMAGE_ENCODER: "int8"}},
+    "tensorrt": {**_COMMON, "int8": {**_FP16, Graph.IMAGE_ENCODER: "int8"}},
 }
+"""Precision of every graph by INT8 target and mode."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """What to calibrate with: a video, a folder of images, or a camera by its number or URL, of
-    what will be seen in use.
+    """Frames that show what will be seen in use.
 
-    method, budget: for INT8 alone. budget: leave layers in float until J&F on synthetic clips falls
-    by at most so much; None puts all that can be into INT8.
+    Attributes:
+        source: A video, a folder of images, or the number or URL of a camera.
+        method: Which of the values seen an INT8 range covers.
+        frames: Number of frames taken from the source.
+        budget: INT8 only: layers stay in float until J&F on synthetic clips falls by at most this,
+            0 to 1. None quantizes every layer that can be.
     """
 
     source: str | Path
@@ -57,47 +61,82 @@ class Calibration:
     budget: float | None = None
 
 
-def halve(path: Path, inputs: Iterable[Feeds]) -> None:
-    """Rewrite a float32 graph in float16; `inputs` show where values are too large for it."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExportOptions:
+    """How a model becomes ONNX graphs; checked on creation.
+
+    Attributes:
+        precision: See `PrecisionMode`.
+        qdq_target: The runtime that INT8 graphs are written for.
+        calibration: Required for "int8". For "mixed" and "fp16" it shows which values are too large
+            for float16; without it, seeded inputs do.
+        memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
+        memory_tokens: Tokens of each memory that memory attention sees, chosen by the object's mask
+            (`runtime/memory/token_selection.py`); None for all. Fewer are faster and not exact.
+
+    Raises:
+        ExportError: The precision and the calibration do not go together.
+    """
+
+    precision: PrecisionMode = "fp32"
+    qdq_target: QdqTarget = "cpu"
+    calibration: Calibration | None = None
+    memory_rounding: MemoryRounding = "bfloat16"
+    memory_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision == "int8" and self.calibration is None:
+            raise ExportError(
+                "int8 needs frames to calibrate with; give --calibrate with a video, a folder of "
+                "images or a camera that shows what will be seen in use"
+            )
+        if self.calibration is None:
+            return
+        if self.precision == "fp32":
+            raise ExportError(
+                "fp32 is not calibrated; leave out --calibrate, or choose mixed, fp16 or int8"
+            )
+        budget = self.calibration.budget
+        if budget is not None and self.precision != "int8":
+            raise ExportError(f"a budget is for int8, not for {self.precision}; leave it out")
+        if budget is not None and not 0 <= budget < 1:
+            raise ExportError(f"a budget of {budget} of J&F; give 0 to 1, such as 0.005")
+
+    @property
+    def precisions(self) -> dict[Graph, Precision]:
+        """Precision of every graph."""
+        return PRECISION_MODES[self.qdq_target][self.precision]
+
+
+def convert_to_fp16(path: Path, inputs: Iterable[Feeds]) -> None:
+    """Rewrite a float32 graph in float16; `inputs` show which values are too large for it."""
     model = _load(path)
     keep = fp32_only_nodes(model) | overflowing_nodes(model, inputs)
     onnx.save(to_half(model, keep), path)
 
 
-def quantize(
-    path: Path,
-    frames: CalibrationFrames,
-    method: Method,
-    engine: QdqTarget,
-    *,
-    inputs: Iterable[Feeds],
-    errors: Mapping[str, float],
-    left_out: Sequence[str],
-) -> CalibrationEntry:
-    """Rewrite a float32 graph with INT8 weights and activations, calibrated on `frames`, but for
-    the layers that are left out. inputs: show where values are too large for float16. errors: of
-    layers alone, for the record.
+def convert_to_int8(
+    path: Path, plan: Int8Plan, qdq_target: QdqTarget, inputs: Iterable[Feeds]
+) -> dict[str, Range]:
+    """Rewrite a float32 graph with the layers of `plan` in INT8.
+
+    For TensorRT the rest becomes float16; `inputs` show which values are too large for it.
+
+    Returns:
+        The ranges of the layers' inputs.
     """
     model = _load(path)
-    nodes = [node for node in candidates(model) if node not in left_out]
-    ranges = collect_ranges(model, frames, method)
-    made = quantized(model, ranges, nodes, engine)
-    if engine == "tensorrt":
-        made = to_half(made, fp32_only_nodes(made) | overflowing_nodes(model, inputs))
-    onnx.save(made, path)
-    used = {name for node in model.graph.node if node.name in nodes for name in node.input[:1]}
-    return CalibrationEntry(
-        source=frames.source,
-        frames=frames.numbers,
-        method=method,
-        ranges={name: found for name, found in ranges.items() if name in used},
-        left_out=tuple(left_out),
-        sensitivity=dict(errors),
-    )
+    quantized = quantize_model(model, plan.ranges, plan.layers, qdq_target)
+    if qdq_target == "tensorrt":
+        keep = fp32_only_nodes(quantized) | overflowing_nodes(model, inputs)
+        quantized = to_half(quantized, keep)
+    onnx.save(quantized, path)
+    layers = [node for node in model.graph.node if node.name in plan.layers]
+    return {node.input[0]: plan.ranges[node.input[0]] for node in layers}
 
 
 def _load(path: Path) -> onnx.ModelProto:
-    """A graph with its weights, which no longer lie beside it."""
+    """Load a graph and its weights, and delete the file of weights beside it."""
     model = onnx.load(path)
     path.with_name(f"{path.name}.data").unlink(missing_ok=True)
     return model

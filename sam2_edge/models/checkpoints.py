@@ -22,6 +22,7 @@ from sam2_edge.models.key_mapping import from_original
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import (
     DEFAULT_IMAGE_SIZE,
+    NANO,
     VARIANTS,
     Variant,
     at_image_size,
@@ -30,7 +31,6 @@ from sam2_edge.models.variants import (
     recognize_variant,
     variant_config,
 )
-from tools.nano.architecture import NANO
 
 _LISTED = 20
 """At most so many tensor names of each kind in an error."""

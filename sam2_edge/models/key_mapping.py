@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
@@ -56,19 +56,20 @@ _MLP_OF_THREE = re.compile(
     r"|object_pointer_proj))\.layers\.(\d)\."
 )
 _DOWNSAMPLER = re.compile(r"\.mask_downsampler\.encoder\.(\d+)\.")
-_POINT = re.compile(r"^sam_prompt_encoder\.point_embeddings\.(\d)\.weight$")
+POINT = re.compile(r"^sam_prompt_encoder\.point_embeddings\.(\d)\.weight$")
 _FREQUENCIES = "prompt_encoder.shared_embedding.positional_embedding"
 _IMAGE_FREQUENCIES = "shared_image_embedding.positional_embedding"
-_POINT_TABLE = "prompt_encoder.point_embed.weight"
+POINT_TABLE = "prompt_encoder.point_embed.weight"
 
 
 def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """An original state dict under transformers' names.
 
-    The four point embeddings become one table, and the matrix of positional frequencies stands
-    twice. Unknown names pass through unchanged, so that a strict load reports them.
+    The four point embeddings become one table, and the matrix of positional frequencies is stored
+    twice. Unknown names pass unchanged, so that a strict load reports them.
 
-    Raises CheckpointError when the point embeddings are not numbered 0 to 3.
+    Raises:
+        CheckpointError: The point embeddings are not numbered 0 to 3.
     """
     renamed: dict[str, Tensor] = {}
     points: dict[int, Tensor] = {}
@@ -76,7 +77,7 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         (int(m.group(1)) for name in state if (m := _DOWNSAMPLER.search(name))), default=0
     )
     for name, tensor in state.items():
-        if match := _POINT.match(name):
+        if match := POINT.match(name):
             points[int(match.group(1))] = tensor
         else:
             renamed[rename(name, last_downsampler)] = tensor
@@ -85,24 +86,9 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             f"the checkpoint has point embeddings {sorted(points)}, SAM 2 has 0, 1, 2, 3; "
             "give an original SAM 2 checkpoint"
         )
-    renamed[_POINT_TABLE] = torch.cat([points[i] for i in range(4)])
+    renamed[POINT_TABLE] = torch.cat([points[i] for i in range(4)])
     if _FREQUENCIES in renamed:
         renamed[_IMAGE_FREQUENCIES] = renamed[_FREQUENCIES]
-    return renamed
-
-
-def to_original(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:
-    """Copies of the tensors of transformers' model under these of the original's names.
-
-    Raises KeyError for a name that the model has no tensor for.
-    """
-    renamed = {}
-    for name in names:
-        if match := _POINT.match(name):
-            row = int(match.group(1))
-            renamed[name] = state[_POINT_TABLE][row : row + 1].clone()
-        else:
-            renamed[name] = state[rename(name)].clone()
     return renamed
 
 

@@ -20,6 +20,9 @@ from sam2_edge.errors import CheckpointError, ExportError
 
 DEFAULT_IMAGE_SIZE = 1024
 
+NANO = "sam2-edge-nano"
+"""Name of the model that comes with the package."""
+
 
 @dataclass(frozen=True, slots=True)
 class Hiera:

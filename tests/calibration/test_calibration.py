@@ -19,14 +19,13 @@ from transformers import Sam2VideoModel
 from sam2_edge import Bundle, ExportError, SourceError, VideoTracker
 from sam2_edge.bundle.contract import Feeds, Graph, graph_specs
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
-from sam2_edge.calibration.qdq import RECIPES, QdqTarget, candidates, quantized
+from sam2_edge.calibration.qdq import RECIPES, QdqTarget, quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import METHODS, OPERATORS, Method, collect_ranges
 from sam2_edge.calibration.recording import record_inputs
-from sam2_edge.calibration.sensitivity import layer_errors
 from sam2_edge.export import precision
-from sam2_edge.export.int8_search import search_int8
+from sam2_edge.export.int8_search import layer_errors, plan_int8
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import Calibration, PrecisionMode
+from sam2_edge.export.precision import Calibration, ExportOptions, PrecisionMode
 from tests.helpers.models import IMAGE_SIZE, frames_of_a_clip, loaded
 
 
@@ -72,7 +71,7 @@ def test_too_few_frames_and_frames_of_one_color_are_refused(tmp_path: Path) -> N
 def test_layers_with_weights_are_quantized_but_for_the_first_and_last(
     encoder: onnx.ModelProto,
 ) -> None:
-    names = candidates(encoder)
+    names = quantizable_layers(encoder)
     nodes = {n.name: n for n in encoder.graph.node}
     weights = {t.name for t in encoder.graph.initializer}
     assert len(names) > 20
@@ -87,7 +86,7 @@ def test_layers_with_weights_are_quantized_but_for_the_first_and_last(
 def test_ranges_hold_what_was_seen(
     method: Method, encoder: onnx.ModelProto, frames: CalibrationFrames
 ) -> None:
-    node = next(n for n in encoder.graph.node if n.name == candidates(encoder)[3])
+    node = next(n for n in encoder.graph.node if n.name == quantizable_layers(encoder)[3])
     name = node.input[0]
     watched = onnx.ModelProto()
     watched.CopyFrom(encoder)
@@ -103,12 +102,12 @@ def test_ranges_hold_what_was_seen(
     assert max(-least, most) <= np.abs(seen).max() * 1.01
 
 
-@pytest.mark.parametrize("engine", RECIPES)
+@pytest.mark.parametrize("target", RECIPES)
 def test_a_quantized_graph_is_near_the_float_one(
-    engine: QdqTarget, encoder: onnx.ModelProto, frames: CalibrationFrames
+    target: QdqTarget, encoder: onnx.ModelProto, frames: CalibrationFrames
 ) -> None:
-    names = candidates(encoder)
-    made = quantized(encoder, collect_ranges(encoder, frames, "minmax"), names, engine)
+    names = quantizable_layers(encoder)
+    made = quantize_model(encoder, collect_ranges(encoder, frames, "minmax"), names, target)
 
     onnx.checker.check_model(made, full_check=True)
     feeds = dict(next(iter(frames)))
@@ -124,7 +123,7 @@ def test_a_quantized_graph_is_near_the_float_one(
 def test_nothing_changes_where_no_layer_is_quantized(
     encoder: onnx.ModelProto, frames: CalibrationFrames
 ) -> None:
-    made = quantized(encoder, collect_ranges(encoder, frames, "minmax"), [], "tensorrt")
+    made = quantize_model(encoder, collect_ranges(encoder, frames, "minmax"), [], "tensorrt")
     feeds = dict(next(iter(frames)))
     results = [
         ort.InferenceSession(m.SerializeToString()).run(None, feeds) for m in (encoder, made)
@@ -136,7 +135,7 @@ def test_nothing_changes_where_no_layer_is_quantized(
 def test_the_layer_that_loses_most_comes_first(
     encoder: onnx.ModelProto, frames: CalibrationFrames
 ) -> None:
-    names = candidates(encoder)[2:8]
+    names = quantizable_layers(encoder)[2:8]
     ranges = collect_ranges(encoder, frames, "minmax")
     spoilt = {n.name: n.input[0] for n in encoder.graph.node}[names[4]]
     ranges[spoilt] = tuple(300 * limit for limit in ranges[spoilt])
@@ -157,13 +156,15 @@ def test_layers_are_left_out_until_masks_are_as_good(
     kept.mkdir()
     frames = collect_frames(frames_of_a_clip(tmp_path / "data"), kept, size=256, count=16)
 
-    found = search_int8(nano_bundle, frames, method="minmax", engine="cpu", budget=budget, clips=2)
+    plan = plan_int8(nano_bundle, frames, method="minmax", qdq_target="cpu", budget=budget, clips=2)
 
-    *missed, last = found.trials
-    assert found.reference - last.j_and_f <= budget
-    assert all(found.reference - trial.j_and_f > budget for trial in missed)
-    assert [t.left_out for t in found.trials] == [0, 1, 2, 4, 8, 16, 32][: len(found.trials)]
-    assert found.left_out == tuple(islice(found.errors, last.left_out))
+    *missed, last = plan.trials
+    assert plan.reference is not None
+    assert plan.reference - last.j_and_f <= budget
+    assert all(plan.reference - trial.j_and_f > budget for trial in missed)
+    assert [t.left_out for t in plan.trials] == [0, 1, 2, 4, 8, 16, 32][: len(plan.trials)]
+    assert plan.left_out == tuple(islice(plan.errors, last.left_out))
+    assert set(plan.layers).isdisjoint(plan.left_out)
     assert budget < 0.5 or not missed
 
 
@@ -174,8 +175,7 @@ def test_an_int8_bundle_says_what_it_was_calibrated_with(
     bundle = export_bundle(
         loaded(small_model),
         tmp_path / "int8",
-        precision="int8",
-        calibration=Calibration(source, "percentile", frames=16),
+        ExportOptions(precision="int8", calibration=Calibration(source, "percentile", frames=16)),
     )
     precisions = {g: e.precision for g, e in bundle.manifest.graphs.items()}
     assert precisions[Graph.IMAGE_ENCODER] == "int8"
@@ -225,8 +225,7 @@ def test_float16_is_calibrated_with_true_inputs(
     bundle = export_bundle(
         loaded(small_model),
         tmp_path / "fp16",
-        precision="fp16",
-        calibration=Calibration(source, frames=16),
+        ExportOptions(precision="fp16", calibration=Calibration(source, frames=16)),
     )
     for graph, entry in bundle.manifest.graphs.items():
         assert entry.precision == "fp16", graph
@@ -277,14 +276,7 @@ def test_a_camera_that_is_not_there_is_told(tmp_path: Path) -> None:
     ],
 )
 def test_calibration_that_does_not_fit_is_refused(
-    precision: PrecisionMode,
-    calibration: Calibration | None,
-    message: str,
-    small_model: Sam2VideoModel,
-    tmp_path: Path,
+    precision: PrecisionMode, calibration: Calibration | None, message: str
 ) -> None:
     with pytest.raises(ExportError, match=message):
-        export_bundle(
-            loaded(small_model), tmp_path / "b", precision=precision, calibration=calibration
-        )
-    assert list(tmp_path.iterdir()) == []
+        ExportOptions(precision=precision, calibration=calibration)

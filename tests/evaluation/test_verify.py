@@ -23,7 +23,7 @@ from sam2_edge.evaluation.verify.clips import SYNTHETIC_SEED, PromptedClip, prom
 from sam2_edge.evaluation.verify.compare import Verification, frames_to_note, verify
 from sam2_edge.evaluation.verify.references import Reference, open_reference
 from sam2_edge.evaluation.verify.tolerances import GRAPH_LIMITS, LOOP_LIMITS, budget_for
-from sam2_edge.export.trial import trial_bundle
+from sam2_edge.export.int8_search import trial_bundle
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.synthetic import clip

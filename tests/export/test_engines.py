@@ -18,15 +18,24 @@ from sam2_edge import BackendError, Bundle, ExportError, VideoTracker, load_bund
 from sam2_edge.bundle.contract import Geometry, Graph, Precision, graph_specs
 from sam2_edge.calibration.frames import collect_frames
 from sam2_edge.cli.main import cli
+from sam2_edge.export.int8_search import plan_int8
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import PRECISION_MODES, Calibration, PrecisionMode, halve, quantize
-from sam2_edge.export.tensorrt.builder import (
-    EngineRequest,
-    build_engine,
+from sam2_edge.export.precision import (
+    PRECISION_MODES,
+    Calibration,
+    ExportOptions,
+    PrecisionMode,
+    convert_to_fp16,
+    convert_to_int8,
+)
+from sam2_edge.export.tensorrt.builder import EngineRequest, build_engine
+from sam2_edge.export.tensorrt.bundle import (
+    EngineOptions,
+    build_engines,
+    check_engine_options,
     engine_profile,
     engine_shapes,
 )
-from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
 from sam2_edge.export.validate import check_structure, example_feeds
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.backends.cuda.driver import device_info
@@ -47,14 +56,15 @@ def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: 
     graphs = export_bundle(
         load_model("nano"),
         tmp_path / "onnx",
-        precision=policy,
-        engine="tensorrt",
-        calibration=calibration,
+        ExportOptions(precision=policy, qdq_target="tensorrt", calibration=calibration),
     )
-    told: list[tuple[Graph, str]] = []
+    steps: list[tuple[Graph, str]] = []
 
     engines = build_engines(
-        graphs, tmp_path / "engines", RTX, watch=lambda graph, now: told.append((graph, now))
+        graphs,
+        tmp_path / "engines",
+        RTX,
+        on_progress=lambda graph, step: steps.append((graph, step)),
     )
 
     for graph, entry in engines.manifest.graphs.items():
@@ -63,7 +73,7 @@ def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: 
         assert entry.engine is not None
         assert entry.engine.compute_capabilities == ((8, 6),)
         assert engines.graph_path(graph).stat().st_size > 100_000
-        assert (graph, "done") in told
+        assert (graph, "done") in steps
     assert {g: e.parity for g, e in engines.manifest.graphs.items()} == {
         g: e.parity for g, e in graphs.manifest.graphs.items()
     }
@@ -77,9 +87,7 @@ def test_memory_attention_over_some_tokens_becomes_an_engine(
     graphs = export_bundle(
         loaded(small_model),
         tmp_path / "onnx",
-        precision=policy,
-        engine="tensorrt",
-        memory_tokens=24,
+        ExportOptions(precision=policy, qdq_target="tensorrt", memory_tokens=24),
     )
     engines = build_engines(graphs, tmp_path / "engines", RTX)
     assert engines.manifest.geometry.memory_tokens == 24
@@ -116,13 +124,14 @@ def test_every_graph_of_real_size_becomes_an_engine(
         shutil.copy2(file, tmp_path)
     inputs = example_feeds(spec, geometry)
     if precision == "fp16":
-        halve(path, inputs)
+        convert_to_fp16(path, inputs)
     if precision == "int8":
         source = frames_of_a_clip(tmp_path / "data")
         frames = collect_frames(source, tmp_path, size=geometry.image_size, count=16)
-        quantize(path, frames, "minmax", "tensorrt", inputs=inputs[:1], errors={}, left_out=())
+        plan = plan_int8(tiny, frames, method="minmax", qdq_target="tensorrt", budget=None)
+        convert_to_int8(path, plan, "tensorrt", inputs[:1])
     check_structure(path, spec)
-    profile = engine_profile(geometry, objects=8, points=16, conditioning=4)
+    profile = engine_profile(geometry, RTX)
 
     engine = build_engine(
         EngineRequest(
@@ -132,7 +141,7 @@ def test_every_graph_of_real_size_becomes_an_engine(
             compute_capabilities=((8, 6),),
             profile=profile,
             shapes=engine_shapes(spec, profile),
-            cache=tmp_path / "cache",
+            timing_cache=tmp_path / "cache",
         ),
         lambda _: None,
     )
@@ -145,7 +154,7 @@ def test_every_graph_of_real_size_becomes_an_engine(
 
 def test_an_engine_takes_a_bank_that_fills_and_one_with_more_prompted_frames() -> None:
     geometry = Geometry(256)
-    profile = engine_profile(geometry, objects=8, points=16, conditioning=4)
+    profile = engine_profile(geometry, RTX)
     assert profile == {"M": (1, 7, 10), "P": (1, 16, 19), "B": (1, 1, 8), "N": (1, 1, 16)}
     shapes = engine_shapes(graph_specs(geometry)[Graph.MEMORY_ATTENTION], profile)
     assert shapes["memory"] == (
@@ -163,7 +172,7 @@ def request(path: Path, shape: tuple[int, ...]) -> EngineRequest:
         compute_capabilities=((8, 6),),
         profile={},
         shapes={"x": (shape, shape, shape)},
-        cache=path.parent / "cache",
+        timing_cache=path.parent / "cache",
     )
 
 
@@ -213,8 +222,8 @@ def test_a_graph_that_is_refused_is_an_error(tmp_path: Path) -> None:
     [
         (EngineOptions("tensorrt-rtx", ((8, 7),)), "cannot build for SM87; it knows SM75, SM80"),
         (
-            EngineOptions("tensorrt-rtx", ((8, 6),), objects=0),
-            "engines for 0 objects: give 1 or more",
+            EngineOptions("tensorrt-rtx", ((8, 6),), max_objects=0),
+            "max_objects is 0; give 1 or more",
         ),
     ],
 )
@@ -244,12 +253,12 @@ def test_classic_tensorrt_that_is_missing_is_told_with_the_remedy() -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ("--calibration-frames 20", "--calibration-frames 20 has no effect without --calibrate"),
-        ("--calibration-method entropy", "entropy has no effect without --precision int8"),
-        ("--precision fp16 --int8-budget 0.005", "0.005 has no effect without --precision int8"),
+        ("--calibration-frames 20", "--calibration-frames has no effect without --calibrate"),
+        ("--calibration-method entropy", "method has no effect without --precision int8"),
+        ("--precision fp16 --int8-budget 0.005", "budget has no effect without --precision int8"),
         ("--precision int8", "int8 needs frames to calibrate with"),
-        ("--max-objects 4", "--max-objects is for engines; add --target"),
-        ("--compute-capability 8.6", "--compute-capability is for engines; add --target"),
+        ("--max-objects 4", "--max-objects has no effect without --target tensorrt"),
+        ("--compute-capability 8.6", "--compute-capability has no effect without --target"),
     ],
 )
 def test_options_that_would_have_no_effect_are_refused(
@@ -263,24 +272,28 @@ def test_options_that_would_have_no_effect_are_refused(
 
 
 def test_the_command_builds_engines_from_a_bundle(small_bundle: Bundle, tmp_path: Path) -> None:
-    arguments = ["export", str(small_bundle.path), "--target", "tensorrt-rtx"]
-    output = ["--output", str(tmp_path / "engines")]
-    capability = ["--compute-capability", "8.6,8.9"]
+    command = ["build-engines", str(small_bundle.path), "--target", "tensorrt-rtx"]
+    options = ["--output", str(tmp_path / "engines"), "--compute-capability", "8.6,8.9"]
 
-    refused = CliRunner().invoke(cli, [*arguments, *output, *capability, "--precision", "fp16"])
-    assert isinstance(refused.exception, ExportError)
-    assert "is a bundle, whose graphs are as they are: leave out --precision" in str(
-        refused.exception
-    )
+    done = CliRunner().invoke(cli, [*command, *options, "--max-objects", "3"])
 
-    done = CliRunner().invoke(cli, [*arguments, *output, *capability])
     assert done.exit_code == 0, done.output
     engines = load_bundle(tmp_path / "engines")
     engine = engines.manifest.graphs[Graph.IMAGE_ENCODER].engine
     assert engine is not None
     assert engine.compute_capabilities == ((8, 6), (8, 9))
-
+    assert engines.max_size("B") == 3
     with pytest.raises(BackendError, match="holds engines of tensorrt-rtx"):
         VideoTracker(engines, backend="cpu")
-    with pytest.raises(ExportError, match="holds engines already"):
+    with pytest.raises(ExportError, match="already holds engines"):
         build_engines(engines, tmp_path / "again", RTX)
+
+
+def test_export_refuses_a_bundle_and_names_the_command_for_engines(
+    small_bundle: Bundle, tmp_path: Path
+) -> None:
+    command = ["export", str(small_bundle.path), "--output", str(tmp_path / "engines")]
+    refused = CliRunner().invoke(cli, command)
+    assert isinstance(refused.exception, ExportError)
+    assert "is a bundle, not a model" in str(refused.exception)
+    assert f"sam2-edge build-engines {small_bundle.path}" in str(refused.exception)

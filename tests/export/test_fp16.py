@@ -14,11 +14,12 @@ from transformers import Sam2VideoModel
 
 from sam2_edge import Bundle, VideoTracker
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.export.fp16 import emulate_fp16, fp32_only_nodes, overflowing_nodes, to_half
+from sam2_edge.export.fp16 import fp32_only_nodes, overflowing_nodes, to_half
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import PRECISION_MODES
+from sam2_edge.export.precision import PRECISION_MODES, ExportOptions
 from tests.helpers.clips import Clip
 from tests.helpers.models import loaded
+from tools.fp16_emulation import emulate_fp16
 
 SHAPE = (1, 1, 64, 64)
 CLICK = (32, 38)
@@ -138,7 +139,9 @@ def test_a_bundle_in_half_precision_is_smaller_and_tracks_alike(
     full_bundle: Bundle, small_model: Sam2VideoModel, clip: Clip, tmp_path: Path
 ) -> None:
     halved = export_bundle(
-        loaded(small_model), tmp_path / "fp16", precision="fp16", memory_rounding="none"
+        loaded(small_model),
+        tmp_path / "fp16",
+        ExportOptions(precision="fp16", memory_rounding="none"),
     )
 
     for graph, precision in PRECISION_MODES["cpu"]["fp16"].items():

@@ -10,11 +10,12 @@ import pytest
 
 from sam2_edge import Bundle, VideoTracker
 from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary, track_with
+from sam2_edge.export.int8_search import trial_bundle
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import PRECISION_MODES, PrecisionMode
-from sam2_edge.export.trial import emulated_bundle
+from sam2_edge.export.precision import PRECISION_MODES, ExportOptions, PrecisionMode
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.synthetic import SyntheticClip
+from tools.fp16_emulation import emulate_fp16
 
 MAX_LOST = 0.005
 """J&F that a policy may cost on held-out clips."""
@@ -37,8 +38,7 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_bundle(
         load_model("nano"),
         tmp_path_factory.mktemp("half") / "fp16",
-        precision="fp16",
-        memory_rounding="none",
+        ExportOptions(precision="fp16", memory_rounding="none"),
     )
 
 
@@ -56,7 +56,8 @@ def test_float16_loses_no_object(
     tmp_path: Path,
 ) -> None:
     halves = [g for g, p in PRECISION_MODES["tensorrt"][policy].items() if p == "fp16"]
-    tried = emulated_bundle(nano_bundle, half_bundle, halves, tmp_path)
+    emulated = {g: emulate_fp16(onnx.load(half_bundle.graph_path(g))) for g in halves}
+    tried = trial_bundle(nano_bundle, tmp_path, emulated)
 
     for graph in halves:
         types = {t.data_type for t in onnx.load(tried.graph_path(graph)).graph.initializer}

@@ -13,8 +13,9 @@ from transformers import Sam2VideoModel
 
 from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.models.key_mapping import from_original, to_original
+from sam2_edge.models.key_mapping import from_original
 from sam2_edge.models.variants import VARIANTS, recognize_variant, variant_config
+from tools.original_names import to_original
 
 DATA = Path(__file__).parent.parent / "data" / "original_tensors.json.gz"
 ORIGINAL: dict[str, dict[str, list[int]]] = json.loads(gzip.decompress(DATA.read_bytes()))

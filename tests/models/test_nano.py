@@ -17,6 +17,7 @@ from sam2_edge.errors import BundleError, ExportError
 from sam2_edge.evaluation.pytorch import PyTorchLoop
 from sam2_edge.evaluation.synthetic import follow_with, heldout_clips, scores, summary, track_with
 from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import ExportOptions
 from sam2_edge.export.validate import check_numbers, example_feeds
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.models.graphs import graph_modules
@@ -117,8 +118,10 @@ def test_packing_changes_no_number_and_refuses_damaged_weights(
     half = {n: v.half() for n, v in model.state_dict().items()}
     exact = type(model)(model.config).eval()
     exact.load_state_dict({n: v.float() for n, v in half.items()})
-    plain = export_bundle(loaded(exact), tmp_path / "plain", memory_rounding="none")
-    packed = export_bundle(loaded(exact), tmp_path / "packed", memory_rounding="none")
+    plain = export_bundle(loaded(exact), tmp_path / "plain", ExportOptions(memory_rounding="none"))
+    packed = export_bundle(
+        loaded(exact), tmp_path / "packed", ExportOptions(memory_rounding="none")
+    )
     save_file({n: v.clone() for n, v in half.items()}, packed.path / "weights.safetensors")
     pack_bundle(packed.path, packed.manifest, "weights.safetensors")
     sizes = [sum(f.stat().st_size for f in b.path.iterdir()) for b in (plain, packed)]

@@ -16,7 +16,7 @@ from sam2_edge import (
 )
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.bundle.manifest import EngineEntry
-from sam2_edge.export.tensorrt.builder import engine_profile
+from sam2_edge.export.tensorrt.bundle import EngineOptions, engine_profile
 from sam2_edge.runtime.backends import Tensor
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from tests.helpers.clips import Clip
@@ -38,9 +38,10 @@ class Batches(OnnxRuntimeCpu):
 
 def as_engines(bundle: Bundle, *, objects: int, conditioning: int) -> Bundle:
     """A bundle that says of its graphs what one of engines would."""
-    profile = engine_profile(
-        bundle.manifest.geometry, objects=objects, points=4, conditioning=conditioning
+    options = EngineOptions(
+        "tensorrt-rtx", max_objects=objects, max_points=4, max_cond_frames=conditioning
     )
+    profile = engine_profile(bundle.manifest.geometry, options)
     engine = EngineEntry(
         variant="tensorrt-rtx", version="1", compute_capabilities=((8, 6),), profile=profile
     )

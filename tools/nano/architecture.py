@@ -9,7 +9,6 @@ from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
 from sam2_edge.models.variants import at_image_size
 
-NANO = "sam2-edge-nano"
 NANO_IMAGE_SIZE = 256
 
 WIDTHS = (32, 64, 128, 256)

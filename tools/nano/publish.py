@@ -17,8 +17,10 @@ from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.storage import new_bundle_folder
 from sam2_edge.errors import CheckpointError, without_traceback
 from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import load_folder
-from tools.nano.architecture import NANO, NANO_IMAGE_SIZE, nano_config
+from sam2_edge.models.variants import NANO
+from tools.nano.architecture import NANO_IMAGE_SIZE, nano_config
 from tools.nano.packing import pack_bundle
 from tools.nano.trainer import CHECKPOINT
 
@@ -41,7 +43,7 @@ def publish(run: Path, target: Path) -> Bundle:
         _write_weights(state, folder)
         # The weights' own source, not where they lay while this bundle was made.
         loaded = load_folder(folder, image_size=NANO_IMAGE_SIZE, name=NANO, source="sam2_edge")
-        exported = export_bundle(loaded, folder / "graphs", memory_rounding="none")
+        exported = export_bundle(loaded, folder / "graphs", ExportOptions(memory_rounding="none"))
         for entry in exported.manifest.graphs.values():
             (exported.path / entry.file).rename(folder / entry.file)
         shutil.rmtree(exported.path)

@@ -1,7 +1,7 @@
 """The process in which one engine is built: `python -m sam2_edge.export.tensorrt.worker`.
 
-Takes an EngineRequest as JSON on its standard input and answers in lines of JSON on its standard
-output: {"now": ...} as the work goes on, then an EngineEntry or {"error": ...}.
+Reads an EngineRequest as JSON from standard input and writes lines of JSON to standard output:
+{"step": ...} while it works, then an EngineEntry or {"error": ...}.
 """
 
 from __future__ import annotations
@@ -34,31 +34,33 @@ from sam2_edge.runtime.backends.tensorrt_variant import import_tensorrt
 
 
 def main() -> None:
-    """Build what is asked for; exit code 0 unless the process crashes."""
-    answers = _keep_standard_output()
+    """Build the requested engine; the exit code is 0 unless the process crashes."""
+    answers = _reserve_standard_output()
 
-    def say(**message: object) -> None:
+    def send(**message: object) -> None:
         answers.write(json.dumps(message) + "\n")
         answers.flush()
 
     request = EngineRequest.model_validate_json(sys.stdin.read())
     try:
-        entry = build(request, lambda now: say(now=now))
+        entry = build(request, lambda step: send(step=step))
     except (Sam2EdgeError, PolygraphyException) as error:
-        say(error=str(error))
+        send(error=str(error))
     else:
-        say(**entry.model_dump(mode="json"))
+        send(**entry.model_dump(mode="json"))
 
 
-def build(request: EngineRequest, watch: Callable[[str], None]) -> EngineEntry:
-    """Parse, build and write one engine in this process.
+def build(request: EngineRequest, on_progress: Callable[[str], None]) -> EngineEntry:
+    """Parse a graph, build its engine and write it, in this process.
 
-    Raises BackendError without TensorRT, PolygraphyException when it refuses.
+    Raises:
+        BackendError: TensorRT is missing.
+        PolygraphyException: TensorRT refuses the graph.
     """
     trt = import_tensorrt(request.variant)
     network = network_from_onnx_path(str(request.graph), strongly_typed=True)
-    config = _config(trt, request, watch)
     cache = _timing_cache(trt, request)
+    config = _config(trt, request, cache, on_progress)
     engine = engine_bytes_from_network(network, config=config, save_timing_cache=cache)
     request.engine.write_bytes(bytes(engine))
     targets = request.compute_capabilities or (device_info().compute_capability,)
@@ -70,14 +72,18 @@ def build(request: EngineRequest, watch: Callable[[str], None]) -> EngineEntry:
     )
 
 
-def _config(trt: ModuleType, request: EngineRequest, watch: Callable[[str], None]) -> Any:
+def _config(
+    trt: ModuleType,
+    request: EngineRequest,
+    cache: str | None,
+    on_progress: Callable[[str], None],
+) -> Any:
     profile = Profile()
-    for name, (least, usual, largest) in request.shapes.items():
-        profile.add(name, least, usual, largest)
-    cache = _timing_cache(trt, request)
+    for name, (min_shape, opt_shape, max_shape) in request.shapes.items():
+        profile.add(name, min_shape, opt_shape, max_shape)
     options: dict[str, Any] = {
         "profiles": [profile],
-        "progress_monitor": _monitor(trt, watch),
+        "progress_monitor": _monitor(trt, on_progress),
         "load_timing_cache": cache if cache and Path(cache).exists() else None,
     }
     if request.variant == "tensorrt":
@@ -86,27 +92,27 @@ def _config(trt: ModuleType, request: EngineRequest, watch: Callable[[str], None
     config = CreateConfigRTX(
         use_gpu=not chosen or None, compute_capabilities=chosen or None, **options
     )
-    return PostprocessConfig(config, lambda _builder, _network, made: _float32_is_exact(trt, made))
+    return PostprocessConfig(config, lambda _builder, _network, made: _disable_tf32(trt, made))
 
 
-def _float32_is_exact(trt: ModuleType, config: Any) -> None:
-    """As Polygraphy's own CreateConfig does: no 10-bit products where the graph says float32."""
+def _disable_tf32(trt: ModuleType, config: Any) -> None:
+    """Keep float32 exact, without TF32's 10-bit products, as Polygraphy's CreateConfig does."""
     if hasattr(trt.BuilderFlag, "TF32"):
         config.clear_flag(trt.BuilderFlag.TF32)
 
 
 def _timing_cache(trt: ModuleType, request: EngineRequest) -> str | None:
-    """File of kernel times measured for this very graph; None where the variant measures none."""
+    """File of measured kernel times of this graph; TensorRT-RTX has none."""
     if request.variant == "tensorrt-rtx":
         return None
-    about = [sha256_of(request.graph), trt.__version__, request.profile, str(device_info())]
-    key = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:16]
-    request.cache.mkdir(parents=True, exist_ok=True)
-    return str(request.cache / f"{request.graph.stem}-{key}.timing")
+    identity = [sha256_of(request.graph), trt.__version__, request.profile, str(device_info())]
+    key = hashlib.sha256(json.dumps(identity).encode()).hexdigest()[:16]
+    request.timing_cache.mkdir(parents=True, exist_ok=True)
+    return str(request.timing_cache / f"{request.graph.stem}-{key}.timing")
 
 
-def _monitor(trt: ModuleType, watch: Callable[[str], None]) -> Any:
-    """Progress of the build as text; phases nest, the innermost is told."""
+def _monitor(trt: ModuleType, on_progress: Callable[[str], None]) -> Any:
+    """A monitor that reports the innermost phase of the build as text."""
 
     class Monitor(trt.IProgressMonitor):  # type: ignore[misc,name-defined] # a module as a value
         def __init__(self) -> None:
@@ -115,10 +121,10 @@ def _monitor(trt: ModuleType, watch: Callable[[str], None]) -> Any:
 
         def phase_start(self, phase_name: str, _parent: str | None, num_steps: int) -> None:
             self._steps[phase_name] = num_steps
-            watch(phase_name)
+            on_progress(phase_name)
 
         def step_complete(self, phase_name: str, step: int) -> bool:
-            watch(f"{phase_name} {step + 1}/{self._steps.get(phase_name, step + 1)}")
+            on_progress(f"{phase_name} {step + 1}/{self._steps.get(phase_name, step + 1)}")
             return True
 
         def phase_finish(self, phase_name: str) -> None:
@@ -127,8 +133,8 @@ def _monitor(trt: ModuleType, watch: Callable[[str], None]) -> Any:
     return Monitor()
 
 
-def _keep_standard_output() -> IO[str]:
-    """The standard output for answers alone: whatever a library prints goes to standard error."""
+def _reserve_standard_output() -> IO[str]:
+    """Standard output for answers only: what a library prints goes to standard error."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return answers

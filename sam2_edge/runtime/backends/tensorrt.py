@@ -22,9 +22,7 @@ from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant, import_
 
 _log = logging.getLogger(__name__)
 
-_REBUILD = (
-    "build the engines again on this machine: sam2-edge export BUNDLE_OF_ONNX_GRAPHS --target"
-)
+_REBUILD = "build the engines again on this machine: sam2-edge build-engines BUNDLE --target"
 
 
 class TensorRt(DeviceBackend):
@@ -45,7 +43,7 @@ class TensorRt(DeviceBackend):
         if lacking:
             raise BackendError(
                 f"{bundle.path} has no {variant} engine for {', '.join(lacking)}; build them from "
-                f"a bundle of ONNX graphs: sam2-edge export BUNDLE --target {variant}"
+                f"a bundle of ONNX graphs: sam2-edge build-engines BUNDLE --target {variant}"
             )
         trt = import_tensorrt(variant)
         gpu = device_info()

@@ -14,9 +14,9 @@ from torch import nn
 from sam2_edge.compat.model import Sam2Model, open_model
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import load_model, load_original
-from sam2_edge.models.key_mapping import to_original
 from tests.compat.original import torchvision_shim
 from tools.nano.architecture import FEED_FORWARD, HIDDEN, WIDTHS
+from tools.original_names import to_original
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 SIZE = 256

@@ -17,9 +17,9 @@ from skimage.measure import label
 from sam2_edge.bundle.contract import BFLOAT16_TOLERANCE, PARITY_TOLERANCE
 from sam2_edge.compat import SAM2VideoPredictor
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.models.key_mapping import to_original
 from tests.helpers.clips import moving_shapes
 from tests.helpers.parity import ROUNDED_MEDIAN
+from tools.original_names import to_original
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
 SIZE = 128

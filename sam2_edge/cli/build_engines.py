@@ -1,0 +1,84 @@
+"""`sam2-edge build-engines`: a bundle of ONNX graphs into a bundle of TensorRT engines."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from sam2_edge.bundle import load_bundle
+from sam2_edge.cli.options import overwrite_option
+from sam2_edge.cli.progress import ExportProgress
+from sam2_edge.export.tensorrt.bundle import DEFAULT_MAX_OBJECTS, EngineOptions, build_engines
+from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def _parse_capabilities(
+    _context: click.Context, _parameter: click.Parameter, value: str | None
+) -> tuple[tuple[int, int], ...]:
+    """Parse "8.6,8.9" as pairs of numbers."""
+    if value is None:
+        return ()
+    try:
+        pairs = [tuple(map(int, part.split("."))) for part in value.split(",")]
+        return tuple((major, minor) for major, minor in pairs)
+    except ValueError as error:
+        raise click.BadParameter(
+            f"{value!r} is not a list of compute capabilities; give them as 8.6,8.9"
+        ) from error
+
+
+def engine_options(function: _Function) -> _Function:
+    """Add --compute-capability and --max-objects to a command."""
+    capability = click.option(
+        "--compute-capability",
+        "compute_capabilities",
+        callback=_parse_capabilities,
+        metavar="X.Y[,X.Y]",
+        help="GPUs that TensorRT-RTX builds for [the one in this machine].",
+    )
+    objects = click.option(
+        "--max-objects",
+        type=click.IntRange(min=1),
+        default=DEFAULT_MAX_OBJECTS,
+        show_default=True,
+        help="Largest number of objects in one run of an engine.",
+    )
+    return capability(objects(function))
+
+
+@click.command(name="build-engines")
+@click.argument("bundle", type=click.Path(path_type=Path))
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option(
+    "--target",
+    type=click.Choice(["tensorrt", "tensorrt-rtx"]),
+    required=True,
+    help="TensorRT builds for the GPU of this machine, TensorRT-RTX for any.",
+)
+@engine_options
+@overwrite_option
+def build_engines_command(
+    bundle: Path,
+    *,
+    output: Path,
+    target: TensorRtVariant,
+    compute_capabilities: tuple[tuple[int, int], ...],
+    max_objects: int,
+    overwrite: bool,
+) -> None:
+    """Build TensorRT engines from BUNDLE, a bundle of ONNX graphs. Needs no PyTorch."""
+    options = EngineOptions(target, compute_capabilities, max_objects)
+    with ExportProgress() as progress:
+        engines = build_engines(
+            load_bundle(bundle),
+            output,
+            options,
+            overwrite=overwrite,
+            on_progress=progress.update,
+        )
+    progress.summarize(output, engines)

@@ -1,0 +1,71 @@
+"""Progress and summary of `sam2-edge export` and `sam2-edge build-engines`, on standard error."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+
+from sam2_edge.bundle import Bundle
+from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
+
+_STEP_WIDTH = 44
+
+
+class ExportProgress:
+    """A line per graph that shows the current step."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True)
+        self._progress = Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description:18}"),
+            TextColumn("{task.fields[step]}"),
+            TimeElapsedColumn(),
+            console=self._console,
+        )
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> ExportProgress:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def update(self, subject: Graph | str, step: str, *, finished: bool = False) -> None:
+        """Show the current step of a graph or of the model; "done" or `finished` stop its clock."""
+        name = subject.value if isinstance(subject, Graph) else subject
+        if name not in self._tasks:
+            self._tasks[name] = self._progress.add_task(name, total=1, step="")
+        completed = int(finished or step == "done")
+        text = f"{step[:_STEP_WIDTH]:{_STEP_WIDTH}}"
+        self._progress.update(self._tasks[name], completed=completed, step=escape(text))
+
+    def summarize(self, output: Path, bundle: Bundle) -> None:
+        """Print the number of graphs and the difference to PyTorch beside its tolerance."""
+        graphs = bundle.manifest.graphs
+        kind = "engines" if any(entry.engine for entry in graphs.values()) else "graphs"
+        # The largest, by its own graph's tolerance.
+        difference, tolerance, name = max(
+            (
+                (entry.difference, PARITY_TOLERANCE[entry.precision], graph.value)
+                for graph, entry in graphs.items()
+            ),
+            key=lambda found: found[0] / found[1],
+        )
+        text = (
+            f"{output}: {len(graphs)} {kind}; largest difference of an ONNX graph to PyTorch: "
+            f"{difference:.1e} in {name}, tolerance {tolerance:.0e}\n{parity_note(bundle)}"
+        )
+        self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def parity_note(bundle: Bundle) -> str:
+    """How differences to PyTorch are measured."""
+    note = "Differences are relative to max(1, largest value of the output)"
+    if bundle.manifest.memory.rounding == "bfloat16":
+        note += "; stored memory is rounded to bfloat16 and may differ by one rounding step more"
+    return f"{note}."
