@@ -15,13 +15,16 @@ from PIL import Image
 
 from sam2_edge import Prompt, VideoTracker
 from sam2_edge.evaluation.synthetic import first_prompts
-from sam2_edge.runtime.sinks.overlay import draw
+from sam2_edge.runtime.results import FrameResult
+from sam2_edge.runtime.sinks.overlay import draw_mask
 from sam2_edge.synthetic import clip
 
 CLICKS_SHOWN_FRAMES = 5
-COLORS = 64
+COLORS = 96
 FRAME_MS = 100
 WHITE, RED = (255, 255, 255), (0, 0, 230)
+MASK_COLORS = ((0, 140, 255), (255, 200, 0))
+"""BGR, by object."""
 
 
 def mark_clicks(picture: NDArray[np.uint8], prompts: list[Prompt]) -> None:
@@ -31,6 +34,17 @@ def mark_clicks(picture: NDArray[np.uint8], prompts: list[Prompt]) -> None:
             center = (round(x), round(y))
             cv2.circle(picture, center, 6, WHITE, -1, cv2.LINE_AA)
             cv2.circle(picture, center, 4, RED, -1, cv2.LINE_AA)
+
+
+def masks_shown(picture: NDArray[np.uint8], result: FrameResult) -> NDArray[np.uint8]:
+    """The picture in dark gray, with its present objects in their own colors and tinted."""
+    gray = cv2.cvtColor(picture, cv2.COLOR_BGR2GRAY) // 2
+    canvas = cv2.cvtColor(gray, cv2.COLOR_GRAY2BGR)
+    for found, color in zip(result.objects, MASK_COLORS, strict=True):
+        if found.present:
+            canvas[found.mask] = picture[found.mask]
+            draw_mask(canvas, found.mask, color)
+    return canvas
 
 
 def main() -> None:
@@ -50,7 +64,7 @@ def main() -> None:
         if index < CLICKS_SHOWN_FRAMES:
             mark_clicks(plain, prompts)
         gap = np.full((plain.shape[0], 6, 3), 255, np.uint8)
-        shown = np.hstack([plain, gap, draw(frame, result)])
+        shown = np.hstack([plain, gap, masks_shown(frame, result)])
         pictures.append(Image.fromarray(shown[..., ::-1]))
     # One palette for all frames: a palette of its own for each would flicker.
     everything = Image.fromarray(np.vstack([np.asarray(p) for p in pictures]))
