@@ -1,8 +1,8 @@
-"""What the README says works as it stands there."""
+"""The README and the documentation: examples run, commands and options exist, links resolve."""
 
 from __future__ import annotations
 
-import re
+import ast
 from pathlib import Path
 
 import click
@@ -12,51 +12,86 @@ import pytest
 from sam2_edge import Bundle
 from sam2_edge.cli.main import cli
 from tests.helpers.clips import moving_shapes
-
-ROOT = Path(__file__).parent.parent
-README = (ROOT / "README.md").read_text(encoding="utf-8")
-EXAMPLES = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-
-
-@pytest.mark.parametrize(
-    "code",
-    EXAMPLES,
-    ids=["tracking", "camera loop", "image", "compat video"],
+from tests.helpers.markdown import (
+    PAGES,
+    README,
+    code_blocks,
+    inline_code,
+    links,
+    shell_commands,
 )
-def test_python_examples_run(
+
+EXAMPLES = code_blocks(README, "python")
+
+OPTIONS_OF_TOOLS = {"--device", "--full", "--hours", "--workers"}
+"""Of `python -m tools.nano`."""
+
+
+@pytest.mark.parametrize("code", EXAMPLES.values(), ids=EXAMPLES.keys())
+def test_python_examples_of_the_readme_run(
     code: str, small_bundle: Bundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     frames = moving_shapes(4, (300, 480)).frames
     cv2.imwrite(str(tmp_path / "photo.jpg"), frames[0])
-    writer = cv2.VideoWriter(
-        str(tmp_path / "clip.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (480, 300)
-    )
-    for frame in frames:
-        writer.write(frame)
-    writer.release()
+    for name, codec in (("clip.avi", "MJPG"), ("clip.mp4", "mp4v")):
+        fourcc = cv2.VideoWriter.fourcc(*codec)
+        writer = cv2.VideoWriter(str(tmp_path / name), fourcc, 25, (480, 300))
+        for frame in frames:
+            writer.write(frame)
+        writer.release()
     (tmp_path / "tiny").symlink_to(small_bundle.path)
     monkeypatch.chdir(tmp_path)
-    # A camera is the only thing that a test machine has not got.
-    for there, here in (("VideoCapture(0)", "VideoCapture('clip.avi')"), ('"0"', '"clip.avi"')):
-        code = code.replace(there, here)
-    exec(compile(code, "README", "exec"), {})
+    # A test machine has no camera.
+    code = code.replace("VideoCapture(0)", "VideoCapture('clip.avi')").replace('"0"', '"clip.avi"')
+
+    exec(compile(code, "README.md", "exec"), {})
 
 
-def test_every_option_that_is_shown_exists() -> None:
-    known = {
-        option
-        for command in cli.commands.values()
-        for parameter in command.params
-        if isinstance(parameter, click.Option)
-        for option in parameter.opts
-    }
-    shown = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", README))
-    assert len(shown) > 10
-    assert shown - {"--system-site-packages"} <= known  # that one is an option of venv
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_examples_are_valid(page: Path) -> None:
+    for place, code in code_blocks(page, "python").items():
+        ast.parse(code, place)
 
 
-def test_links_to_files_resolve() -> None:
-    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]
-    for page in pages:
-        for target in re.findall(r"\]\((?!http)([^)#]+)\)", page.read_text(encoding="utf-8")):
-            assert (page.parent / target).exists(), (page.name, target)
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_and_their_options_exist(page: Path) -> None:
+    unknown = []
+    for words in (*shell_commands(page), *map(str.split, inline_code(page))):
+        name, *arguments = sam2_edge_arguments(words) or ["COMMAND"]
+        command = cli.commands.get(name)
+        if command is not None:
+            unknown += [f"{name} {option}" for option in options(arguments) - options_of(command)]
+        elif name not in ("COMMAND", "build-engines"):
+            unknown.append(name)
+    assert unknown == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_options_in_the_text_exist(page: Path) -> None:
+    ours = set().union(*map(options_of, cli.commands.values()))
+    others = set().union(*map(options, shell_commands(page)))  # such as pip's
+    shown = {code.split()[0] for code in inline_code(page) if code.startswith("--")}
+    assert shown - ours - others <= OPTIONS_OF_TOOLS
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_to_files_resolve(page: Path) -> None:
+    targets = (target.partition("#")[0] for target in links(page) if "://" not in target)
+    assert [t for t in targets if t and not (page.parent / t).exists()] == []
+
+
+def options(words: list[str]) -> set[str]:
+    return {word.split("=")[0] for word in words if word.startswith("-")}
+
+
+def sam2_edge_arguments(words: list[str]) -> list[str] | None:
+    """The arguments of a `sam2-edge` command, also of one in a container."""
+    names = [Path(word).name for word in words]
+    if names[:1] == ["sam2-edge"] or (names[:2] == ["docker", "run"] and "sam2-edge" in names):
+        return [word for word in words[names.index("sam2-edge") + 1 :] if word != "--verbose"]
+    return None
+
+
+def options_of(command: click.Command) -> set[str]:
+    context = click.Context(command, **cli.context_settings)
+    return options([o for p in command.get_params(context) for o in (*p.opts, *p.secondary_opts)])

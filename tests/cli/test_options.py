@@ -1,4 +1,4 @@
-"""Every command tracks with the memory that it is asked for: its policy and how far it reaches."""
+"""Every command tracks with the memory policy and the recent memories that it is given."""
 
 from __future__ import annotations
 
@@ -10,26 +10,18 @@ import pytest
 
 from sam2_edge import Bundle, Prompt, Sam2EdgeError, VideoTracker
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.cli.main import cli
 from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.synthetic import clip as synthetic_clip
+from tests.helpers.cli import call, lines_of
 from tests.helpers.clips import Clip
 
 POLICY = "distractor"
-"""It differs from the original from the third frame after the prompt on."""
-
-
-def call(*arguments: object) -> int:
-    return cli([str(argument) for argument in arguments], standalone_mode=False) or 0
-
-
-def records(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text().splitlines()]
+"""Its results differ from the original policy's from the third frame after the prompt."""
 
 
 @pytest.mark.parametrize("command", ["track", "run"])
-def test_results_are_those_of_the_policy(
+def test_track_and_run_use_the_policy(
     small_bundle: Bundle, clip: Clip, clip_folder: Path, tmp_path: Path, command: str
 ) -> None:
     target = tmp_path / ("out.jsonl" if command == "track" else "out")
@@ -38,7 +30,7 @@ def test_results_are_those_of_the_policy(
         *("--jsonl", target, "--memory-policy", POLICY),
         *(("--unpaced",) if command == "run" else ()),
     )
-    lines = records(target if target.is_file() else next(target.iterdir()))
+    lines = lines_of(target if target.is_file() else next(target.iterdir()))
     found = {}
     for policy in (POLICY, "original"):
         tracker = VideoTracker(
@@ -55,7 +47,7 @@ def test_results_are_those_of_the_policy(
     assert [line["iou"] for line in lines] != pytest.approx(found["original"], abs=1e-4)
 
 
-def test_evaluations_of_two_policies_are_never_mixed(small_bundle: Bundle, tmp_path: Path) -> None:
+def test_eval_does_not_mix_two_policies(small_bundle: Bundle, tmp_path: Path) -> None:
     drawn = synthetic_clip(2, frames=7, size=64, objects=1, photographs=False)
     write_dataset(tmp_path / "data", [drawn])
     masks = {}
@@ -71,7 +63,7 @@ def test_evaluations_of_two_policies_are_never_mixed(small_bundle: Bundle, tmp_p
     assert masks[POLICY] != masks["original"]
 
 
-def test_verify_follows_under_the_policy(small_bundle: Bundle, tmp_path: Path) -> None:
+def test_verify_uses_the_policy(small_bundle: Bundle, tmp_path: Path) -> None:
     drifts = {}
     for policy in (POLICY, "original"):
         target = tmp_path / f"{policy}.json"
@@ -85,7 +77,7 @@ def test_verify_follows_under_the_policy(small_bundle: Bundle, tmp_path: Path) -
     assert drifts[POLICY] != drifts["original"]
 
 
-def test_bench_names_the_policy_and_does_not_mix_it_with_peak_memory(
+def test_bench_names_the_policy_and_refuses_it_with_peak_memory(
     small_bundle: Bundle, tmp_path: Path
 ) -> None:
     target = tmp_path / "bench.json"
@@ -100,24 +92,24 @@ def test_bench_names_the_policy_and_does_not_mix_it_with_peak_memory(
 
 @pytest.fixture
 def ages(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[int]]]:
-    """The memory ages of every call of memory attention, by backend in the order of their first."""
+    """Memory ages of every memory attention call, by backend in the order of first use."""
     seen: dict[int, list[list[int]]] = {}
     ran = OnnxRuntimeCpu.run
 
-    def watched(self: OnnxRuntimeCpu, graph: Graph, feeds: Any) -> Any:
+    def recorded(self: OnnxRuntimeCpu, graph: Graph, feeds: Any) -> Any:
         if graph is Graph.MEMORY_ATTENTION:
             seen.setdefault(id(self), []).append(feeds["memory_age"][:, 0].tolist())
         return ran(self, graph, feeds)
 
-    monkeypatch.setattr(OnnxRuntimeCpu, "run", watched)
+    monkeypatch.setattr(OnnxRuntimeCpu, "run", recorded)
     return seen
 
 
-def farthest(ages: list[list[int]]) -> int:
+def oldest(ages: list[list[int]]) -> int:
     return max(age for call in ages for age in call)
 
 
-def test_verify_follows_with_fewer_memories_in_the_bundle_alone(
+def test_verify_uses_fewer_memories_in_the_bundle_only(
     small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
 ) -> None:
     target = tmp_path / "fewer.json"
@@ -129,19 +121,19 @@ def test_verify_follows_with_fewer_memories_in_the_bundle_alone(
     )
 
     ours, theirs = ages.values()
-    assert farthest(ours) == 2
-    assert farthest(theirs) == 6
+    assert oldest(ours) == 2
+    assert oldest(theirs) == 6
     assert [0, 1, 2] in [sorted(set(ages)) for ages in ours]
     found = json.loads(target.read_text())
     assert found["facts"]["recent memories"] == "2"
-    apart = dict.fromkeys(range(8), 0.0)
+    differences = dict.fromkeys(range(8), 0.0)
     for row in found["frames"]:
-        apart[row["frame"]] = max(apart[row["frame"]], row["logits"])
-    # The prompt is on frame 0, so that frame 4 is the first with three memories after it.
-    assert [value > 0 for value in apart.values()] == [False] * 4 + [True] * 4
+        differences[row["frame"]] = max(differences[row["frame"]], row["logits"])
+    # The prompt is on frame 0, so frame 4 is the first with three recent memories.
+    assert [value > 0 for value in differences.values()] == [False] * 4 + [True] * 4
 
 
-def test_verify_follows_with_all_memories_unless_it_is_told_otherwise(
+def test_verify_uses_all_memories_by_default(
     small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
 ) -> None:
     target = tmp_path / "all.json"
@@ -149,13 +141,13 @@ def test_verify_follows_with_all_memories_unless_it_is_told_otherwise(
         *("verify", small_bundle.path, "--reference", small_bundle.path, "--frames", "0:8"),
         *("--json", target, "--backend", "cpu", "--threads", 1),
     )
-    assert [farthest(of_one) for of_one in ages.values()] == [6, 6]
+    assert [oldest(of_one) for of_one in ages.values()] == [6, 6]
     found = json.loads(target.read_text())
     assert found["facts"]["recent memories"] == "6"
     assert {row["logits"] for row in found["frames"]} == {0.0}
 
 
-def test_bench_races_fewer_memories_against_all(
+def test_bench_compares_fewer_memories_with_all(
     small_bundle: Bundle, ages: dict[int, list[list[int]]], tmp_path: Path
 ) -> None:
     target = tmp_path / "bench.json"
@@ -163,7 +155,7 @@ def test_bench_races_fewer_memories_against_all(
         *("bench", small_bundle.path, "--against", small_bundle.path, "--frames", 34),
         *("--json", target, "--recent-memories", 2, "--backend", "cpu", "--threads", 1),
     )
-    assert sorted(farthest(of_one) for of_one in ages.values()) == [2, 6]
+    assert sorted(oldest(of_one) for of_one in ages.values()) == [2, 6]
     assert list(json.loads(target.read_text())["races"][0]["contenders"]) == [
         f"{small_bundle.path}, recent memories 2",
         str(small_bundle.path),
@@ -173,7 +165,7 @@ def test_bench_races_fewer_memories_against_all(
 
 
 @pytest.mark.parametrize("command", ["verify", "bench"])
-def test_more_memories_than_the_model_was_trained_with_are_refused(
+def test_more_memories_than_the_model_was_trained_with_are_rejected(
     small_bundle: Bundle, command: str
 ) -> None:
     against = ["--reference", small_bundle.path] if command == "verify" else []
