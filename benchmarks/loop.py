@@ -19,7 +19,7 @@ from websockets.exceptions import WebSocketException
 from websockets.sync.client import connect
 
 from sam2_edge import CameraLoop, VideoTracker
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
@@ -71,8 +71,8 @@ def watch(port: int, stop: threading.Event) -> None:
 def viewers(seconds: float) -> None:
     """Print frames per second of the loop by number of viewers."""
     loop = started()
-    meter = Meter(loop)
-    hub, metrics = Hub(loop, meter), LoopMetrics(meter)
+    stats = LoopStats(loop)
+    hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     with ExitStack() as stack:
         port = stack.enter_context(run_server(make_app(hub, Access(None), metrics), "127.0.0.1", 0))
         results = iter(loop)
@@ -84,7 +84,7 @@ def viewers(seconds: float) -> None:
             start, frames = time.monotonic(), 0
             while time.monotonic() - start < seconds:
                 tracked = next(results)
-                meter.see(tracked)
+                stats.observe(tracked)
                 hub.publish(tracked)
                 frames += 1
             print(f"{count} viewers: {frames / (time.monotonic() - start):.1f} frames/s")

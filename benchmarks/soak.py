@@ -37,7 +37,7 @@ from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy
 from sam2_edge.runtime.sinks.video import OverlayVideo
-from sam2_edge.runtime.streaming.stats import Meter, resident_bytes
+from sam2_edge.runtime.streaming.stats import LoopStats, resident_bytes
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
@@ -227,8 +227,8 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
     tracker = VideoTracker("nano", remember_absent=False)
     loop = CameraLoop(camera.open, tracker, every_frame=True, sinks=outputs(folder))
     loop._capture.first_backoff_s = 0.01
-    meter, watch, stop = Meter(loop), Watch(frames, camera, loop), threading.Event()
-    hub, metrics = Hub(loop, meter), LoopMetrics(meter)
+    stats, watch, stop = LoopStats(loop), Watch(frames, camera, loop), threading.Event()
+    hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     start, viewed = time.monotonic(), [0]
     with run_server(make_app(hub, Access(None), metrics), "127.0.0.1", 0) as port:
         helpers = [threading.Thread(target=disturb, args=(watch, stop))]
@@ -237,7 +237,7 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
         for helper in helpers:
             helper.start()
         for tracked in loop:
-            meter.see(tracked)
+            stats.observe(tracked)
             metrics.observe(tracked)
             hub.publish(tracked)
             watch.see(tracked)
@@ -252,7 +252,7 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
     first, last = watch.similarities[0], watch.similarities[last_whole_turn]
     resident = [round(size / 2**20, 1) for size in watch.resident]
     return {
-        **meter.snapshot(),
+        **stats.snapshot(),
         "seconds": round(time.monotonic() - start, 1),
         "opened": camera.opened,
         "commands": watch.commands,

@@ -1,4 +1,4 @@
-"""`sam2-edge doctor`: what this machine has, what will be used, what to install for better."""
+"""`sam2-edge doctor`: what this machine has for running the graphs, and what to install."""
 
 from __future__ import annotations
 

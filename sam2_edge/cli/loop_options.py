@@ -1,4 +1,4 @@
-"""What `run` and `serve` share: where frames come from, where results go, and how it ends."""
+"""The part that `run` and `serve` share: options, outputs, logging and signals of a camera loop."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from rich.console import Console
 
 from sam2_edge.cli.options import (
     PATH,
+    Decorator,
     TrackingOptions,
     bundle_option,
     grouped,
@@ -33,10 +34,10 @@ from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy, SizedSink
 from sam2_edge.runtime.sinks.udp import UdpJson
 from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
-from sam2_edge.runtime.sources.camera import Camera, is_live
+from sam2_edge.runtime.sources.camera import Camera, is_camera
 from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog, notify
 from sam2_edge.synthetic.camera import SyntheticCamera
 
@@ -54,13 +55,35 @@ class LoopOptions:
     video_fps: int
     masks: Path | None
     jsonl: Path | None
-    udp: str | None
+    udp: tuple[str, int] | None
     rotate_mb: float
     rotate_minutes: float
     keep_gb: float
     report_s: float
     log_json: bool
     tracking: TrackingOptions
+
+    @property
+    def rotation(self) -> RotationPolicy:
+        """When outputs are rotated; raises SinkError for a limit that is not above 0."""
+        return RotationPolicy(
+            max_bytes=int(self.rotate_mb * 2**20),
+            max_age_s=60 * self.rotate_minutes,
+            keep_bytes=int(self.keep_gb * 2**30),
+        )
+
+
+def _address(_ctx: click.Context, _option: click.Parameter, text: str | None) -> Any:
+    if text is None:
+        return None
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
+        raise click.BadParameter(f"{text!r} is not HOST:PORT")
+    return host.strip("[]"), int(port)
+
+
+def _number_option(name: str, default: float, text: str) -> Decorator:
+    return click.option(name, type=float, default=default, show_default=True, help=text)
 
 
 loop_options = grouped(
@@ -71,7 +94,8 @@ loop_options = grouped(
     click.option(
         "--every-frame/--latest-frame",
         default=None,
-        help="Drop no frame, or those that come while the model works. [latest but for files]",
+        help="Keep every frame, or drop those that come while the model works. "
+        "[default: latest, for files every]",
     ),
     click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
     click.option("--video", type=PATH, help="Folder for overlay videos (.mkv)."),
@@ -80,77 +104,84 @@ loop_options = grouped(
         type=click.IntRange(1, 120),
         default=15,
         show_default=True,
-        help="Frames per second of overlays of a camera; those of a file have its own.",
+        help="Frames per second of overlays of a camera; those of a file keep its rate.",
     ),
     click.option("--masks", type=PATH, help="Folder for folders of PNG masks."),
     click.option("--jsonl", type=PATH, help="Folder for JSON lines."),
-    click.option("--udp", metavar="HOST:PORT", help="Send every JSON line as a datagram."),
     click.option(
-        "--rotate-mb",
-        type=float,
-        default=512,
-        show_default=True,
-        help="Begin a new file at this size.",
+        "--udp", metavar="HOST:PORT", callback=_address, help="Send every JSON line as a datagram."
     ),
-    click.option(
-        "--rotate-minutes",
-        type=float,
-        default=60,
-        show_default=True,
-        help="Begin one at this age.",
-    ),
-    click.option(
-        "--keep-gb",
-        type=float,
-        default=8,
-        show_default=True,
-        help="Delete the oldest files of a kind beyond this.",
-    ),
-    click.option(
-        "--report-s", type=float, default=10, show_default=True, help="Seconds between logs."
-    ),
+    _number_option("--rotate-mb", 512, "Start a new file at this size."),
+    _number_option("--rotate-minutes", 60, "Start a new file at this age."),
+    _number_option("--keep-gb", 8, "Delete the oldest files of a kind beyond this size."),
+    _number_option("--report-s", 10, "Seconds between reports in the log."),
     click.option("--log-json", is_flag=True, help="Log as JSON lines."),
     tracking_options,
 )
 
 
 def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLoop:
-    """The loop that the options describe; the watchdog is told that it is alive."""
+    """Set up logging and outputs, load the model, and return the loop.
+
+    Args:
+        source: A location for `open_camera`, or "synth" or "synth:SEED" for the synthetic camera.
+        options: Values of the command line.
+        watchdog: Pinged by the loop.
+    """
     _set_up_logging(as_json=options.log_json)
-    opener = _opener(source, paced=not options.unpaced)
-    sinks = _sinks(opener, options)
-    tracker = options.tracking.open_tracker(options.bundle, remember_absent=False)
+    opener: str | Callable[[], Camera] = source
+    paced = not options.unpaced
+    if synth := re.fullmatch(r"synth(?::(\d+))?", source):
+        opener = partial(SyntheticCamera, int(synth[1] or 0), paced=paced)
+    is_file = not synth and not is_camera(source)
     return CameraLoop(
         opener,
-        tracker,
+        sinks=_sinks(options, open_source(source).fps if is_file else None),
+        tracker=options.tracking.open_tracker(options.bundle, remember_absent=False),
         every_frame=options.every_frame,
-        paced=not options.unpaced,
-        sinks=sinks,
-        tick=watchdog.alive,
+        paced=paced,
+        heartbeat=watchdog.ping,
     )
 
 
-def _opener(source: str, *, paced: bool) -> str | Callable[[], Camera]:
-    """A function that opens the synthetic camera for "synth" or "synth:SEED", else the source."""
-    if match := re.fullmatch(r"synth(?::(\d+))?", source):
-        return partial(SyntheticCamera, int(match[1] or 0), paced=paced)
-    return source
+def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
+    open_video: Callable[[Path], SizedSink] = partial(RealTimeVideo, fps=options.video_fps)
+    if file_fps is not None:
+        open_video = partial(OverlayVideo, fps=file_fps)
+    policy = options.rotation
+    sinks: list[Sink] = [
+        RotatingSink(folder, kind, suffix, open_sink, policy)
+        for folder, kind, suffix, open_sink in (
+            (options.video, "overlay", ".mkv", open_video),
+            (options.masks, "masks", "", MaskFolder),
+            (options.jsonl, "results", ".jsonl", JsonLines),
+        )
+        if folder is not None
+    ]
+    if options.udp is not None:
+        sinks.append(UdpJson(*options.udp))
+    return sinks
 
 
 def run_loop(
-    meter: Meter,
+    stats: LoopStats,
     prompts: Sequence[Prompt],
     report_s: float,
-    see: Callable[[LoopResult], None] = lambda _: None,
+    on_result: Callable[[LoopResult], None] = lambda _: None,
 ) -> None:
-    """Iterate a loop to the end, with a line in the log now and then.
+    """Iterate over a loop to its end, and log its statistics.
 
-    see: called with every result, in this thread.
+    Args:
+        stats: The statistics, which know the loop.
+        prompts: Prompts for the first frame.
+        report_s: Seconds between reports.
+        on_result: Called with every result, in this thread.
 
-    Raises PromptError for a prompt that cannot be used on the first frame, and at the end
-    SinkError if results are not complete.
+    Raises:
+        PromptError: If a prompt cannot be used on the first frame.
+        SinkError: At the end, if results could not be written.
     """
-    loop, last = meter.loop, time.monotonic()
+    loop, last_s = stats.loop, time.monotonic()
     added = [
         loop.prompt(p.object_id, points=p.points, labels=p.labels, box=p.box, mask=p.mask)
         for p in prompts
@@ -160,28 +191,34 @@ def run_loop(
             for future in added:
                 future.result()
             notify("READY=1")
-        meter.see(tracked)
-        see(tracked)
-        if time.monotonic() - last >= report_s:
-            last = time.monotonic()
-            _report("running", meter)
-    _report("ended", meter)
-    if loop.output.first_failure:
-        raise SinkError(f"results are incomplete: {loop.output.first_failure}")
+        stats.observe(tracked)
+        on_result(tracked)
+        if time.monotonic() - last_s >= report_s:
+            last_s = time.monotonic()
+            _report("running", stats)
+    _report("ended", stats)
+    if loop.writer.first_failure:
+        raise SinkError(f"results are incomplete: {loop.writer.first_failure}")
+
+
+def _report(state: str, stats: LoopStats) -> None:
+    figures = stats.snapshot()
+    text = "  ".join(f"{name} {value}" for name, value in figures.items() if value)
+    _log.info("%s: %s", state, text, extra={"figures": figures})
 
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """The first SIGINT or SIGTERM calls `stop`, a second one interrupts at once."""
+    """Call `stop` at the first SIGINT or SIGTERM; a second one interrupts at once."""
+    received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
-        if asked:
+        if received:
             signal.default_int_handler(number, frame)
-        asked.append(number)
+        received.append(number)
         notify("STOPPING=1")
         stop()
 
-    asked: list[int] = []
     before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
@@ -190,40 +227,8 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _sinks(source: str | Callable[[], Camera], options: LoopOptions) -> list[Sink]:
-    rule = RotationPolicy(
-        int(options.rotate_mb * 2**20), 60 * options.rotate_minutes, int(options.keep_gb * 2**30)
-    )
-    sinks: list[Sink] = []
-    if options.video is not None:
-        make: Callable[[Path], SizedSink] = partial(RealTimeVideo, fps=options.video_fps)
-        if isinstance(source, str) and not is_live(source):
-            make = partial(OverlayVideo, fps=open_source(source).fps)
-        sinks.append(RotatingSink(options.video, "overlay", ".mkv", make, rule))
-    if options.masks is not None:
-        sinks.append(RotatingSink(options.masks, "masks", "", MaskFolder, rule))
-    if options.jsonl is not None:
-        sinks.append(RotatingSink(options.jsonl, "results", ".jsonl", JsonLines, rule))
-    if options.udp is not None:
-        sinks.append(UdpJson(*_address(options.udp)))
-    return sinks
-
-
-def _report(what: str, meter: Meter) -> None:
-    figures = meter.snapshot()
-    text = "  ".join(f"{name} {value}" for name, value in figures.items() if value)
-    _log.info("%s: %s", what, text, extra={"figures": figures})
-
-
-def _address(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise click.BadParameter(f"{text!r} is not HOST:PORT", param_hint="--udp")
-    return host.strip("[]"), int(port)
-
-
 class _JsonFormatter(logging.Formatter):
-    """A JSON object per line; numbers of a report as fields of their own."""
+    """One JSON object per line; the figures of a report are fields of their own."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {
@@ -244,4 +249,4 @@ def _set_up_logging(*, as_json: bool) -> None:
         handler.setFormatter(_JsonFormatter())
         package.handlers, package.propagate = [handler], False
     else:
-        Console(stderr=True).print("Ctrl-C ends it; what is written is kept")
+        Console(stderr=True).print("press Ctrl-C to stop; output written so far is kept")

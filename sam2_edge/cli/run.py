@@ -1,4 +1,4 @@
-"""`sam2-edge run`: the camera loop, for as long as the camera is there."""
+"""`sam2-edge run`: the camera loop without a page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sam2_edge.cli.loop_options import (
 from sam2_edge.cli.options import PromptCommand
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources.prompt_file import check_mask_ids
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog
 
 
@@ -26,7 +26,7 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
 def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None:
     """Track objects on a camera until interrupted.
 
-    SOURCE is the number or device of a camera, csi (a Jetson's), a URL such as rtsp://..., a
+    SOURCE is the number or device of a camera, csi (of a Jetson), a URL such as rtsp://..., a
     GStreamer pipeline, a video file, a folder of images, or synth, the synthetic camera. Prompts
     are for the first frame. A camera that fails is reopened, and its objects are kept.
     """
@@ -34,4 +34,4 @@ def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None
         check_mask_ids({0: prompts})
     loop = make_loop(source, options, Watchdog())
     with stopped_by_signals(loop.close):
-        run_loop(Meter(loop), prompts, options.report_s)
+        run_loop(LoopStats(loop), prompts, options.report_s)

@@ -21,7 +21,7 @@ from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources.prompt_file import check_mask_ids
 from sam2_edge.runtime.streaming.loop import LoopResult
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog
 
 
@@ -84,8 +84,8 @@ def serve(
     access = make_access(host, token, origins)
     watchdog = Watchdog()
     loop = make_loop(source, options, watchdog)
-    meter = Meter(loop)
-    hub, metrics = Hub(loop, meter), LoopMetrics(meter)
+    stats = LoopStats(loop)
+    hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     stopped = threading.Event()
 
     def stop() -> None:
@@ -101,10 +101,10 @@ def serve(
         run_server(make_app(hub, access, metrics), host, port) as bound_port,
     ):
         _announce(host, bound_port, access.token)
-        run_loop(meter, prompts, options.report_s, show)
+        run_loop(stats, prompts, options.report_s, show)
         hub.end()
         while not stopped.wait(1.0):
-            watchdog.alive()
+            watchdog.ping()
 
 
 def _announce(host: str, port: int, token: str | None) -> None:

@@ -4,32 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import click
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import track
 
+from sam2_edge.cli.options import PATH, Decorator
 from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.synthetic import Split, SyntheticClip, clip
 
 
+def _count_option(name: str, default: int, low: int, high: int | None, text: str) -> Decorator:
+    kind = click.IntRange(low, high)
+    return click.option(name, type=kind, default=default, show_default=True, help=text)
+
+
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--clips", default=1, show_default=True, type=click.IntRange(min=1))
-@click.option(
-    "--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of the first."
-)
-@click.option("--frames", default=32, show_default=True, type=click.IntRange(1, 10_000))
-@click.option(
-    "--size", default=256, show_default=True, type=click.IntRange(16, 2048), help="Pixels."
-)
-@click.option(
-    "--objects", default=2, show_default=True, type=click.IntRange(1, 20), help="Per clip."
-)
+@click.argument("folder", type=PATH)
+@_count_option("--clips", 1, 1, None, "Number of clips.")
+@_count_option("--seed", 0, 0, None, "Seed of the first clip; the others follow it.")
+@_count_option("--frames", 32, 1, 10_000, "Frames per clip.")
+@_count_option("--size", 256, 16, 2048, "Side of the frames, pixels.")
+@_count_option("--objects", 2, 1, 20, "Objects per clip.")
 @click.option(
     "--split",
-    type=click.Choice(["train", "heldout"]),
+    type=click.Choice(get_args(Split)),
     default="heldout",
     show_default=True,
     help="Which textures and photographs; the bundled model never saw the held-out ones.",
@@ -55,7 +56,7 @@ def synth(
     """
     console = Console(stderr=True)
 
-    def made() -> Iterator[SyntheticClip]:
+    def generate() -> Iterator[SyntheticClip]:
         for number in track(range(clips), description="clips", console=console):
             yield clip(
                 seed + number,
@@ -66,7 +67,7 @@ def synth(
                 photographs=not no_photographs,
             )
 
-    write_dataset(folder, made(), overwrite=overwrite)
+    write_dataset(folder, generate(), overwrite=overwrite)
     where = escape(str(folder))
     console.print(f"{where}: {clips} clips of {frames} frames with {objects} objects")
     console.print(

@@ -1,8 +1,9 @@
-"""`sam2-edge track`: objects through a video or a folder of images."""
+"""`sam2-edge track`: track objects through a video or a folder of images."""
 
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
@@ -72,22 +73,21 @@ def track(
     """
     check_outputs([source], [video, masks, jsonl])
     opened = open_source(source, frames or FrameRange())
-    script = choose_prompts(prompts_file, prompts, opened.start)
-    check_prompts(script, opened.start, opened.frames)
-    if masks is not None:
-        check_mask_ids(script)
-    tracker = tracking.open_tracker(bundle, clip_frames=opened.frames)
+    chosen = choose_prompts(prompts_file, prompts, opened.start)
+    check_prompts(chosen, opened.start, opened.frames)
     sinks: list[Sink] = []
     if video is not None:
         sinks.append(OverlayVideo(video, fps=opened.fps, overwrite=overwrite))
     if masks is not None:
+        check_mask_ids(chosen)
         sinks.append(MaskFolder(masks, overwrite=overwrite))
     if jsonl is not None:
         sinks.append(JsonLines(jsonl, overwrite=overwrite))
-    _run(opened, tracker, script, sinks)
+    tracker = tracking.open_tracker(bundle, clip_frames=opened.frames)
+    _run(opened, tracker, chosen, sinks)
 
 
-def _run(source: Source, tracker: VideoTracker, script: PromptsByFrame, sinks: list[Sink]) -> None:
+def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: list[Sink]) -> None:
     console = Console(stderr=True)
     columns = (
         TextColumn("tracking"),
@@ -96,21 +96,20 @@ def _run(source: Source, tracker: VideoTracker, script: PromptsByFrame, sinks: l
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(),
     )
-    seen: dict[int, int] = {}
-    done, start = 0, time.perf_counter()
+    present: Counter[int] = Counter()
+    done, start_s = 0, time.perf_counter()
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=source.frames, rate="")
-        # Closed here whatever happens, so that an interrupt anywhere still finishes the outputs.
-        with closing(track_source(source, tracker, script, sinks)) as results:
+        # Closed whatever happens, so that an interrupt anywhere still finishes the outputs.
+        with closing(track_source(source, tracker, prompts, sinks)) as results:
             for _, result in results:
                 done += 1
-                rate = done / (time.perf_counter() - start)
+                rate = done / (time.perf_counter() - start_s)
                 progress.update(task, completed=done, rate=f"{rate:.2f} frames/s")
-                for entry in result.objects:
-                    seen[entry.object_id] = seen.get(entry.object_id, 0) + int(entry.present)
-    rate = done / (time.perf_counter() - start)
-    console.print(f"{done} frames, {rate:.1f} frames/s with reading, drawing and writing")
-    for object_id, count in seen.items():
+                present.update({entry.object_id: int(entry.present) for entry in result.objects})
+    rate = done / (time.perf_counter() - start_s)
+    console.print(f"{done} frames, {rate:.1f} frames/s including reading, drawing and writing")
+    for object_id, count in present.items():
         console.print(f"object {object_id}: present on {count} of {done} frames")
     if not sinks:
         console.print("nothing was written; give --video, --masks or --jsonl to keep results")

@@ -1,4 +1,4 @@
-"""What this machine has for running the graphs, and what is missing for better."""
+"""What this machine has for running the graphs, and how to get what is missing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 
 import cv2
 import onnxruntime as ort
@@ -30,8 +29,12 @@ JETPACK_FILE = Path("/etc/nv_tegra_release")
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked for. value: what there is, None if it is not there. remedy: what to
-    do to have it, where that is of use.
+    """One part of the machine.
+
+    Attributes:
+        name: The part.
+        value: What is there, None if it is missing.
+        remedy: How to get what is missing, if that is of use.
     """
 
     name: str
@@ -40,14 +43,14 @@ class Finding:
 
 
 def findings() -> list[Finding]:
-    """Everything that decides which backend can run."""
+    """Return everything that decides which backend can run."""
     return [
         Finding("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         Finding("Python", platform.python_version()),
         Finding("JetPack", _jetpack()),
-        _asked("GPU", _gpu),
-        _asked("CUDA of the driver", _driver),
-        *(_asked(variant, partial(_version, variant)) for variant in MODULES),
+        _probe("GPU", _gpu),
+        _probe("CUDA of the driver", _driver),
+        *(_probe(variant, partial(_tensorrt, variant)) for variant in MODULES),
         Finding("onnxruntime", ort.__version__),
         Finding("providers of onnxruntime", ", ".join(ort.get_available_providers())),
         Finding("OpenCV", cv2.__version__),
@@ -56,7 +59,7 @@ def findings() -> list[Finding]:
 
 
 def best_backend(found: Sequence[Finding]) -> str:
-    """The fastest backend that a machine with these findings can run, with the bundle it needs."""
+    """Name the fastest backend that a machine with these findings can run, and its bundle."""
     has = {finding.name for finding in found if finding.value is not None}
     if "GPU" in has:
         for variant in MODULES:
@@ -67,9 +70,9 @@ def best_backend(found: Sequence[Finding]) -> str:
     return "cpu, with a bundle of ONNX graphs"
 
 
-def _asked(name: str, ask: Callable[[], str]) -> Finding:
+def _probe(name: str, probe: Callable[[], str]) -> Finding:
     try:
-        return Finding(name, ask())
+        return Finding(name, probe())
     except BackendError as error:
         return Finding(name, None, str(error))
 
@@ -81,44 +84,37 @@ def _gpu() -> str:
 
 
 def _driver() -> str:
-    version = int(checked(bindings().cudaDriverGetVersion(), "asking the driver for its version"))
+    version = int(checked(bindings().cudaDriverGetVersion(), "reading the driver's version"))
     if version == 0:
         raise BackendError("there is no NVIDIA driver; install one for this GPU")
     return f"{version // 1000}.{version % 1000 // 10}"
 
 
-def _version(variant: TensorRtVariant) -> str:
+def _tensorrt(variant: TensorRtVariant) -> str:
     trt = import_tensorrt(variant)
     if variant == "tensorrt-rtx":
-        _check_target(trt)
+        try:
+            here = "SM{}{}".format(*device_info().compute_capability)
+        except BackendError:  # without a GPU engines can still be built for others
+            return str(trt.__version__)
+        if here not in rtx_targets(trt):
+            raise BackendError(
+                f"{trt.__version__} is installed, but cannot build for this GPU ({here}, not among "
+                f"{', '.join(rtx_targets(trt))}); use tensorrt or cuda"
+            )
     return str(trt.__version__)
-
-
-def _check_target(trt: ModuleType) -> None:
-    """Raise BackendError where there is a GPU that TensorRT-RTX cannot build for."""
-    try:
-        here = "SM{}{}".format(*device_info().compute_capability)
-    except BackendError:
-        return
-    if here not in rtx_targets(trt):
-        raise BackendError(
-            f"{trt.__version__} is installed, but cannot build for this GPU ({here}, not among "
-            f"{', '.join(rtx_targets(trt))}); use tensorrt or cuda"
-        )
 
 
 def _jetpack() -> str | None:
     if not JETPACK_FILE.is_file():
         return None
     found = re.search(r"R(\d+) .*?REVISION: ([\d.]+)", JETPACK_FILE.read_text(encoding="utf-8"))
-    return f"L4T {found[1]}.{found[2]}" if found else "of an unknown release"
+    return f"L4T {found[1]}.{found[2]}" if found else "unknown release"
 
 
 def _gstreamer() -> Finding:
+    if not has_gstreamer():
+        remedy = "CSI cameras of a Jetson need it: JetPack's own OpenCV has it"
+        return Finding("GStreamer in OpenCV", None, remedy)
     line = re.search(r"GStreamer:\s+(.*)", cv2.getBuildInformation())
-    there = has_gstreamer()
-    return Finding(
-        "GStreamer in OpenCV",
-        (line[1] if line else "yes") if there else None,
-        None if there else "CSI cameras of a Jetson need it: JetPack's own OpenCV has it",
-    )
+    return Finding("GStreamer in OpenCV", line[1] if line else "yes")

@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Any
 
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.serve.commands import Command
 from sam2_edge.serve.frame_message import encode_frame
 
@@ -30,12 +30,12 @@ class Hub:
         ended: Whether the loop has ended.
     """
 
-    def __init__(self, loop: CameraLoop, meter: Meter) -> None:
+    def __init__(self, loop: CameraLoop, stats: LoopStats) -> None:
         self.names: dict[int, str] = {}
         self.latest: LoopResult | None = None
         self.viewers = 0
         self.ended = False
-        self._loop, self._meter = loop, meter
+        self._loop, self._stats = loop, stats
         self._server: asyncio.AbstractEventLoop | None = None
         self._changed = asyncio.Event()
         self._message: tuple[LoopResult, bytes] | None = None
@@ -70,7 +70,7 @@ class Hub:
         """Return the message for a result, encoded once for all viewers."""
         async with self._encoding:
             if self._message is None or self._message[0] is not tracked:
-                state = {**self._meter.snapshot(), "paused": self._loop.paused, "ended": self.ended}
+                state = {**self._stats.snapshot(), "paused": self._loop.paused, "ended": self.ended}
                 data = await asyncio.to_thread(encode_frame, tracked, state, dict(self.names))
                 self._message = (tracked, data)
             return self._message[1]

@@ -9,7 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from sam2_edge.runtime.streaming.loop import LoopResult
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 
 _BUCKETS = (0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
@@ -35,8 +35,8 @@ _GAUGES = {
 class LoopMetrics(Collector):
     """Metrics of one loop, in their own registry; call `observe` with every result."""
 
-    def __init__(self, meter: Meter) -> None:
-        self._meter = meter
+    def __init__(self, stats: LoopStats) -> None:
+        self._stats = stats
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._stages = Histogram(
@@ -49,7 +49,7 @@ class LoopMetrics(Collector):
 
     def observe(self, tracked: LoopResult) -> None:
         """Record the times of one result."""
-        if tracked.again:
+        if tracked.updated:
             return
         self._stages.labels("waiting").observe(tracked.waited_s)
         self._stages.labels("tracking").observe(tracked.result.milliseconds / 1e3)
@@ -57,7 +57,7 @@ class LoopMetrics(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current counts."""
-        figures = self._meter.snapshot()
+        figures = self._stats.snapshot()
         for name, text in _COUNTERS.items():
             yield CounterMetricFamily(f"sam2_edge_{name}", text, value=figures[name])
         for name, text in _GAUGES.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -50,3 +51,11 @@ def _draw(picture: NDArray[np.uint8], mask: NDArray[np.uint8], t: float) -> None
     opposite = (corner[0] + 2 * radius, corner[1] + 2 * radius)
     cv2.rectangle(picture, corner, opposite, (220, 60, 90), -1)
     cv2.rectangle(mask, corner, opposite, 2, -1)
+
+
+def count_frames(path: Path) -> int:
+    """Number of frames of a video that can be read."""
+    capture, count = cv2.VideoCapture(str(path)), 0
+    while capture.read()[0]:
+        count += 1
+    return count

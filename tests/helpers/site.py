@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from websockets.sync.client import ClientConnection, connect
 
 from sam2_edge import CameraLoop, VideoTracker
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
@@ -43,17 +43,17 @@ class Site:
         self.camera = SyntheticCamera(3, size=256, objects=2, paced=True)
         tracker = VideoTracker("nano", threads=1, remember_absent=False)
         self.loop = CameraLoop(lambda: self.camera, tracker)
-        meter = Meter(self.loop)
-        self.hub, self.metrics = Hub(self.loop, meter), LoopMetrics(meter)
+        stats = LoopStats(self.loop)
+        self.hub, self.metrics = Hub(self.loop, stats), LoopMetrics(stats)
         self.port = 0
         self._app = make_app(self.hub, access, self.metrics)
         self._server = ExitStack()
         self._thread = threading.Thread(target=self._run)
-        self._meter = meter
+        self._stats = stats
 
     def _run(self) -> None:
         for tracked in self.loop:
-            self._meter.see(tracked)
+            self._stats.observe(tracked)
             self.metrics.observe(tracked)
             self.hub.publish(tracked)
 

@@ -13,7 +13,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from sam2_edge.runtime.streaming.stats import Meter
+from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.serve.app import MAX_VIEWERS
 from sam2_edge.serve.commands import MAX_BYTES
 from sam2_edge.serve.frame_message import run_lengths
@@ -36,7 +36,7 @@ def test_frames_arrive_with_masks_and_statistics(open_site: Site) -> None:
     assert (first["width"], first["height"], mask.shape) == (256, 256, (256, 256))
     assert picture.shape == (256, 256, 3)
     assert later["frame"] > first["frame"]
-    assert {"fps", "age_ms", "dropped", "paused", "objects"} <= first.keys()
+    assert {"fps", "latency_ms", "dropped", "paused", "objects"} <= first.keys()
 
 
 def test_a_viewer_adds_refines_names_and_removes_an_object(open_site: Site) -> None:
@@ -112,7 +112,7 @@ def test_excessive_messages_end_the_connection(open_site: Site, texts: list[str]
 
 
 def test_a_frame_is_encoded_once_for_all_viewers(open_site: Site) -> None:
-    hub = Hub(open_site.loop, Meter(open_site.loop))
+    hub = Hub(open_site.loop, LoopStats(open_site.loop))
     shown = open_site.hub.latest
 
     async def encode_thrice() -> list[bytes]:

@@ -1,4 +1,4 @@
-"""Sinks write results. None replaces existing files unless told to."""
+"""Sinks write results. None replaces existing files unless asked to."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from sam2_edge.runtime.sources import SourceFrame
 
 
 class Sink(Protocol):
-    """Takes every frame with its result, and is closed once."""
+    """Takes every frame with its result, and is closed once.
+
+    Attributes:
+        starts_new_file: Whether it can be written to again after an error, because it starts
+            another file then.
+    """
+
+    starts_new_file: bool
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Take one frame; raises SinkError when it cannot be written."""
+        """Write one frame; raises SinkError when it cannot be written."""
         ...
 
     def close(self) -> None:
-        """Finish; raises SinkError when the end cannot be written."""
+        """Finish the output; raises SinkError when its end cannot be written."""
         ...

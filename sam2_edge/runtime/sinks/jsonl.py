@@ -15,56 +15,52 @@ from sam2_edge.runtime.sources import SourceFrame
 
 
 class JsonLines:
-    """One JSON object per line, frame and object, flushed line by line."""
+    """A file of JSON lines, each on disk when `write` returns.
+
+    Attributes:
+        size_bytes: Bytes written so far.
+
+    Raises:
+        SinkError: If the file exists, unless `overwrite` is set, or cannot be made.
+    """
+
+    starts_new_file = False
 
     def __init__(self, path: Path, *, overwrite: bool = False) -> None:
         check_new_file(path, overwrite=overwrite)
+        self.size_bytes = 0
         self._path = path
         self._file: FileIO | None = None
-        self._length = 0
-
-    def _open(self) -> FileIO:
-        try:
-            # Unbuffered: a full disk shows at the line that met it, and no whole line is ever lost.
-            return FileIO(self._path, "wb")
-        except OSError as error:
-            raise SinkError(
-                f"{self._path} cannot be opened: {error.strerror}; choose another"
-            ) from error
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Append a line per object; the first frame makes the file."""
-        if self._file is None:
-            self._file = self._open()
-        for entry in result.objects:
-            line = json.dumps(json_record(frame, result, entry)).encode() + b"\n"
-            try:
+        """Append a line per object; the first frame creates the file."""
+        try:
+            if self._file is None:
+                # Unbuffered: a full disk shows at the line that met it, and no whole line is lost.
+                self._file = FileIO(self._path, "wb")
+            for entry in result.objects:
+                line = json.dumps(json_record(frame, result, entry)).encode() + b"\n"
                 written = self._file.write(line)
                 if written != len(line):
                     raise OSError(f"{written} of {len(line)} bytes written")
-            except OSError as error:
-                raise SinkError(
-                    f"{self._path} cannot be written at frame {frame.index}: {error}; the lines "
-                    "before it are whole"
-                ) from error
-            self._length += len(line)
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes written so far."""
-        return self._length
+                self.size_bytes += len(line)
+        except OSError as error:
+            raise SinkError(
+                f"{self._path} cannot be written at frame {frame.index}: {error}; the lines "
+                "before it are complete"
+            ) from error
 
     def close(self) -> None:
         """Cut off a line that a full disk left unfinished, and close."""
         if self._file is None:
             return
         if self._path.is_file() and not self._file.closed:  # devices cannot be cut
-            self._file.truncate(self._length)
+            self._file.truncate(self.size_bytes)
         self._file.close()
 
 
 def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) -> dict[str, Any]:
-    """What a JSON line says of one object on one frame; "time" only for frames of a camera."""
+    """Return the record of one object on one frame; "time" only for frames of a camera."""
     time = {} if frame.unix_s is None else {"time": round(frame.unix_s, 6)}
     return {
         "frame": frame.index,
@@ -80,5 +76,5 @@ def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) ->
 
 
 def finite(value: float, digits: int) -> float | None:
-    """A rounded number for JSON, which has none that are not finite."""
+    """Round a number for JSON, which cannot hold NaN and infinity: they become None."""
     return round(value, digits) if math.isfinite(value) else None

@@ -16,15 +16,24 @@ from sam2_edge.runtime.sources import SourceFrame
 
 
 class MaskFolder:
-    """One indexed PNG per frame as in DAVIS: pixel value is the object id, named as the frame."""
+    """A folder with one indexed PNG per frame as in DAVIS: pixel values are object ids.
+
+    Attributes:
+        size_bytes: Bytes that the masks occupy on the disk.
+
+    Raises:
+        SinkError: If the folder is not empty, unless `overwrite` is set, or cannot be made.
+    """
+
+    starts_new_file = False
 
     def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
         check_new_folder(folder, overwrite=overwrite)
-        self._folder = folder
         self.size_bytes = 0
+        self._folder = folder
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Write one mask, whole or not at all; the first makes the folder."""
+        """Write one mask, whole or not at all; the first frame creates the folder."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -36,13 +45,14 @@ class MaskFolder:
         self.size_bytes += bytes_on_disk(path)
 
     def close(self) -> None:
-        """Every file is complete already."""
+        """Do nothing: every file is complete already."""
 
 
 def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
-    """Write [H,W] uint8 as a palette PNG, by way of a temporary file.
+    """Write object ids, [H, W] uint8, as a palette PNG, whole or not at all.
 
-    Raises SinkError when it cannot be written.
+    Raises:
+        SinkError: If it cannot be written.
     """
     image = Image.fromarray(indexed).convert("P")
     image.putpalette(palette().reshape(-1).tolist())

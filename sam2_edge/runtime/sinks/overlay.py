@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.runtime.preprocess import Frame
-from sam2_edge.runtime.results import FrameResult, ObjectResult
+from sam2_edge.runtime.results import FrameResult
 
 FILL = 0.45
 """Share of the object's color over its mask."""
@@ -20,8 +20,9 @@ _BLACK = (0, 0, 0)
 
 @lru_cache(maxsize=1)
 def palette() -> NDArray[np.uint8]:
-    """The color table [256,3] RGB of DAVIS and Pascal VOC: bit k of the index goes, three bits at
-    a time, into the high bits of red, green and blue.
+    """Return the color table [256, 3] RGB of DAVIS and Pascal VOC.
+
+    Bits 3k to 3k + 2 of the index become bit 7 - k of red, green and blue.
     """
     colors = np.zeros((256, 3), np.uint8)
     index = np.arange(256)
@@ -33,30 +34,23 @@ def palette() -> NDArray[np.uint8]:
 
 
 def color_of(object_id: int) -> tuple[int, int, int]:
-    """The BGR color of an object; ids above 255 start again at 1."""
+    """Return the BGR color of an object; ids above 255 start again at 1."""
     red, green, blue = palette()[(object_id - 1) % 255 + 1].tolist()
     return blue, green, red
 
 
 def draw(picture: Frame, result: FrameResult) -> Frame:
-    """A copy of the picture with every present object filled, outlined and labeled."""
+    """Return a copy of the picture with every present object filled, outlined and labeled."""
     canvas = picture.copy()
     for entry in result.objects:
-        if entry.present:
-            _draw_object(canvas, entry)
+        if entry.present and entry.box is not None:
+            draw_mask(canvas, entry.mask, color_of(entry.object_id))
+            _label(canvas, str(entry.object_id), entry.box[:2], _line_width(canvas))
     return canvas
 
 
-def _draw_object(canvas: Frame, entry: ObjectResult) -> None:
-    box = entry.box
-    if box is None:
-        return
-    draw_mask(canvas, entry.mask, color_of(entry.object_id))
-    _label(canvas, str(entry.object_id), box[:2], _line_width(canvas))
-
-
 def draw_mask(canvas: Frame, mask: NDArray[np.bool_], color: tuple[int, int, int]) -> None:
-    """Fill and outline a mask [H,W] in a BGR color, on the canvas itself."""
+    """Fill and outline a mask [H, W] in a BGR color, in place."""
     x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
     inside = mask[y : y + height, x : x + width]
     region = canvas[y : y + height, x : x + width]

@@ -1,4 +1,4 @@
-"""Outputs that run for days: a new file now and then, the oldest deleted, so that no disk fills."""
+"""Outputs that run for days: a new file from time to time, the oldest deleted."""
 
 from __future__ import annotations
 
@@ -22,10 +22,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RotationPolicy:
-    """When to start anew: at so many bytes or seconds of age; and how many bytes to keep in all,
-    the present output left out.
+    """When to start a new output and how much to keep.
 
-    Raises SinkError for a limit that is not above 0.
+    Attributes:
+        max_bytes: Size at which an output is finished.
+        max_age_s: Age at which an output is finished, seconds.
+        keep_bytes: Total size of the finished outputs; the oldest are deleted beyond it.
+
+    Raises:
+        SinkError: If a limit is not above 0.
     """
 
     max_bytes: int
@@ -43,96 +48,91 @@ class SizedSink(Sink, Protocol):
 
     @property
     def size_bytes(self) -> int:
-        """Bytes so far."""
+        """Bytes written so far."""
         ...
 
 
 class RotatingSink:
-    """Writes to one output after another in a folder: KIND-NUMBER-TIME with a suffix. Numbers go on
-    from what lies there, whatever the clock says.
+    """Writes to one output after another in a folder, named KIND-NUMBER-TIME plus a suffix.
 
-    make: opens the sink for one of them. suffix: empty for outputs that are folders.
+    Numbers continue those in the folder, whatever the clock says.
 
-    Raises SinkError when the folder cannot be made.
+    Args:
+        folder: Created if missing. Only outputs of this kind in it are ever deleted.
+        kind: First part of the names.
+        suffix: Suffix of the names, empty for outputs that are folders.
+        open_sink: Opens the sink of one output.
+        policy: When to start a new output and how much to keep.
+
+    Raises:
+        SinkError: If the folder cannot be made.
     """
 
-    begins_anew = True
+    starts_new_file = True
 
     def __init__(
         self,
         folder: Path,
         kind: str,
         suffix: str,
-        make: Callable[[Path], SizedSink],
-        rule: RotationPolicy,
+        open_sink: Callable[[Path], SizedSink],
+        policy: RotationPolicy,
     ) -> None:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(f"{folder} cannot be made: {error.strerror}; choose another") from error
         self._folder, self._kind, self._suffix = folder, kind, suffix
-        self._make, self._rule = make, rule
+        self._open_sink, self._policy = open_sink, policy
         self._sink: SizedSink | None = None
         self._path = folder
         self._began_s = 0.0
-        self._kept = self._present()
-        self._number = max((_number(path) for path in self._kept), default=-1) + 1
+        name = re.compile(rf"{kind}-\d{{8,}}-\d{{8}}T\d{{6}}Z{re.escape(suffix)}")
+        found = [path for path in folder.iterdir() if name.fullmatch(path.name)]
+        self._finished = {path: _size_of(path) for path in sorted(found, key=_number)}
+        self._number = max(map(_number, found), default=-1) + 1
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Take one frame, in a new output if the present one is large or old enough."""
-        if self._sink is not None and self._due(self._sink):
+        """Write one frame, to a new output if the current one is large or old enough."""
+        if self._sink is not None and self._is_full(self._sink):
             self.close()
         if self._sink is None:
-            self._sink = self._begin()
+            self._delete_oldest()
+            stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+            self._path = self._folder / f"{self._kind}-{self._number:08d}-{stamp}{self._suffix}"
+            self._number += 1
+            self._began_s = time.monotonic()
+            self._sink = self._open_sink(self._path)
         self._sink.write(frame, result)
 
     def close(self) -> None:
-        """Finish the present output."""
+        """Finish the current output."""
         if self._sink is not None:
             sink, self._sink = self._sink, None
-            self._kept[self._path] = sink.size_bytes
+            self._finished[self._path] = sink.size_bytes
             sink.close()
 
-    def _due(self, sink: SizedSink) -> bool:
-        old = time.monotonic() - self._began_s >= self._rule.max_age_s
-        return old or sink.size_bytes >= self._rule.max_bytes
-
-    def _begin(self) -> SizedSink:
-        self._delete_oldest()
-        stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-        self._path = self._folder / f"{self._kind}-{self._number:08d}-{stamp}{self._suffix}"
-        self._number += 1
-        self._began_s = time.monotonic()
-        return self._make(self._path)
-
-    def _present(self) -> dict[Path, int]:
-        """Outputs of earlier runs, the oldest first, and their sizes; nothing else that lies there
-        is touched.
-        """
-        name = re.compile(rf"{self._kind}-\d{{8,}}-\d{{8}}T\d{{6}}Z{re.escape(self._suffix)}")
-        found = [path for path in self._folder.iterdir() if name.fullmatch(path.name)]
-        return {path: size_of(path) for path in sorted(found, key=_number)}
+    def _is_full(self, sink: SizedSink) -> bool:
+        age_s = time.monotonic() - self._began_s
+        return age_s >= self._policy.max_age_s or sink.size_bytes >= self._policy.max_bytes
 
     def _delete_oldest(self) -> None:
-        """Delete outputs until few enough are left."""
-        total = sum(self._kept.values())
-        for path, size in list(self._kept.items()):
-            if total <= self._rule.keep_bytes:
+        total = sum(self._finished.values())
+        for path, size in list(self._finished.items()):
+            if total <= self._policy.keep_bytes:
                 return
-            _log.info("%s is deleted: %s bytes are kept", path, self._rule.keep_bytes)
+            _log.info("%s is deleted: %s bytes are kept", path, self._policy.keep_bytes)
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
                 path.unlink(missing_ok=True)
-            del self._kept[path]
+            del self._finished[path]
             total -= size
 
 
-def size_of(path: Path) -> int:
-    """Bytes that a file, or the files in a folder, take of the disk."""
-    if path.is_dir():
-        return sum(bytes_on_disk(entry) for entry in path.iterdir())
-    return bytes_on_disk(path)
+def _size_of(path: Path) -> int:
+    """Return the bytes that a file, or the files in a folder, occupy on the disk."""
+    return sum(map(bytes_on_disk, path.iterdir())) if path.is_dir() else bytes_on_disk(path)
 
 
 def _number(path: Path) -> int:

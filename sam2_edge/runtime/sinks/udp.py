@@ -12,17 +12,19 @@ from sam2_edge.runtime.sinks.jsonl import json_record
 from sam2_edge.runtime.sources import SourceFrame
 
 MAX_DATAGRAM_BYTES = 60_000
-"""Bytes; UDP itself takes 65,507."""
+"""UDP itself takes 65,507."""
 
 
 class UdpJson:
-    """Sends what a JSON line says; `rle` is null where the mask would make a datagram too large.
+    """Sends the records of `JsonLines`; `rle` is null if the mask makes a datagram too large.
 
-    Datagrams that nobody takes are lost, as UDP has it: a receiver that is not there, or that comes
-    and goes, does not disturb the loop.
+    A missing receiver does not disturb the loop: its datagrams are lost.
 
-    Raises SinkError for an address that cannot be resolved.
+    Raises:
+        SinkError: If the address cannot be resolved.
     """
+
+    starts_new_file = False
 
     def __init__(self, host: str, port: int) -> None:
         try:
@@ -46,5 +48,5 @@ class UdpJson:
                 self._socket.sendto(data, self._address)
 
     def close(self) -> None:
-        """Give the socket back."""
+        """Close the socket."""
         self._socket.close()

@@ -17,14 +17,19 @@ from sam2_edge.runtime.sources import SourceFrame
 
 VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
-
 MIN_FREE_BYTES = 16 * 2**20
 """An overlay video stops when the disk has less than this left: OpenCV does not report a full one,
 and the end of the file must still be written."""
 
 
 class OverlayVideo:
-    """The picture with masks drawn over it, as .mp4, .mkv or .avi."""
+    """A video of the frames with masks drawn over them, as .mp4, .mkv or .avi.
+
+    Raises:
+        SinkError: If the file exists, unless `overwrite` is set, or cannot be made.
+    """
+
+    starts_new_file = False
 
     def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:
         codec = VIDEO_CODECS.get(path.suffix.lower())
@@ -38,7 +43,7 @@ class OverlayVideo:
         self._size = (0, 0)
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Draw and append one frame."""
+        """Draw and append one frame, at the size of the first."""
         height, width = frame.picture.shape[:2]
         if self._writer is None:
             self._size = (width, height)
@@ -50,17 +55,17 @@ class OverlayVideo:
                 f"{self._path}: less than {MIN_FREE_BYTES >> 20} MB are free on the disk; the "
                 "video ends here. Free some space or write elsewhere"
             )
-        times = self._times(frame)
-        if times == 0:
+        repeats = self._repeats(frame)
+        if repeats == 0:
             return
         canvas = draw(frame.picture, result)
         if (width, height) != self._size:
             canvas = cast("Frame", cv2.resize(canvas, self._size))
-        for _ in range(times):
+        for _ in range(repeats):
             self._writer.write(canvas)
 
-    def _times(self, _frame: SourceFrame) -> int:
-        """How many frames of the video show this one."""
+    def _repeats(self, _frame: SourceFrame) -> int:
+        """Number of frames of the video that show this one."""
         return 1
 
     @property
@@ -75,8 +80,9 @@ class OverlayVideo:
 
 
 class RealTimeVideo(OverlayVideo):
-    """An overlay video of a camera that plays as fast as it happened: frames are repeated or left
-    out to fit its rate. A gap in the stream is shortened to a second.
+    """An overlay video of a camera that plays at the speed of the recording.
+
+    Frames are repeated or skipped to fit the rate. A gap in the stream is shortened to a second.
     """
 
     def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:
@@ -84,19 +90,19 @@ class RealTimeVideo(OverlayVideo):
         self._began_s: float | None = None
         self._shown = 0
 
-    def _times(self, frame: SourceFrame) -> int:
+    def _repeats(self, frame: SourceFrame) -> int:
         if frame.unix_s is None:
             return 1
         if self._began_s is None:
             self._began_s = frame.unix_s
         elapsed = (frame.unix_s - self._began_s) * self._fps
         due = int(elapsed + 1e-3) + 1 - self._shown
-        most = max(1, round(self._fps))
-        if due < -most:  # the clock was set back
+        limit = max(1, round(self._fps))
+        if due < -limit:  # the clock was set back
             self._began_s = frame.unix_s - self._shown / self._fps
             due = 1
-        if due > most:
-            self._began_s += (due - most) / self._fps
-        due = min(max(due, 0), most)
+        if due > limit:
+            self._began_s += (due - limit) / self._fps
+        due = min(max(due, 0), limit)
         self._shown += due
         return due

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -10,13 +10,18 @@ from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import Frame
 
 DEFAULT_FPS = 25.0
-"""Frames per second of an overlay video where the source has no rate of its own."""
+"""Frames per second of an overlay video if the source has no rate of its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class SourceFrame:
-    """One frame: its number in the source, its name without suffix, the picture, and for a camera
-    the time at which it came, in seconds since 1970.
+    """One frame of a source.
+
+    Attributes:
+        index: Number of the frame in the source.
+        name: Name for its results, without a suffix.
+        picture: The frame, [H, W, 3] uint8 BGR.
+        unix_s: When a camera gave it, in seconds since 1970; None for files.
     """
 
     index: int
@@ -28,28 +33,31 @@ class SourceFrame:
 class Source(Protocol):
     """A finite source of frames.
 
-    frames: number of frames that will come, None if the file does not say. start: number of the
-    first one in the file. fps: frames per second.
+    Attributes:
+        frames: Number of frames that will come, None if the file does not declare it.
+        start: Number of the first of them in the file.
+        fps: Frames per second.
     """
 
     frames: int | None
     start: int
     fps: float
 
-    def __iter__(self) -> Iterator[SourceFrame]: ...
+    def __iter__(self) -> Generator[SourceFrame, None, None]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """Frames `start` up to but without `stop`; None for the end of the source."""
+    """Frames from `start` up to, but not including, `stop`; None is the end of the source."""
 
     start: int = 0
     stop: int | None = None
 
     def within(self, count: int | None, what: str) -> FrameRange:
-        """This range cut to a source of `count` frames.
+        """Clip the range to a source of `count` frames; None if the count is unknown.
 
-        Raises SourceError when no frame is left.
+        Raises:
+            SourceError: If no frame is left; names the source as `what`.
         """
         if count is None:
             return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Set
+from collections.abc import Generator, Set
 from pathlib import Path
 from typing import cast
 
@@ -17,31 +17,31 @@ IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".
 
 
 class ImageFolder:
-    """Images of a folder, in the order of their names; numbers in names count as numbers."""
+    """A `Source` of the images in a folder."""
 
     def __init__(self, folder: Path, frames: FrameRange) -> None:
         files = image_files(folder)
-        cut = frames.within(len(files), str(folder))
-        self._files = files[cut.start : cut.stop]
+        chosen = frames.within(len(files), str(folder))
+        self._files = files[chosen.start : chosen.stop]
         self.frames: int | None = len(self._files)
-        self.start = cut.start
+        self.start = chosen.start
         self.fps = DEFAULT_FPS
 
-    def __iter__(self) -> Iterator[SourceFrame]:
-        """Read the images one by one.
-
-        Raises SourceError at one that cannot be read.
-        """
+    def __iter__(self) -> Generator[SourceFrame, None, None]:
+        """Read the images one by one; raises SourceError at one that cannot be read."""
         for index, path in enumerate(self._files, self.start):
             yield SourceFrame(index, path.stem, read_image(path))
 
 
 def image_files(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]:
-    """Images of a folder in the order of their names, numbers in them as numbers.
+    """List the images of a folder, frame2 before frame10.
 
-    suffixes: in lower case; files with others are passed over.
+    Args:
+        folder: The folder; hidden files in it are ignored.
+        suffixes: Suffixes of images, in lower case.
 
-    Raises SourceError when there is none, or two have one name but for the suffix.
+    Raises:
+        SourceError: If there are none, or two differ only in their suffix.
     """
     files = [
         p
@@ -57,15 +57,17 @@ def image_files(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]
     for path in files:
         if names.setdefault(path.stem, path) is not path:
             raise SourceError(
-                f"{names[path.stem]} and {path} have one name; results go by it: rename one"
+                f"{names[path.stem]} and {path} differ only in their suffix, but results are named "
+                "without it; rename one"
             )
     return files
 
 
 def read_image(path: Path) -> Frame:
-    """An image file as [H,W,3] uint8 BGR.
+    """Read an image file as [H, W, 3] uint8 BGR.
 
-    Raises SourceError when it cannot be read or has more than 8 bits.
+    Raises:
+        SourceError: If it cannot be read or has more than 8 bits per channel.
     """
     if not path.is_file():
         raise SourceError(f"{path} does not exist; give an image file")
@@ -84,6 +86,6 @@ def read_image(path: Path) -> Frame:
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    """Sorts frame2 before frame10, and names of equal numbers by themselves."""
+    """Compare the numbers in names as numbers; the name itself breaks ties."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], path.name

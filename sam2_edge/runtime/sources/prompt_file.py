@@ -1,4 +1,4 @@
-"""Prompts known beforehand: which object is prompted how on which frame of a source."""
+"""Prompts files: which object is prompted how on which frame of a source."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class PromptEntry(BaseModel):
     mask: str | None = None
 
     def prompt(self, folder: Path) -> Prompt:
-        """The prompt, its mask read from `folder`."""
+        """Return the prompt, its mask read from `folder`."""
         mask = None if self.mask is None else read_mask(str(folder / self.mask))
         return Prompt(self.object, self.points, self.labels, self.box, mask)
 
@@ -38,9 +38,10 @@ _ENTRIES = TypeAdapter(list[PromptEntry])
 
 
 def load_prompts(path: Path) -> PromptsByFrame:
-    """Read a prompts file: a JSON list of entries.
+    """Read a prompts file: a JSON list of `PromptEntry`.
 
-    Raises PromptError that names the entry and what is wrong with it.
+    Raises:
+        PromptError: If it cannot be used; names the entry and the problem.
     """
     try:
         entries = _ENTRIES.validate_python(json.loads(path.read_text(encoding="utf-8")))
@@ -49,36 +50,47 @@ def load_prompts(path: Path) -> PromptsByFrame:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
-        raise PromptError(f"{path}: {where}: {first['msg']}; the README shows the form") from error
+        raise PromptError(
+            f"{path}: {where}: {first['msg']}; the tracking guide shows the format"
+        ) from error
     except (ValueError, RecursionError) as error:
-        raise PromptError(f"{path} is not JSON: {error}; the README shows the form") from error
-    script: dict[int, list[Prompt]] = {}
+        raise PromptError(
+            f"{path} is not JSON: {error}; the tracking guide shows the format"
+        ) from error
+    prompts: dict[int, list[Prompt]] = {}
     for entry in entries:
-        script.setdefault(entry.frame, []).append(entry.prompt(path.parent))
-    return script
+        prompts.setdefault(entry.frame, []).append(entry.prompt(path.parent))
+    return prompts
 
 
-def check_mask_ids(script: PromptsByFrame) -> None:
-    """Raise PromptError for an object id that an indexed mask cannot hold."""
-    for prompts in script.values():
-        for prompt in prompts:
-            if prompt.object_id > MAX_MASK_ID:
-                raise PromptError(
-                    f"object id {prompt.object_id} does not fit an indexed mask; use ids up to "
-                    f"{MAX_MASK_ID}"
-                )
+def check_mask_ids(prompts: PromptsByFrame) -> None:
+    """Raise PromptError for an object id that does not fit into an indexed mask."""
+    for prompt in (prompt for group in prompts.values() for prompt in group):
+        if prompt.object_id > MAX_MASK_ID:
+            raise PromptError(
+                f"object id {prompt.object_id} does not fit an indexed mask; use ids up to "
+                f"{MAX_MASK_ID}"
+            )
 
 
-def check_prompts(script: PromptsByFrame, start: int, frames: int | None) -> None:
-    """Raise PromptError unless every prompt is on one of `frames` frames from `start` on, and no
-    object is prompted twice on one of them.
+def check_prompts(prompts: PromptsByFrame, start: int, frames: int | None) -> None:
+    """Check that there are prompts and that a source has their frames.
+
+    Args:
+        prompts: Prompts by frame number.
+        start: Number of the first frame.
+        frames: Number of frames, None if unknown.
+
+    Raises:
+        PromptError: If there is no prompt, a frame is out of range, or an object is prompted twice
+            on a frame.
     """
-    if not any(script.values()):
+    if not any(prompts.values()):
         raise PromptError("no prompt is given; give a point, a box or a mask")
-    for frame, prompts in script.items():
+    for frame, group in prompts.items():
         if frame < start or (frames is not None and frame >= start + frames):
             end = "" if frames is None else f" to {start + frames - 1}"
             raise PromptError(
                 f"a prompt is on frame {frame}, but the frames are {start}{end}; give one of them"
             )
-        prompts_by_object(prompts)
+        prompts_by_object(group)

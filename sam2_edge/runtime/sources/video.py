@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
@@ -19,9 +19,10 @@ of frames only estimate it from the duration."""
 
 
 def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
-    """Open a video file or a folder of images.
+    """Open a video file or a folder of images, whole or a range of its frames.
 
-    Raises SourceError when there is nothing to read.
+    Raises:
+        SourceError: If there is nothing to read.
     """
     wanted = frames or FrameRange()
     location = Path(path)
@@ -33,7 +34,7 @@ def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
 
 
 class VideoFile:
-    """Frames of a video file that OpenCV can decode."""
+    """A `Source` of the frames of a video file that OpenCV can decode."""
 
     def __init__(self, path: Path, frames: FrameRange) -> None:
         self._path = path
@@ -47,10 +48,11 @@ class VideoFile:
         self.start = self._range.start
         self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
 
-    def __iter__(self) -> Iterator[SourceFrame]:
-        """Decode from the start of the file, so that every frame has its exact number.
+    def __iter__(self) -> Generator[SourceFrame, None, None]:
+        """Decode from the start of the file, so that frame numbers are exact.
 
-        Raises SourceError where the video ends before the frames it declares.
+        Raises:
+            SourceError: If the video ends before the frames it declares.
         """
         capture = _open_video(self._path)
         try:
@@ -59,7 +61,7 @@ class VideoFile:
                 wanted = index >= self._range.start
                 ok, picture = capture.read() if wanted else (capture.grab(), None)
                 if not ok:
-                    self._ended(index)
+                    self._check_end(index)
                     return
                 if wanted:
                     yield SourceFrame(index, f"{index:05d}", cast("Frame", picture))
@@ -67,12 +69,13 @@ class VideoFile:
         finally:
             capture.release()
 
-    def _ended(self, index: int) -> None:
+    def _check_end(self, index: int) -> None:
+        """Raise SourceError unless the video may end before frame `index`."""
+        start = self._range.start
         missing = 0 if self._declared is None else self._declared - index
-        if missing <= COUNT_TOLERANCE and index > self._range.start:
+        if missing <= COUNT_TOLERANCE and index > start:
             return
         declared = "no number of" if self._declared is None else str(self._declared)
-        start = self._range.start
         remedy = (
             f"results up to there are kept. Repair it, or give --frames {start}:{index}"
             if index > start

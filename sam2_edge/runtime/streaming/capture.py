@@ -1,7 +1,7 @@
 """A thread that reads a camera, and opens it again whenever it fails.
 
-The latest-frame rule keeps one frame and drops those that nobody took, so that a slow model works
-on the present; the every-frame rule keeps a few and lets the reader wait.
+A live camera keeps the latest frame and drops older ones, so that a slow model works on the
+present. With `every_frame` the reader waits instead.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,28 +20,32 @@ from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.sources.camera import Camera
 
 STALL_S = 5.0
-"""A camera that gives no frame for so long is opened again."""
+"""A camera that gives no frame for this long is opened again."""
 
 OPENING_S = 30.0
-"""Opening a camera may take longer; after so long it counts as hung."""
+"""Opening a camera may take longer than a frame; after this it counts as stalled."""
 
-FIRST_BACKOFF_S, LONGEST_BACKOFF_S = 0.5, 30.0
-"""Wait before a camera is opened again; doubled each time in vain."""
+FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
+"""Wait before a camera is opened again; doubled after each failure."""
 
-WAITING_FRAMES = 4
-"""Frames that the every-frame rule keeps."""
+MAX_WAITING_FRAMES = 4
+"""Frames that wait to be tracked with `every_frame`."""
 
 MAX_HUNG_READERS = 3
-"""A reader that hangs inside a driver cannot be stopped; no more are started beside so many."""
+"""A reader that hangs inside a driver cannot be stopped; beside this many no other is started."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Captured:
-    """A frame and when it came. index: number of the frame, from 0, also of those that are dropped
-    later. time_s: of `time.monotonic` when it was read; unix_s: the same moment in seconds since
-    1970.
+    """A frame and when it was read.
+
+    Attributes:
+        index: Number of the frame, from 0, counting those that were dropped.
+        picture: The frame, [H, W, 3] uint8 BGR.
+        time_s: When it was read, by `time.monotonic`.
+        unix_s: The same moment in seconds since 1970.
     """
 
     index: int
@@ -52,8 +56,16 @@ class Captured:
 
 @dataclass(slots=True)
 class CaptureCounts:
-    """What has happened since the start. blank: frames of one color, which are left out. corrupt:
-    frames that are no pictures. reconnects: times the camera was opened again.
+    """Events since the start.
+
+    Attributes:
+        captured: Frames read.
+        dropped: Frames replaced by a later one before they were tracked.
+        blank: Frames of a single color, skipped.
+        corrupt: Frames that are not pictures, skipped.
+        reconnects: Times that the camera was opened again.
+        stalls: Times that it gave no frame for too long.
+        size_changes: Times that frames changed their size.
     """
 
     captured: int = 0
@@ -67,49 +79,61 @@ class CaptureCounts:
 
 @dataclass(slots=True)
 class _Reader:
-    """One reading thread. abandoned: nobody waits for it any more."""
+    """A reading thread; once abandoned, its frames are ignored."""
 
     abandoned: bool = False
     thread: threading.Thread | None = None
 
 
-@dataclass(slots=True)
 class Capture:
-    """Reads frames in a thread from `start` to `close`.
+    """Reads frames in a thread between `start` and `close`.
 
-    open_camera: called in that thread, again after every failure. every_frame: drop none. stall_s:
-    see `STALL_S`.
+    Args:
+        open_camera: Called in that thread, again after every failure.
+        every_frame: Whether the reader waits rather than drop a frame.
+        stall_s: Seconds without a frame after which the camera is opened again.
+        first_backoff_s: Wait before that, doubled after each failure, seconds.
+
+    Attributes:
+        counts: Events since the start.
     """
 
-    open_camera: Callable[[], Camera]
-    every_frame: bool = False
-    stall_s: float = STALL_S
-    first_backoff_s: float = FIRST_BACKOFF_S
-    counts: CaptureCounts = field(default_factory=CaptureCounts)
-    _changed: threading.Condition = field(default_factory=threading.Condition)
-    _frames: deque[Captured] = field(default_factory=deque)
-    _reader: _Reader = field(default_factory=_Reader)
-    _hung: list[threading.Thread] = field(default_factory=list)
-    _alive_s: float = 0.0
-    _ended: bool = False
-    _closed: bool = False
-    _size: tuple[int, int] | None = None
-    _fault: SourceError | None = None
-    _ever_opened: bool = False
-    _ends: bool = False
-    _backoff_s: float = 0.0
+    def __init__(
+        self,
+        open_camera: Callable[[], Camera],
+        *,
+        every_frame: bool = False,
+        stall_s: float = STALL_S,
+        first_backoff_s: float = FIRST_BACKOFF_S,
+    ) -> None:
+        self.open_camera = open_camera
+        self.every_frame = every_frame
+        self.stall_s = stall_s
+        self.first_backoff_s = first_backoff_s
+        self.counts = CaptureCounts()
+        self._changed = threading.Condition()  # guards everything below
+        self._frames: deque[Captured] = deque()
+        self._reader = _Reader()
+        self._hung: list[threading.Thread] = []
+        self._alive_s = 0.0
+        self._over = False
+        self._fault: SourceError | None = None
+        self._size: tuple[int, int] | None = None
+        self._ever_opened = False
+        self._is_file = False
+        self._backoff_s = first_backoff_s
 
     def start(self) -> None:
-        """Begin to read."""
+        """Start to read."""
         self._alive_s = time.monotonic()
         self._backoff_s = self.first_backoff_s
-        self._spawn()
+        self._start_reader()
 
     def next(self, timeout_s: float) -> Captured | None:
-        """The next frame under the rule, None if none comes in time or the source has ended.
+        """Wait for the next frame; None if none comes in time or the source has ended.
 
-        Raises SourceError when the source could not be opened the first time, and where a file is
-        damaged.
+        Raises:
+            SourceError: If the source could not be opened the first time, or a file is damaged.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._over, timeout_s)
@@ -119,38 +143,32 @@ class Capture:
                 return frame
             if self._fault is not None:
                 raise self._fault
-        self._watch()
+        self._replace_stalled_reader()
         return None
 
     @property
     def ended(self) -> bool:
-        """Whether no frame will come any more, and there is nothing to be told of it."""
+        """Whether there will be neither another frame nor an error."""
         with self._changed:
             return self._over and not self._frames and self._fault is None
 
     def close(self) -> None:
         """Stop reading; a reader that hangs is left to itself."""
         with self._changed:
-            self._closed = True
-            self._reader.abandoned = True
+            self._over = self._reader.abandoned = True
             self._changed.notify_all()
         if self._reader.thread is not None:
             self._reader.thread.join(timeout=1.0)
 
-    @property
-    def _over(self) -> bool:
-        return self._ended or self._closed or self._fault is not None
-
-    def _spawn(self) -> None:
+    def _start_reader(self) -> None:
         reader = _Reader()
         reader.thread = threading.Thread(target=self._run, args=(reader,), daemon=True)
         self._reader = reader
         reader.thread.start()
 
-    def _watch(self) -> None:
-        """Start another reader in place of one that hangs."""
-        silent = time.monotonic() - self._alive_s
-        if silent < self.stall_s or self._over or self._ends:
+    def _replace_stalled_reader(self) -> None:
+        silent_s = time.monotonic() - self._alive_s
+        if silent_s < self.stall_s or self._over or self._is_file:
             return
         self._hung = [thread for thread in self._hung if thread.is_alive()]
         if len(self._hung) >= MAX_HUNG_READERS:
@@ -161,11 +179,11 @@ class Capture:
             if self._reader.thread is not None:
                 self._hung.append(self._reader.thread)
             self._alive_s = time.monotonic()
-        _log.warning("no frame for %.1f s: the camera is opened again", silent)
-        self._spawn()
+        _log.warning("no frame for %.1f s: the camera is opened again", silent_s)
+        self._start_reader()
 
     def _run(self, reader: _Reader) -> None:
-        """Open, read, and open again with growing waits, until the end."""
+        """Open, read, and open again after growing waits, until the end."""
         while not reader.abandoned:
             camera = self._open(reader)
             if camera is not None:
@@ -177,77 +195,75 @@ class Capture:
             if reader.abandoned or self._over:
                 return
             _log.warning("the camera gives no frames; opening it again in %.1f s", self._backoff_s)
-            self._wait(reader, self._backoff_s)
-            self._backoff_s = min(2 * self._backoff_s, LONGEST_BACKOFF_S)
-
-    def _wait(self, reader: _Reader, seconds: float) -> None:
-        with self._changed:
-            # Waiting on purpose is no stall.
-            self._alive_s = time.monotonic() + seconds
-            self._changed.wait_for(lambda: reader.abandoned or self._over, seconds)
+            with self._changed:
+                self._alive_s = time.monotonic() + self._backoff_s  # waiting is no stall
+                self._changed.wait_for(lambda: reader.abandoned or self._over, self._backoff_s)
+            self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
 
     def _open(self, reader: _Reader) -> Camera | None:
         self._alive_s = time.monotonic() + OPENING_S
         try:
             camera = self.open_camera()
-        except Exception as error:  # noqa: BLE001 # an opener of the caller's own may raise anything
+        except Exception as error:  # noqa: BLE001 # a caller's own function may raise anything
+            _log.info("the camera cannot be opened: %s", error)
             with self._changed:
                 if not self._ever_opened and not reader.abandoned:
-                    self._fault = _as_source_error(error)
-                    self._changed.notify_all()
-            _log.info("the camera cannot be opened: %s", error)
+                    self._end(_as_source_error(error))
             return None
         with self._changed:
             if not reader.abandoned:
                 self.counts.reconnects += int(self._ever_opened)
-                self._ever_opened, self._ends = True, camera.ends
+                self._ever_opened, self._is_file = True, camera.ends
                 self._alive_s = time.monotonic()
                 return camera
         camera.close()  # not under the lock: a driver may hang in it
         return None
 
     def _read(self, camera: Camera, reader: _Reader) -> bool:
-        """Read until the camera gives nothing; whether it gave a frame at all."""
+        """Read until the camera gives nothing; returns whether it gave a frame at all."""
         any_frame = False
-        last_good = time.monotonic()
+        last_good_s = time.monotonic()
         while not reader.abandoned:
             picture, fault = self._picture(camera)
             with self._changed:
                 if reader.abandoned or self._over:
                     break
                 if picture is None:
-                    self._fault = fault
-                    self._ended = self._ended or camera.ends
-                    self._changed.notify_all()
+                    if camera.ends:
+                        self._end(fault)
                     break
-                if not self._good(picture, camera):
+                if not self._is_good(picture, camera):
                     # A camera may be dark for a while; one that stays so is opened again.
-                    if time.monotonic() - last_good > self.stall_s and not camera.ends:
+                    if time.monotonic() - last_good_s > self.stall_s and not camera.ends:
                         break
                     self._alive_s = time.monotonic()
                     continue
                 self._take(picture)
-                any_frame, last_good = True, self._alive_s
+                any_frame, last_good_s = True, self._alive_s
                 if self.every_frame:
                     self._changed.wait_for(
-                        lambda: len(self._frames) < WAITING_FRAMES or reader.abandoned or self._over
+                        lambda: (
+                            len(self._frames) < MAX_WAITING_FRAMES or reader.abandoned or self._over
+                        )
                     )
         return any_frame
 
+    def _end(self, fault: SourceError | None) -> None:
+        self._over, self._fault = True, fault
+        self._changed.notify_all()
+
     def _picture(self, camera: Camera) -> tuple[Frame | None, SourceError | None]:
-        """The next picture; of a file that is damaged what is wrong with it."""
+        """Read a frame; for a damaged file return the error instead."""
         try:
             return camera.read(), None
-        except Exception as error:  # noqa: BLE001 # a camera of the caller's own may raise anything
+        except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
             if camera.ends:
                 return None, _as_source_error(error)
             _log.warning("%s", error)
             return None, None
 
-    def _good(self, picture: Frame, camera: Camera) -> bool:
-        """Whether this is a picture, and of a camera one that shows something: a file's are counted
-        by its owner.
-        """
+    def _is_good(self, picture: Frame, camera: Camera) -> bool:
+        """Whether this is a picture and not blank; blank frames of a file keep its numbering."""
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             self.counts.corrupt += 1
             return False

@@ -1,10 +1,10 @@
-"""The camera loop: frames from a camera that may fail, tracked, steered from other threads.
+"""The camera loop: frames of a camera that may fail, tracked, and controlled from other threads.
 
     loop = CameraLoop("rtsp://camera/stream", VideoTracker("nano", remember_absent=False))
     for tracked in loop:
         ...
 
-Reading, tracking and writing run in threads of their own; between them wait at most a few frames.
+Reading, tracking and writing run in threads of their own, with at most a few frames between them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
@@ -24,9 +24,9 @@ from sam2_edge.errors import LoopError, Sam2EdgeError
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import SourceFrame
-from sam2_edge.runtime.sources.camera import Camera, is_live, open_camera
+from sam2_edge.runtime.sources.camera import Camera, is_camera, open_camera
 from sam2_edge.runtime.streaming.capture import STALL_S, Capture, CaptureCounts, Captured
-from sam2_edge.runtime.streaming.writer import Output
+from sam2_edge.runtime.streaming.writer import ResultWriter
 from sam2_edge.runtime.tracker import VideoTracker
 
 POLL_S = 0.05
@@ -37,32 +37,44 @@ POLL_S = 0.05
 class LoopResult:
     """One tracked frame.
 
-    frame: its number counts all frames that were captured. waited_s: from capture until tracking
-    began. latency_s: from capture until the result was there. again: the frame was given before and
-    commands have changed its result since.
+    Attributes:
+        frame: The frame; its index counts every captured frame.
+        result: The objects on it.
+        waited_s: Time from capture until tracking began, seconds.
+        latency_s: Time from capture until the result was ready, seconds.
+        updated: Whether the frame was yielded before, and commands have changed its result since.
     """
 
     frame: SourceFrame
     result: FrameResult
     waited_s: float
     latency_s: float
-    again: bool = False
+    updated: bool = False
 
 
 class CameraLoop:
-    """Tracks what a camera shows until it is closed, or a file ends. Iterate over it once.
-
-    source: see `open_camera`; or a function that opens a camera, called again after failures.
-    every_frame: drop no frame; None does so for files alone. paced: see `open_camera`. sinks:
-    written to in a thread of their own. tick: called in the iterating thread many
-    times a second, also while there is no frame.
+    """Tracks what a camera shows until it is closed or a file ends; iterate over it once.
 
     `prompt`, `remove`, `reset`, `pause`, `resume` and `close` may be called from any thread. The
-    first three give a Future, resolved between two frames: do not wait for it in the iterating
-    thread.
+    first three return a Future that is resolved between two frames: do not wait for it in the
+    iterating thread.
 
-    Raises SourceError at the start of the iteration when the camera cannot be opened; later
-    failures are logged, counted, and mended by opening it again.
+    Args:
+        source: See `open_camera`; or a function that opens a camera, called again after failures.
+        tracker: Used by the iterating thread alone.
+        every_frame: Whether to drop no frame; by default only for files.
+        paced: See `open_camera`.
+        sinks: Written to in a thread of their own.
+        stall_s: Seconds without a frame after which a camera is opened again.
+        heartbeat: Called by the iterating thread many times a second, with or without frames.
+
+    Attributes:
+        writer: Writes to the sinks, and counts what it could not write.
+        tracked: Number of frames tracked.
+
+    Raises:
+        SourceError: At the start of the iteration, if the camera cannot be opened. Later failures
+            are logged and counted, and the camera is opened again.
     """
 
     def __init__(
@@ -74,38 +86,33 @@ class CameraLoop:
         paced: bool = True,
         sinks: Sequence[Sink] = (),
         stall_s: float = STALL_S,
-        tick: Callable[[], None] = lambda: None,
+        heartbeat: Callable[[], None] = lambda: None,
     ) -> None:
         if isinstance(source, str):
-            every_frame = not is_live(source) if every_frame is None else every_frame
+            every_frame = not is_camera(source) if every_frame is None else every_frame
             source = functools.partial(open_camera, source, paced=paced)
+        self.writer = ResultWriter(sinks, wait=bool(every_frame))
+        self.tracked = 0
         self._tracker = tracker
         self._capture = Capture(source, every_frame=bool(every_frame), stall_s=stall_s)
-        self._output = Output(sinks, wait=bool(every_frame))
+        self._heartbeat = heartbeat
         self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = (
             queue.SimpleQueue()
         )
-        self._tick = tick
         self._wake = threading.Event()
         self._paused = self._closing = False
-        self._ended = threading.Lock()
+        self._submitting = threading.Lock()  # guards _over
         self._over = False
         self._last: Captured | None = None
-        self.tracked = 0
 
     @property
     def counts(self) -> CaptureCounts:
-        """What the camera did so far."""
+        """Events of the camera since the start."""
         return self._capture.counts
 
     @property
-    def output(self) -> Output:
-        """What was written so far."""
-        return self._output
-
-    @property
     def paused(self) -> bool:
-        """Whether frames are left untracked."""
+        """Whether new frames are ignored."""
         return self._paused
 
     def prompt(
@@ -117,8 +124,10 @@ class CameraLoop:
         box: ArrayLike | None = None,
         mask: NDArray[Any] | None = None,
     ) -> Future[ObjectResult]:
-        """Add an object, or refine it, on the frame that is tracked when the command is obeyed; see
-        `VideoTracker.prompt`. The Future raises PromptError for a prompt that cannot be used.
+        """Add or refine an object on the frame tracked last; see `VideoTracker.prompt`.
+
+        Before the first frame it waits for it. The Future raises PromptError for a prompt that
+        cannot be used.
         """
         return self._submit(
             lambda: self._tracker.prompt(
@@ -131,20 +140,20 @@ class CameraLoop:
         return self._submit(lambda: self._tracker.remove(object_id))
 
     def reset(self) -> Future[None]:
-        """Forget every object."""
+        """Stop tracking every object."""
         return self._submit(self._reset)
 
     def pause(self) -> None:
-        """Stay at the current frame; commands are obeyed on it."""
+        """Stay at the current frame; commands still apply to it."""
         self._paused = True
 
     def resume(self) -> None:
-        """Go on with the frame that is there then."""
+        """Continue with the next frame of a file, or the latest of a camera."""
         self._paused = False
         self._wake.set()
 
     def close(self) -> None:
-        """End the iteration after the present frame."""
+        """End the iteration after the current frame."""
         self._closing = True
         self._wake.set()
 
@@ -152,75 +161,76 @@ class CameraLoop:
         if self._over:
             raise LoopError("this loop has ended; make another")
         self._capture.start()
-        self._output.start()
+        self.writer.start()
         try:
             while not self._closing and not self._capture.ended:
-                self._tick()
+                self._heartbeat()
                 yield from self._step()
         finally:
             self._end()
 
     def _step(self) -> Iterator[LoopResult]:
-        """Wait a little for a frame and track it, obey commands, and give what is new."""
+        """Wait a little for a frame, track it, run commands, and yield a new or updated result."""
         captured = None
         if self._paused:
             self._wake.wait(POLL_S)
             self._wake.clear()
         else:
             captured = self._capture.next(POLL_S)
+        began_s = time.monotonic()
         if captured is not None:
-            began = time.monotonic()
             result = self._tracker.track(captured.picture)
             self._last = captured
             self.tracked += 1
-            changed = self._obey()
-            yield self._result(captured, self._tracker.result() if changed else result, began)
-        elif self._last is not None and self._obey():
-            result = self._tracker.result()
-            yield replace(self._result(self._last, result, time.monotonic()), again=True)
+            if self._run_commands():
+                result = self._tracker.result()
+            yield self._publish(captured, result, began_s)
+        elif self._last is not None and self._run_commands():
+            yield self._publish(self._last, self._tracker.result(), began_s, updated=True)
 
-    def _result(self, captured: Captured, result: FrameResult, began: float) -> LoopResult:
+    def _publish(
+        self, captured: Captured, result: FrameResult, began_s: float, *, updated: bool = False
+    ) -> LoopResult:
         name = f"{captured.index:08d}"
         frame = SourceFrame(captured.index, name, captured.picture, captured.unix_s)
-        self._output.put(frame, result)
-        now = time.monotonic()
-        return LoopResult(frame, result, began - captured.time_s, now - captured.time_s)
+        self.writer.put(frame, result)
+        latency_s = time.monotonic() - captured.time_s
+        return LoopResult(frame, result, began_s - captured.time_s, latency_s, updated)
 
     def _submit(self, command: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
-        with self._ended:
+        with self._submitting:
             if self._over:
                 raise LoopError("this loop has ended; it takes no more commands")
             self._commands.put((command, future))
         self._wake.set()
         return future
 
-    def _obey(self) -> bool:
-        """Carry out the commands that wait; whether there was one."""
-        obeyed = False
+    def _run_commands(self) -> bool:
+        """Run the queued commands; returns whether there was one."""
+        ran = False
         while not self._commands.empty():
             command, future = self._commands.get()
             if not future.set_running_or_notify_cancel():
                 continue
             try:
                 outcome = command()
-            except Sam2EdgeError as error:
-                future.set_exception(error)
             except BaseException as error:
-                future.set_exception(error)  # whoever waits for it learns of it before the end
-                raise
+                future.set_exception(error)  # also for one that ends the loop
+                if not isinstance(error, Sam2EdgeError):
+                    raise
             else:
                 future.set_result(outcome)
-            obeyed = True
-        return obeyed
+            ran = True
+        return ran
 
     def _reset(self) -> None:
         self._tracker.reset()
         assert self._last is not None  # commands wait for the first frame
-        self._tracker.track(self._last.picture)  # further commands are about this frame
+        self._tracker.track(self._last.picture)  # later commands are about this frame
 
     def _end(self) -> None:
-        with self._ended:
+        with self._submitting:
             self._over = True
         while not self._commands.empty():
             _, future = self._commands.get()
@@ -228,5 +238,5 @@ class CameraLoop:
                 future.set_exception(LoopError("the loop ended before this command"))
         try:
             self._capture.close()
-        finally:  # also where a second signal interrupts the waiting
-            self._output.close()
+        finally:  # also if a second signal interrupts the waiting
+            self.writer.close()

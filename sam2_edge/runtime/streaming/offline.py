@@ -1,4 +1,4 @@
-"""Tracking through a whole source: scripted prompts in, results to sinks."""
+"""Tracking through a whole source: prompts in, results to sinks."""
 
 from __future__ import annotations
 
@@ -14,27 +14,30 @@ from sam2_edge.runtime.tracker import VideoTracker
 
 
 def track_source(
-    source: Source, tracker: VideoTracker, script: PromptsByFrame, sinks: Sequence[Sink] = ()
+    source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: Sequence[Sink] = ()
 ) -> Generator[tuple[SourceFrame, FrameResult], None, None]:
     """Track every frame of a source, hand each result to the sinks, then yield it.
 
     Frames before the first prompt give results without objects. However the iteration ends, the
-    sinks are closed and what they hold is readable.
+    sinks are closed and keep what was written.
 
-    Raises PromptError, SourceError or SinkError; results up to there are kept.
+    Raises:
+        PromptError: If a prompt cannot be used, or the source ends before its frame.
+        SourceError: If a frame cannot be read.
+        SinkError: If a result cannot be written.
     """
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-        check_prompts(script, source.start, source.frames)
+        check_prompts(prompts, source.start, source.frames)
         index = source.start - 1
         for frame in source:
             index = frame.index
-            result = tracker.track(frame.picture, script.get(index, ()))
+            result = tracker.track(frame.picture, prompts.get(index, ()))
             for sink in sinks:
                 sink.write(frame, result)
             yield frame, result
-        late = [f for f in script if f > index]
+        late = [f for f in prompts if f > index]
         if late:
             raise PromptError(
                 f"a prompt is on frame {min(late)}, but the source ended with frame {index}"

@@ -1,4 +1,4 @@
-"""What a camera loop does, in numbers: for logs, metrics and the browser."""
+"""Statistics of a camera loop, for logs, metrics and the browser."""
 
 from __future__ import annotations
 
@@ -6,59 +6,61 @@ import os
 import statistics
 import time
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 
 WINDOW_S = 5.0
-"""Rates and ages are over the last so many seconds."""
+"""Rates and times are over the last seconds."""
 
 
-@dataclass(slots=True)
-class Meter:
-    """Follows one loop: call `see` with every result."""
+class LoopStats:
+    """Statistics of one loop; call `observe` with every result."""
 
-    loop: CameraLoop
-    _seen: deque[tuple[float, float, float]] = field(default_factory=lambda: deque(maxlen=1000))
-    _objects: dict[int, bool] = field(default_factory=dict)
+    def __init__(self, loop: CameraLoop) -> None:
+        self.loop = loop
+        self._recent: deque[tuple[float, float, float]] = deque(maxlen=1000)
+        self._present: dict[int, bool] = {}
 
-    def see(self, tracked: LoopResult) -> None:
+    def observe(self, tracked: LoopResult) -> None:
         """Take one result into account."""
-        self._objects = {o.object_id: o.present for o in tracked.result.objects}
-        if tracked.again:
-            return
-        self._seen.append((time.monotonic(), tracked.latency_s, tracked.result.milliseconds))
+        self._present = {entry.object_id: entry.present for entry in tracked.result.objects}
+        if not tracked.updated:
+            times_ms = (1e3 * tracked.latency_s, tracked.result.milliseconds)
+            self._recent.append((time.monotonic(), *times_ms))
 
     def snapshot(self) -> dict[str, Any]:
-        """Counts since the start; medians over the last seconds: "fps" of tracked frames, "age_ms"
-        from capture to result, "tracking_ms"; 0 where there was none; "resident_mb" of the process.
+        """Return counts since the start, and figures over the last `WINDOW_S` seconds.
+
+        The latter are "fps" of tracked frames and the medians "latency_ms" from capture to result
+        and "tracking_ms", all 0 without frames; "resident_mb" is of the process.
         """
         now = time.monotonic()
-        recent = [entry for entry in list(self._seen) if now - entry[0] <= WINDOW_S]
+        recent = [entry for entry in list(self._recent) if now - entry[0] <= WINDOW_S]
         span = now - recent[0][0] if recent else 0.0
         return {
             **asdict(self.loop.counts),
             "tracked": self.loop.tracked,
-            "unwritten": self.loop.output.skipped,
-            "output_failures": self.loop.output.failures,
-            "objects": len(self._objects),
-            "present": sum(self._objects.values()),
+            "unwritten": self.loop.writer.skipped,
+            "output_failures": self.loop.writer.failures,
+            "objects": len(self._present),
+            "present": sum(self._present.values()),
             "fps": round((len(recent) - 1) / span, 2) if len(recent) > 1 and span > 0 else 0.0,
-            "age_ms": _median_ms([age * 1e3 for _, age, _ in recent]),
-            "tracking_ms": _median_ms([ms for _, _, ms in recent]),
+            "latency_ms": _median([latency_ms for _, latency_ms, _ in recent]),
+            "tracking_ms": _median([tracking_ms for _, _, tracking_ms in recent]),
             "resident_mb": round(resident_bytes() / 2**20, 1),
         }
 
 
 def resident_bytes() -> int:
-    """Memory of this process that is in RAM; 0 where the system is not Linux."""
+    """Return the memory of this process that is in RAM; 0 if the system is not Linux."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return 0
     return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def _median_ms(values: list[float]) -> float:
+def _median(values: list[float]) -> float:
     return round(statistics.median(values), 1) if values else 0.0

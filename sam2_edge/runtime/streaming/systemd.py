@@ -1,4 +1,4 @@
-"""Telling systemd that the loop is ready and alive (sd_notify(3))."""
+"""Tells systemd that the loop is ready and alive (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import os
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 
 def notify(state: str) -> None:
-    """Send a state such as "READY=1"; without a service manager nothing happens."""
+    """Send a state such as "READY=1"; does nothing without a service manager."""
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -21,18 +20,16 @@ def notify(state: str) -> None:
         sender.sendto(state.encode(), address)
 
 
-@dataclass(slots=True)
 class Watchdog:
-    """Says that the loop is alive, at half the interval after which systemd would restart it."""
+    """Keeps systemd from restarting the service, at half the interval that WATCHDOG_USEC sets."""
 
-    interval_s: float = field(
-        default_factory=lambda: int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
-    )
-    _last_s: float = 0.0
+    def __init__(self) -> None:
+        self._interval_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
+        self._last_s = 0.0
 
-    def alive(self) -> None:
-        """To be called often, such as once in a frame."""
+    def ping(self) -> None:
+        """Report that the loop is alive; to be called often, such as once per frame."""
         now = time.monotonic()
-        if self.interval_s and now - self._last_s >= self.interval_s:
+        if self._interval_s and now - self._last_s >= self._interval_s:
             notify("WATCHDOG=1")
             self._last_s = now

@@ -93,7 +93,7 @@ function showProblem(text) {
 function showState(header) {
   setStatus("live", header.ended ? "ended" : header.paused ? "paused" : "live");
   byId("fps").textContent = header.fps.toFixed(1);
-  byId("latency").textContent = `${Math.round(header.age_ms)} ms`;
+  byId("latency").textContent = `${Math.round(header.latency_ms)} ms`;
   byId("dropped").textContent = header.dropped;
   byId("pause").setAttribute("aria-pressed", String(header.paused));
   byId("pause").textContent = header.paused ? "Resume" : "Pause";

@@ -1,0 +1,37 @@
+"""A clock that tests advance, and waiting for other threads."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+WAIT_S = 60.0
+"""Longest wait for another thread; a test that passes takes a fraction of it."""
+
+
+class FakeTime:
+    """Replaces the module `time` in the code under test."""
+
+    gmtime = staticmethod(time.gmtime)
+    strftime = staticmethod(time.strftime)
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.sleeps: list[float] = []
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until another thread or process has made the condition true."""
+    deadline = time.monotonic() + WAIT_S
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.005)

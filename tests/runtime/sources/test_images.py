@@ -1,0 +1,100 @@
+"""Folders give their images in natural order, and images that cannot be used are refused."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from sam2_edge import SourceError
+from sam2_edge.runtime.sources import FrameRange
+from sam2_edge.runtime.sources.images import read_image
+from sam2_edge.runtime.sources.video import open_source
+
+
+def test_images_come_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
+    for name in ("10.png", "2.png", "1.JPG", "notes.txt"):
+        if name.endswith("txt"):
+            (tmp_path / name).write_text("not an image")
+        else:
+            cv2.imwrite(str(tmp_path / name), np.full((4, 4, 3), 7, np.uint8))
+    source = open_source(tmp_path)
+    assert [f.name for f in source] == ["1", "2", "10"]
+    assert source.frames == 3
+
+
+def image(path: Path, value: int = 7) -> None:
+    cv2.imwrite(str(path), np.full((4, 4, 3), value, np.uint8))
+
+
+def test_names_sort_whatever_digits_they_hold(tmp_path: Path) -> None:
+    for name in ("1²3.png", "2.png", "frame 10 of 12.png", "٣.png"):
+        image(tmp_path / name)
+    assert [f.name for f in open_source(tmp_path)][:2] == ["1²3", "2"]
+
+
+def test_two_images_of_one_name_are_refused_since_their_results_would_be_one(
+    tmp_path: Path,
+) -> None:
+    image(tmp_path / "1.png")
+    image(tmp_path / "1.bmp", 9)
+    with pytest.raises(SourceError, match=r"1\.bmp"):
+        open_source(tmp_path)
+
+
+def test_a_folder_called_like_an_image_is_no_image(tmp_path: Path) -> None:
+    image(tmp_path / "1.png")
+    (tmp_path / "old.png").mkdir()
+    assert [f.name for f in open_source(tmp_path)] == ["1"]
+
+
+def test_a_range_of_a_folder(clip_folder: Path) -> None:
+    frames = list(open_source(clip_folder, FrameRange(4)))
+    assert [(f.index, f.name) for f in frames] == [(4, "4"), (5, "5")]
+
+
+def test_a_damaged_image_stops_at_its_place(clip_folder: Path) -> None:
+    (clip_folder / "2.png").write_bytes(b"\x89PNG broken")
+    frames = iter(open_source(clip_folder))
+    assert [next(frames).index for _ in range(2)] == [0, 1]
+    with pytest.raises(SourceError, match=r"2\.png cannot be decoded"):
+        next(frames)
+
+
+def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"no images; known suffixes: \.bmp"):
+        open_source(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_gray_and_transparent_images_become_bgr(tmp_path: Path, channels: int) -> None:
+    path = tmp_path / "image.png"
+    cv2.imwrite(str(path), np.full((5, 6, channels), 90, np.uint8))
+    picture = read_image(path)
+    assert (picture.shape, picture.dtype) == ((5, 6, 3), np.uint8)
+    assert (picture == 90).all()
+
+
+def test_more_than_8_bits_are_refused_rather_than_cut(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "slice.png"), np.full((5, 5), 1000, np.uint16))
+    with pytest.raises(SourceError, match="uint16 pixels; convert it to 8 bits"):
+        read_image(tmp_path / "slice.png")
+
+
+def test_an_image_beyond_what_opencv_decodes_is_refused(tmp_path: Path) -> None:
+    header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + bytes([8, 2, 0, 0, 0])
+    content = b"\x89PNG\r\n\x1a\n"
+    for chunk in (header, b"IDAT" + zlib.compress(b"")):
+        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "huge.png").write_bytes(content)
+    with pytest.raises(SourceError, match=r"huge\.png"):
+        read_image(tmp_path / "huge.png")
+
+
+def test_a_missing_image_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match=r"none\.png does not exist"):
+        read_image(tmp_path / "none.png")

@@ -1,0 +1,207 @@
+"""Reading a camera that stalls, vanishes, hangs or sends garbage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+
+from sam2_edge import SourceError
+from sam2_edge.runtime.streaming import capture as capture_module
+from sam2_edge.runtime.streaming.capture import (
+    MAX_HUNG_READERS,
+    MAX_WAITING_FRAMES,
+    OPENING_S,
+    STALL_S,
+    Capture,
+)
+from tests.helpers.cameras import Hang, ScriptedCamera, opener, picture
+from tests.helpers.clock import WAIT_S, FakeTime, wait_until
+
+BLACK = np.zeros((48, 64, 3), np.uint8)
+STEADY = [picture(2)] * 500
+
+Make = Callable[..., Capture]
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    """The clock of the capture: nothing stalls until a test advances it."""
+    fake = FakeTime()
+    monkeypatch.setattr(capture_module, "time", fake)
+    return fake
+
+
+@pytest.fixture
+def start(clock: FakeTime) -> Iterator[Make]:  # noqa: ARG001
+    """Starts captures, which keep every frame unless told otherwise, and closes them."""
+    made: list[Capture] = []
+
+    def make(*cameras: ScriptedCamera | SourceError, every_frame: bool = True) -> Capture:
+        made.append(Capture(opener(*cameras), every_frame=every_frame, first_backoff_s=0.01))
+        made[-1].start()
+        return made[-1]
+
+    yield make
+    for capture in made:
+        capture.close()
+
+
+def take(capture: Capture, count: int) -> list[int]:
+    """First pixels of the next frames, fewer if the source ends."""
+    found: list[int] = []
+
+    def enough() -> bool:
+        frame = capture.next(0.02)
+        if frame is not None:
+            found.append(int(frame.picture[0, 0, 0]))
+        return len(found) == count or capture.ended
+
+    wait_until(enough)
+    return found
+
+
+def test_a_file_gives_every_frame_in_order_however_slow_the_consumer(start: Make) -> None:
+    file = ScriptedCamera([picture(i) for i in range(20)], ends=True)
+    capture = start(file)
+    wait_until(lambda: capture.counts.captured == MAX_WAITING_FRAMES)
+    assert take(capture, 99) == list(range(20))
+    assert capture.ended
+    assert file.closed.wait(WAIT_S)
+    assert capture.counts.dropped == 0
+
+
+def test_a_slow_consumer_gets_the_latest_frame_and_the_others_are_counted(start: Make) -> None:
+    hang = Hang()
+    capture = start(ScriptedCamera([*(picture(i) for i in range(10)), hang]), every_frame=False)
+    assert hang.entered.wait(WAIT_S)
+    assert take(capture, 1) == [9]
+    assert capture.counts.dropped == 9
+    hang.released.set()
+
+
+def test_an_unplugged_camera_is_reopened_until_it_is_back(start: Make) -> None:
+    gone = SourceError("gone")
+    capture = start(ScriptedCamera([picture(1)]), gone, gone, ScriptedCamera(STEADY))
+    assert take(capture, 2) == [1, 2]
+    assert capture.counts.reconnects == 1
+
+
+def test_each_failed_opening_doubles_the_wait_until_a_frame_comes() -> None:
+    waits: list[float] = []
+    scripts = ([], [], [], [picture(1)], [])
+
+    def open_next() -> ScriptedCamera:
+        waits.append(capture._backoff_s)
+        return ScriptedCamera(scripts[min(len(waits), len(scripts)) - 1])
+
+    capture = Capture(open_next, first_backoff_s=0.01)
+    capture.start()
+    wait_until(lambda: len(waits) >= 5)
+    capture.close()
+    # After the frame the first wait was used again, and it doubles from there.
+    assert waits[:5] == [0.01, 0.02, 0.04, 0.08, 0.02]
+
+
+def test_a_camera_that_hangs_is_abandoned_and_reopened(start: Make, clock: FakeTime) -> None:
+    hang = Hang(picture(99))
+    hanging = ScriptedCamera([picture(1), hang])
+    capture = start(hanging, ScriptedCamera(STEADY))
+    assert take(capture, 1) == [1]
+    assert hang.entered.wait(WAIT_S)
+    assert capture.next(0) is None
+    assert capture.counts.stalls == 0
+    clock.now += STALL_S
+    assert take(capture, 1) == [2]
+    assert capture.counts.stalls == 1
+    hang.released.set()
+    assert hanging.closed.wait(WAIT_S)
+    assert 99 not in take(capture, 20)
+
+
+def test_readers_that_hang_for_good_do_not_pile_up(start: Make, clock: FakeTime) -> None:
+    hangs = [Hang() for _ in range(MAX_HUNG_READERS + 2)]
+    capture = start(*(ScriptedCamera([hang]) for hang in hangs))
+    for hang in hangs[: MAX_HUNG_READERS + 1]:
+        assert hang.entered.wait(WAIT_S)
+        clock.now += STALL_S
+        capture.next(0)
+    assert capture.counts.stalls == MAX_HUNG_READERS
+    assert capture.counts.reconnects == MAX_HUNG_READERS
+    for hang in hangs:
+        hang.released.set()
+
+
+def test_blank_and_corrupt_frames_are_skipped_and_counted(start: Make) -> None:
+    corrupt, empty = np.zeros((48, 64), np.uint8), np.zeros((0, 0, 3), np.uint8)
+    capture = start(ScriptedCamera([picture(1), BLACK, corrupt, empty, picture(2)]))
+    assert take(capture, 2) == [1, 2]
+    assert (capture.counts.blank, capture.counts.corrupt) == (2, 1)
+
+
+def test_a_camera_that_stays_black_is_reopened(start: Make, clock: FakeTime) -> None:
+    def later() -> np.ndarray:
+        clock.now += STALL_S + 1
+        return BLACK
+
+    capture = start(ScriptedCamera([BLACK, later, *STEADY]), ScriptedCamera(STEADY))
+    wait_until(lambda: capture.counts.reconnects == 1)
+    assert take(capture, 1) == [2]
+    assert capture.counts.blank == 2
+
+
+def test_a_camera_may_take_longer_to_open_than_to_give_a_frame(clock: FakeTime) -> None:
+    opening = Hang()
+
+    def open_slowly() -> ScriptedCamera:
+        opening()
+        return ScriptedCamera(STEADY)
+
+    capture = Capture(open_slowly, every_frame=True)
+    capture.start()
+    assert opening.entered.wait(WAIT_S)
+    clock.now += OPENING_S - 1
+    assert capture.next(0) is None
+    opening.released.set()
+    assert take(capture, 3) == [2, 2, 2]
+    capture.close()
+    assert (capture.counts.stalls, capture.counts.reconnects) == (0, 0)
+
+
+def test_a_file_that_is_slow_to_read_is_not_reopened(start: Make, clock: FakeTime) -> None:
+    slow = Hang(picture(1))
+    capture = start(ScriptedCamera([picture(0), slow, picture(2)], ends=True))
+    assert take(capture, 1) == [0]
+    assert slow.entered.wait(WAIT_S)
+    clock.now += 10 * STALL_S
+    assert capture.next(0) is None
+    slow.released.set()
+    assert take(capture, 9) == [1, 2]
+    assert capture.counts.stalls == 0
+
+
+@pytest.mark.parametrize("error", [OSError("no device"), RuntimeError("driver")])
+def test_a_camera_that_raises_is_reopened_but_a_file_or_a_first_opening_is_an_error(
+    start: Make, error: Exception
+) -> None:
+    def fail() -> None:
+        raise error
+
+    def never() -> ScriptedCamera:
+        raise error
+
+    reopened = start(ScriptedCamera([picture(1), fail]), ScriptedCamera(STEADY))
+    assert take(reopened, 2) == [1, 2]
+    with pytest.raises(SourceError, match="the camera failed with"):
+        take(start(ScriptedCamera([fail], ends=True)), 1)
+    refused = Capture(never)
+    refused.start()
+    with pytest.raises(SourceError, match="the camera failed with"):
+        take(refused, 1)
+    refused.close()
+
+
+def test_a_camera_that_cannot_be_opened_at_first_is_an_error(start: Make) -> None:
+    with pytest.raises(SourceError, match="no such camera"):
+        take(start(SourceError("no such camera")), 1)

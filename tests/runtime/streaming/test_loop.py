@@ -1,0 +1,189 @@
+"""The camera loop: commands between frames, pausing, and how it ends."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from sam2_edge import LoopError, PromptError, VideoTracker
+from sam2_edge.evaluation.metrics import region_similarity
+from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
+from sam2_edge.synthetic import SyntheticClip, center_click, clip
+from tests.helpers.cameras import ScriptedCamera, opener, picture
+from tests.helpers.clock import wait_until
+from tests.helpers.results import MemorySink
+
+
+@pytest.fixture
+def tracker() -> VideoTracker:
+    return VideoTracker("nano", threads=1, remember_absent=False)
+
+
+@pytest.fixture(scope="module")
+def scene() -> SyntheticClip:
+    return clip(3, frames=150, size=256, objects=2, split="heldout", photographs=False)
+
+
+def file_of(scene: SyntheticClip, frames: int = 60) -> Callable[[], ScriptedCamera]:
+    """An opener of the scene as a file."""
+    return opener(ScriptedCamera(scene.frames[:frames], ends=True))
+
+
+def add(loop: CameraLoop, scene: SyntheticClip, object_id: int, frame: int) -> Future[Any]:
+    return loop.prompt(object_id, points=[center_click(scene.mask(frame, object_id))])
+
+
+def test_objects_are_added_refined_and_removed_while_it_runs(
+    scene: SyntheticClip, tracker: VideoTracker
+) -> None:
+    sink = MemorySink()
+    loop = CameraLoop(file_of(scene), tracker, every_frame=True, sinks=[sink])
+    added = add(loop, scene, 1, 0)  # waits for the first frame
+    seen: list[LoopResult] = []
+    futures = {}
+    for tracked in loop:
+        seen.append(tracked)
+        index = tracked.frame.index
+        if index == 9:
+            futures["add"] = add(loop, scene, 2, 10)
+        if index == 19:
+            futures["refine"] = add(loop, scene, 1, 20)
+        if index == 29:
+            futures["remove"] = loop.remove(2)
+        if index == 39:
+            futures["unknown"] = loop.remove(7)
+        if index == 49:
+            futures["reset"] = loop.reset()
+            futures["again"] = add(loop, scene, 1, 50)
+    assert added.result(0).object_id == 1
+    objects = [tuple(o.object_id for o in tracked.result.objects) for tracked in seen]
+    assert objects[:10] == [(1,)] * 10
+    assert objects[10:30] == [(1, 2)] * 20
+    assert objects[30:] == [(1,)] * 30
+    with pytest.raises(PromptError, match="object 7 is not tracked"):
+        futures["unknown"].result(0)
+    assert futures["again"].result(0).object_id == 1
+    assert sink.frames == list(range(60))
+    assert sink.closed == 1
+    assert all(0 <= t.waited_s <= t.latency_s for t in seen)
+    quality = [region_similarity(t.result[1].mask, scene.mask(t.frame.index, 1)) for t in seen[:6]]
+    assert np.mean(quality) > 0.5
+
+
+def test_commands_that_the_loop_does_not_run_are_refused(
+    scene: SyntheticClip, tracker: VideoTracker
+) -> None:
+    loop = CameraLoop(file_of(scene), tracker, every_frame=True)
+    for _ in loop:
+        waiting = loop.remove(5)
+        loop.close()
+    with pytest.raises(LoopError, match="the loop ended before this command"):
+        waiting.result(0)
+    with pytest.raises(LoopError, match="it takes no more commands"):
+        loop.reset()
+    with pytest.raises(LoopError, match="make another"):
+        next(iter(loop))
+
+
+def test_a_paused_loop_runs_commands_on_its_frame(
+    scene: SyntheticClip, tracker: VideoTracker
+) -> None:
+    loop = CameraLoop(file_of(scene), tracker, every_frame=True)
+    results = iter(loop)
+    first = next(results)
+    loop.pause()
+    add(loop, scene, 1, first.frame.index)
+    second = next(results)
+    assert second.updated
+    assert second.frame.index == first.frame.index
+    assert [o.object_id for o in second.result.objects] == [1]
+    loop.resume()
+    assert next(results).frame.index == first.frame.index + 1
+    loop.close()
+    assert list(results) == []
+
+
+def test_a_command_that_ends_the_loop_is_answered_first(
+    scene: SyntheticClip, tracker: VideoTracker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("the GPU is gone")
+
+    monkeypatch.setattr(tracker, "prompt", broken)
+    loop = CameraLoop(file_of(scene), tracker, every_frame=True)
+    asked, later = loop.prompt(1, points=[(5, 5)]), loop.remove(1)
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        list(loop)
+    with pytest.raises(RuntimeError, match="the GPU is gone"):
+        asked.result(0)
+    with pytest.raises(LoopError, match="ended before this command"):
+        later.result(0)
+
+
+def test_the_heart_beats_while_there_is_no_frame(tracker: VideoTracker) -> None:
+    beats: list[None] = []
+
+    def wait_for_beats() -> None:
+        before = len(beats)
+        wait_until(lambda: len(beats) >= before + 5)
+
+    camera = ScriptedCamera([picture(1), wait_for_beats], ends=True)
+    loop = CameraLoop(opener(camera), tracker, heartbeat=lambda: beats.append(None))
+    assert [tracked.frame.index for tracked in loop] == [0]
+
+
+def test_a_slow_model_always_gets_the_latest_frame(scene: SyntheticClip) -> None:
+    newest: list[int] = []
+
+    class SlowTracker(VideoTracker):
+        """Takes as long as the camera needs for three frames."""
+
+        def track(self, *arguments: Any) -> Any:
+            before = loop.counts.captured
+            wait_until(lambda: loop.counts.captured >= before + 3)
+            result = super().track(*arguments)
+            newest.append(loop.counts.captured - 1)
+            return result
+
+    def endless() -> Iterator[Any]:
+        for frame in itertools.cycle(scene.frames):
+            time.sleep(0.002)
+            yield frame
+
+    loop = CameraLoop(opener(ScriptedCamera(endless())), SlowTracker("nano", threads=1))
+    tracked = []
+    for result in loop:
+        tracked.append(result.frame.index)
+        if len(tracked) == 8:
+            loop.close()
+    assert all(index >= seen for index, seen in zip(tracked[1:], newest, strict=False))
+    assert loop.counts.dropped >= 2 * len(tracked)
+
+
+def test_the_memory_of_an_absent_object_is_kept(tracker: VideoTracker) -> None:
+    scene = clip(3, frames=150, size=256, objects=1, split="heldout", photographs=False)
+    empty = np.random.default_rng(0).integers(0, 256, (256, 256, 3), np.uint8)
+    tracker.track(scene.frames[0])
+    tracker.prompt(1, points=[center_click(scene.mask(0, 1))])
+    for frame in scene.frames[1:6]:
+        assert tracker.track(frame)[1].present
+    assert [tracker.track(empty)[1].present for _ in range(12)] == [False] * 12
+    ((_, batch),) = tracker._bank.read(tracker.frame_index, [1], span=16)
+    assert sorted(batch.memory_age[:, 0].tolist()) == [0, 1, 2, 3, 4, 5]
+
+
+def test_a_video_file_is_tracked_to_its_end(tmp_path: Path, tracker: VideoTracker) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 200, (64, 48))
+    for index in range(12):
+        writer.write(picture(index))
+    writer.release()
+    assert [t.frame.index for t in CameraLoop(str(path), tracker)] == list(range(12))
