@@ -6,6 +6,7 @@ conditioned on, and what becomes of a result, is up to the caller.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -97,6 +98,7 @@ class Model:
         self.bundle = bundle
         self.backend = backend
         self.geometry = bundle.manifest.geometry
+        self._mask_size = self.geometry.mask_size
         self.max_objects = bundle.max_size("B")
         """Objects per run; None without a limit."""
 
@@ -111,8 +113,7 @@ class Model:
 
     def encode(self, image: NDArray[np.uint8]) -> Features:
         """Run the image encoder on an RGB image [1, S, S, 3] uint8."""
-        outputs = self.backend.run(Graph.IMAGE_ENCODER, {"image": self._tensor(image)})
-        return Features(**outputs)
+        return Features(**self._run(Graph.IMAGE_ENCODER, {"image": image}))
 
     def attend(self, features: Features, inputs: MemoryInputs) -> Tensor:
         """Condition a frame on the memory of B objects.
@@ -131,14 +132,14 @@ class Model:
             )
         named = {
             "embedding": features.embedding,
-            "memory": self._tensor(inputs.memory),
-            "memory_age": self._tensor(inputs.memory_age),
-            "pointers": self._tensor(inputs.pointers),
-            "pointer_age": self._tensor(inputs.pointer_age),
+            "memory": inputs.memory,
+            "memory_age": inputs.memory_age,
+            "pointers": inputs.pointers,
+            "pointer_age": inputs.pointer_age,
         }
         if inputs.memory_cells is not None:
-            named["memory_cells"] = self._tensor(inputs.memory_cells)
-        return self.backend.run(Graph.MEMORY_ATTENTION, named)["conditioned"]
+            named["memory_cells"] = inputs.memory_cells
+        return self._run(Graph.MEMORY_ATTENTION, named)["conditioned"]
 
     def decode(
         self,
@@ -158,25 +159,21 @@ class Model:
             multimask: Whether to choose among masks 1 to 3.
             mask_input: [B, 1, s, s] logits that the prompt refines.
         """
-        batch, low = conditioned.shape[0], self.geometry.mask_size
-        points = prompt.labels.shape[-1]
+        batch, points = conditioned.shape[0], prompt.labels.shape[-1]
         has_mask = mask_input is not None
         if mask_input is None:
-            mask_input = np.zeros((batch, 1, low, low), np.float32)
-        outputs = self.backend.run(
-            Graph.MASK_DECODER,
-            {
-                "conditioned": self._tensor(conditioned),
-                "high_res_0": features.high_res_0,
-                "high_res_1": features.high_res_1,
-                "point_coords": self._tensor(np.broadcast_to(prompt.coords, (batch, points, 2))),
-                "point_labels": self._tensor(np.broadcast_to(prompt.labels, (batch, points))),
-                "mask_input": self._tensor(mask_input),
-                "has_mask": self._tensor(np.full(batch, has_mask, np.int32)),
-                "multimask": self._tensor(np.full(batch, multimask, np.int32)),
-            },
-        )
-        return DecoderOutput(**outputs)
+            mask_input = np.zeros((batch, 1, self._mask_size, self._mask_size), np.float32)
+        inputs = {
+            "conditioned": conditioned,
+            "high_res_0": features.high_res_0,
+            "high_res_1": features.high_res_1,
+            "point_coords": np.broadcast_to(prompt.coords, (batch, points, 2)),
+            "point_labels": np.broadcast_to(prompt.labels, (batch, points)),
+            "mask_input": mask_input,
+            "has_mask": np.full(batch, has_mask, np.int32),
+            "multimask": np.full(batch, multimask, np.int32),
+        }
+        return DecoderOutput(**self._run(Graph.MASK_DECODER, inputs))
 
     def encode_mask(self, mask: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """Run the mask prompt graph on a mask [S, S] of 0 and 1.
@@ -184,7 +181,7 @@ class Model:
         Returns:
             The decoder's `mask_input` [1, 1, s, s], and the mask as logits of +-10 [1, 1, s, s].
         """
-        outputs = self.backend.run(Graph.MASK_PROMPT, {"mask": self._tensor(mask[None, None])})
+        outputs = self._run(Graph.MASK_PROMPT, {"mask": mask[None, None]})
         return outputs["mask_input"], outputs["mask_logits"]
 
     def decode_mask(self, features: Features, mask: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
@@ -221,14 +218,21 @@ class Model:
         batch = mask_logits.shape[0]
         inputs = {
             "embedding": features.embedding,
-            "mask_logits": self._tensor(mask_logits),
-            "object_score": self._tensor(object_score),
-            "binarize": self._tensor(np.full(batch, binarize, np.int32)),
+            "mask_logits": mask_logits,
+            "object_score": object_score,
+            "binarize": np.full(batch, binarize, np.int32),
         }
-        return self.backend.run(Graph.MEMORY_ENCODER, inputs)["memory"]
+        return self._run(Graph.MEMORY_ENCODER, inputs)["memory"]
 
-    def _tensor(self, value: Tensor | NDArray[np.generic]) -> Tensor:
-        return self.backend.upload(value) if isinstance(value, np.ndarray) else value
+    def _run(
+        self, graph: Graph, inputs: Mapping[str, Tensor | NDArray[np.generic]]
+    ) -> dict[str, Tensor]:
+        upload = self.backend.upload
+        tensors = {
+            name: upload(value) if isinstance(value, np.ndarray) else value
+            for name, value in inputs.items()
+        }
+        return self.backend.run(graph, tensors)
 
 
 def open_model(

@@ -13,7 +13,7 @@ from sam2_edge.bundle import Bundle
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.model import Features, clamp_logits, open_model
-from sam2_edge.runtime.preprocess import check_frame, model_image
+from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.prompts import NO_POINTS, Prompt, model_prompt
 from sam2_edge.runtime.results import MASK_LOGIT, full_size
 
@@ -65,9 +65,9 @@ class ImageSegmenter:
         Raises:
             SourceError: If it is not such an array.
         """
-        picture = check_frame(image)
-        self._features = self._model.encode(model_image(picture, self._model.geometry.image_size))
-        self._image_size = (picture.shape[0], picture.shape[1])
+        pixels = model_image(image, self._model.geometry.image_size)
+        self._features = self._model.encode(pixels)
+        self._image_size = (image.shape[0], image.shape[1])
 
     def predict(
         self,

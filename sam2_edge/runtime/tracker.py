@@ -24,7 +24,7 @@ from sam2_edge.runtime.memory.policies import (
 from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
 from sam2_edge.runtime.memory.token_selection import select_cells
 from sam2_edge.runtime.model import Features, clamp_logits, open_model
-from sam2_edge.runtime.preprocess import check_frame, model_image
+from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
@@ -128,14 +128,12 @@ class VideoTracker:
             PromptError: For a prompt that cannot be used; the tracker is unchanged.
         """
         start = time.perf_counter()
-        picture = check_frame(frame)
-        size = (picture.shape[0], picture.shape[1])
+        image = model_image(frame, self._model.geometry.image_size)
+        size = (frame.shape[0], frame.shape[1])
         given = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
-        if self._pending:
-            self._pending.write(self._index, self._encoded(), self._results)
+        self._pending.write(self._index, self._features, self._results)
         self._index += 1
-        self._image = model_image(picture, self._model.geometry.image_size)
-        self._frame_size = size
+        self._image, self._frame_size = image, size
         self._features = None
         self._tracked.clear()
         known = [i for i in self._results if i not in given]

@@ -14,7 +14,7 @@ cap counts as an ordinary one. A `SlotPolicy` may select other memories; pointer
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -173,27 +173,26 @@ class MemoryBank:
                 frames of a shorter clip.
         """
         alike: dict[tuple[int, int], list[int]] = {}
+        ages: dict[int, list[int]] = {}
         for object_id in object_ids:
             entry = self._objects[object_id]
-            self._settle(entry, frame - entry.frozen)
+            ages[object_id] = self._settle(entry, frame - entry.frozen)
             alike.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
-        return [
-            (ids, self._inputs(frame, ids, *counts, span))
-            for counts, members in alike.items()
-            for ids in self._split(members)
-        ]
-
-    def _split(self, ids: Sequence[int]) -> Iterator[tuple[int, ...]]:
-        size = self._max_batch or len(ids)
-        for start in range(0, len(ids), size):
-            yield tuple(ids[start : start + size])
+        batches = []
+        for members in alike.values():
+            size = self._max_batch or len(members)
+            for start in range(0, len(members), size):
+                ids = tuple(members[start : start + size])
+                batches.append((ids, self._inputs(frame, ids, [ages[i] for i in ids], span)))
+        return batches
 
     def _inputs(
-        self, frame: int, ids: tuple[int, ...], memories: int, pointers: int, span: int
+        self, frame: int, ids: tuple[int, ...], memory_ages: list[list[int]], span: int
     ) -> MemoryInputs:
+        """Return the inputs for settled objects with equally many memories and pointers."""
         group = self._group(ids)
         entries = [self._objects[i] for i in ids]
-        memory_age = [self._memory_ages(e, frame - e.frozen) for e in entries]
+        memories, pointers = len(entries[0].memory), len(entries[0].pointers)
         pointer_age = [
             [frame - e.frozen - e.pointers[slot].frame for e in entries] for slot in range(pointers)
         ]
@@ -202,16 +201,11 @@ class MemoryBank:
             cells = np.array([[e.memory[slot].cells for e in entries] for slot in range(memories)])
         return MemoryInputs(
             memory=group.memory[:memories],
-            memory_age=np.array(memory_age, np.int32).T.copy(),
+            memory_age=np.array(memory_ages, np.int32).T.copy(),
             pointers=group.pointers[:pointers],
             pointer_age=np.array(pointer_age, np.float32) / np.float32(max(span - 1, 1)),
             memory_cells=cells,
         )
-
-    def _memory_ages(self, entry: _Object, frame: int) -> list[int]:
-        """Ages of an object's memories, all of which count on `frame`."""
-        ages = slot_ages(entry.memory, frame, self._slot_policy, self._max_cond_frames)
-        return [age for age in ages if age is not None]
 
     def _claim(self, slots: list[Slot], new: Slot, policy: SlotPolicy) -> int:
         """Return the slot for a new frame: one that the next frame does not need, or one more."""
@@ -227,11 +221,14 @@ class MemoryBank:
         slots.append(new)
         return len(slots) - 1
 
-    def _settle(self, entry: _Object, frame: int) -> None:
-        """Drop what no longer counts and close the gaps, so that valid slots are a prefix."""
+    def _settle(self, entry: _Object, frame: int) -> list[int]:
+        """Drop what no longer counts and close the gaps, so that valid slots are a prefix.
+
+        Returns the ages of the memories that count.
+        """
         for slots, buffer, policy in (
-            (entry.memory, entry.group.memory, self._slot_policy),
             (entry.pointers, entry.group.pointers, self._pointer_policy),
+            (entry.memory, entry.group.memory, self._slot_policy),
         ):
             ages = slot_ages(slots, frame, policy, self._max_cond_frames)
             for index in reversed(range(len(slots))):
@@ -239,10 +236,11 @@ class MemoryBank:
                     continue
                 last = len(slots) - 1
                 if index != last:
-                    column = entry.column
-                    self._backend.copy(buffer[last][column], buffer[index][column])
-                    slots[index] = slots[last]
+                    self._backend.copy(buffer[last][entry.column], buffer[index][entry.column])
+                    slots[index], ages[index] = slots[last], ages[last]
                 slots.pop()
+                ages.pop()
+        return [age for age in ages if age is not None]
 
     def _group(self, ids: tuple[int, ...]) -> _Group:
         """Return the group of exactly these objects, reallocated if they do not share one yet."""

@@ -145,14 +145,18 @@ class PendingFrame:
                     return self._model.backend.download(batch.mask_logits)[row][None]
         return None
 
-    def write(self, frame: int, features: Features, results: Mapping[int, ObjectResult]) -> None:
+    def write(
+        self, frame: int, features: Features | None, results: Mapping[int, ObjectResult]
+    ) -> None:
         """Write the memory of the frame, which ends, and drop its batches."""
         for batch in self._batches:
+            assert features is not None  # something was decoded from them
             keep = [
                 self._policies.keep(i) if current else ()
                 for i, current in zip(batch.object_ids, batch.current, strict=True)
             ]
-            self._freeze_absent(batch, results)
+            if not batch.conditioning:
+                self._freeze_absent(batch, results)
             if not batch.current.any():
                 continue
             memory = None
@@ -174,8 +178,6 @@ class PendingFrame:
 
     def _freeze_absent(self, batch: DecodedBatch, results: Mapping[int, ObjectResult]) -> None:
         """Leave out absent objects that are not to be remembered."""
-        if batch.conditioning:
-            return
         for row in np.flatnonzero(batch.current):
             object_id = batch.object_ids[row]
             score = results[object_id].object_score

@@ -107,8 +107,10 @@ def slot_ages(
 
     Conditioning frames beyond the cap become ordinary ones.
     """
-    kept = closest_frames(frame, [s.frame for s in slots if s.conditioning], max_cond_frames)
-    for slot in slots:
-        slot.conditioning = slot.conditioning and slot.frame in kept
+    conditioning = [slot.frame for slot in slots if slot.conditioning]
+    if len(conditioning) > max_cond_frames:
+        kept = closest_frames(frame, conditioning, max_cond_frames)
+        for slot in slots:
+            slot.conditioning = slot.conditioning and slot.frame in kept
     others = iter(policy.ages([s for s in slots if not s.conditioning], frame))
     return [0 if slot.conditioning else next(others) for slot in slots]
