@@ -1,4 +1,4 @@
-"""SAM 2 on edge devices: exported graphs and a torch-free runtime that tracks through video."""
+"""SAM 2 without PyTorch: exported graphs, and a runtime that segments images and tracks video."""
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.errors import (

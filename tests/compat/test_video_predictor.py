@@ -27,7 +27,7 @@ from sam2_edge.compat.video.spool import MEMORIES_CACHED, Spool
 from sam2_edge.compat.video.state import FEATURES_KEPT
 from sam2_edge.errors import BundleError
 from tests.helpers.clips import moving_shapes
-from tests.helpers.interpreter import python
+from tests.helpers.interpreter import run_python_without_heavy
 from tests.helpers.models import IMAGE_SIZE
 
 CONFIG = "configs/sam2.1/sam2.1_hiera_t.yaml"
@@ -246,7 +246,7 @@ def test_without_pytorch(small_bundle: Bundle, clip_folder: Path, tmp_path: Path
     """A bundle works; a checkpoint is an error that says what to do; tensors cannot be had."""
     checkpoint = tmp_path / "some.pt"
     checkpoint.write_bytes(b"x")
-    python(
+    run_python_without_heavy(
         "from sam2_edge.compat import build_sam2_video_predictor as build\n"
         f"predictor = build('x', {str(small_bundle.path)!r})\n"
         f"state = predictor.init_state({str(clip_folder)!r})\n"

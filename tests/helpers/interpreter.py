@@ -1,4 +1,4 @@
-"""A fresh interpreter without the heavy packages."""
+"""Runs code in a fresh interpreter."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import subprocess
 import sys
 
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "huggingface_hub", "safetensors")
+"""Packages of the extra `export`, which a device need not have."""
 
 
-def python(code: str) -> None:
-    """Run code in a fresh interpreter in which the heavy packages cannot be imported."""
-    block = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n"
-    done = subprocess.run(
-        [sys.executable, "-c", block + code], capture_output=True, text=True, check=False
-    )
+def run_python(code: str) -> None:
+    """Run code in a fresh interpreter; fail if it raises."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def run_python_without_heavy(code: str) -> None:
+    """Run code in a fresh interpreter that cannot import the heavy packages."""
+    run_python(f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r}))\n{code}")
