@@ -1,1 +1,1 @@
-"""The command line: `sam2-edge`. One file per command, each a thin shell over a function."""
+"""The command line, `sam2-edge`: one file per command, each a thin layer over the library."""

@@ -71,7 +71,10 @@ def build_engines_command(
     max_objects: int,
     overwrite: bool,
 ) -> None:
-    """Build TensorRT engines from BUNDLE, a bundle of ONNX graphs. Needs no PyTorch."""
+    """Build TensorRT engines from the ONNX graphs of BUNDLE.
+
+    Needs no PyTorch.
+    """
     options = EngineOptions(target, compute_capabilities, max_objects)
     with ExportProgress() as progress:
         engines = build_engines(
