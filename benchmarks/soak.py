@@ -37,6 +37,7 @@ from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy
 from sam2_edge.runtime.sinks.video import OverlayVideo
+from sam2_edge.runtime.streaming import capture
 from sam2_edge.runtime.streaming.stats import LoopStats, resident_bytes
 from sam2_edge.serve.app import make_app
 from sam2_edge.serve.hub import Hub
@@ -226,7 +227,7 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
     camera = Faulty()
     tracker = VideoTracker("nano", remember_absent=False)
     loop = CameraLoop(camera.open, tracker, every_frame=True, sinks=outputs(folder))
-    loop._capture.first_backoff_s = 0.01
+    capture.FIRST_BACKOFF_S = 0.01
     stats, watch, stop = LoopStats(loop), Watch(frames, camera, loop), threading.Event()
     hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     start, viewed = time.monotonic(), [0]

@@ -1,6 +1,6 @@
-"""An endless source of short clips with exact masks, deterministic by seed; numpy and OpenCV only.
+"""Short clips with exact masks, endless and deterministic by seed; numpy and OpenCV only.
 
-It trains and measures the bundled model and serves tests: `clip(7, frames=8, objects=2)`.
+They train and measure the bundled model and serve tests: `clip(7, frames=8, objects=2)`.
 """
 
 from sam2_edge.synthetic.clip import SyntheticClip, center_click, clip

@@ -15,10 +15,10 @@ from sam2_edge.synthetic.textures import SPLIT_NUMBER, Split
 Image = NDArray[np.uint8]
 
 MIN_AREA = 0.004
-"""Least share of the picture that every object shows in the first frame."""
+"""Minimum share of the picture that every object shows in the first frame."""
 
 MIN_VISIBLE = 0.4
-"""Least share of every object's pixels that are not hidden in the first frame."""
+"""Minimum share of every object's pixels that are not hidden in the first frame."""
 
 _ATTEMPTS = 40
 
@@ -27,21 +27,23 @@ _ATTEMPTS = 40
 class SyntheticClip:
     """A clip with its ground truth.
 
-    frames: [T, S, S, 3] uint8, BGR.
-    masks: [T, S, S] uint8, the id of the object that is seen at a pixel (1 and up), 0 elsewhere.
-    present: [T, O] bool, whether any pixel of an object is seen.
-    occluded: [T, O] float32, share of an object's pixels inside the picture that are hidden; 0
-        where the object is outside the picture.
+    Attributes:
+        seed: The clip's seed.
+        frames: [T, S, S, 3] uint8, BGR.
+        masks: [T, S, S] uint8, the id of the object that is visible at a pixel, from 1; 0 for none.
+        present: [T, O] bool, whether any pixel of an object is visible.
+        occluded: [T, O] float32, hidden share of an object's pixels inside the picture; 0 if it is
+            outside the picture.
     """
 
     seed: int
-    frames: NDArray[np.uint8]
-    masks: NDArray[np.uint8]
+    frames: Image
+    masks: Image
     present: NDArray[np.bool_]
     occluded: NDArray[np.float32]
 
     def mask(self, frame: int, object_id: int) -> NDArray[np.bool_]:
-        """Pixels [S, S] of one object that are seen in one frame."""
+        """Return the visible pixels [S, S] of one object in one frame."""
         return self.masks[frame] == object_id
 
 
@@ -56,15 +58,24 @@ def clip(
     span: int | None = None,
     lookalikes: int = 0,
 ) -> SyntheticClip:
-    """The clip of a seed; the same arguments give the same clip.
+    """Generate the clip of a seed; the same arguments give the same clip.
 
-    Every object is seen in the first frame; later it may be hidden or leave the picture. The two
-    splits share no texture and no photograph. photographs: whether photographs are among the
-    textures; they are files of scikit-image. span: cut the clip at random out of a scene of so many
-    frames, at least `frames`; events such as an occlusion are spread over the scene. lookalikes:
-    things that are added to the scene in the shape and look of its objects, at other places.
+    Every object is visible in the first frame; later it may be hidden or leave the picture.
 
-    Raises ValueError for impossible sizes, SourceError without scikit-image.
+    Args:
+        seed: Number of the clip.
+        frames: Number of frames.
+        size: Side of the frames, pixels.
+        objects: Number of tracked objects.
+        split: Textures and photographs to use; the two splits share none.
+        photographs: Whether photographs are among the textures; they are files of scikit-image.
+        span: Length of the scene out of which the clip is cut at random, at least `frames`;
+            events such as an occlusion are spread over the scene.
+        lookalikes: Number of distractors with the shape and look of an object.
+
+    Raises:
+        ValueError: For impossible sizes.
+        SourceError: If scikit-image is needed and missing.
     """
     length = frames if span is None else span
     if frames < 1 or objects < 1 or size < 16 or length < frames or lookalikes < 0:
@@ -73,48 +84,33 @@ def clip(
             f"lookalikes={lookalikes}: at least 1, 1, 16, the number of frames and 0 are needed"
         )
     rng = np.random.default_rng([SPLIT_NUMBER[split], seed, _ATTEMPTS])
-    camera = effects.random_camera(rng, length, size)
+    degradation = effects.random_degradation(rng, length, size)
     start = int(rng.integers(length - frames + 1)) if span else 0
-    scene, outlines = _scene_with_visible_start(
-        split,
-        seed,
-        start=start,
-        frames=length,
-        size=size,
-        objects=objects,
-        lookalikes=lookalikes,
-    )
+    for attempt in range(_ATTEMPTS):  # the first scene that shows every object, or the last
+        rng = np.random.default_rng([SPLIT_NUMBER[split], seed, attempt])
+        scene = random_scene(rng, frames=length, objects=objects, lookalikes=lookalikes)
+        outlines = _outlines(scene, start, size)
+        mask = _visible(scene, outlines)
+        areas = np.bincount(mask.ravel(), minlength=objects + 1)[1:] / size**2
+        hidden = _occluded(scene, outlines, mask, objects)
+        if (areas >= MIN_AREA).all() and (hidden <= 1 - MIN_VISIBLE).all():
+            break
     painter = Painter(scene, size=size, split=split, photographs=photographs)
     pictures = np.empty((frames, size, size, 3), np.uint8)
     masks = np.empty((frames, size, size), np.uint8)
     occluded = np.zeros((frames, objects), np.float32)
     for t in range(frames):
-        drawn = _outlines(scene, start + t, size) if t else outlines
-        masks[t] = _visible(scene, drawn)
-        occluded[t] = _occluded(scene, drawn, masks[t], objects)
-        pictures[t] = effects.apply(camera, painter.draw(start + t, drawn), start + t)
+        outlines = _outlines(scene, start + t, size) if t else outlines
+        masks[t] = _visible(scene, outlines)
+        occluded[t] = _occluded(scene, outlines, masks[t], objects)
+        picture = painter.draw(start + t, outlines)
+        pictures[t] = effects.degrade(picture, degradation, start + t)
     present = np.stack([(masks == i + 1).any(axis=(1, 2)) for i in range(objects)], axis=1)
     return SyntheticClip(seed, pictures, masks, present, occluded)
 
 
-def _scene_with_visible_start(
-    split: Split, seed: int, *, start: int, frames: int, size: int, objects: int, lookalikes: int
-) -> tuple[Scene, list[Image]]:
-    """The first of the seed's scenes that shows every object in frame `start`, or the last."""
-    for attempt in range(_ATTEMPTS):
-        rng = np.random.default_rng([SPLIT_NUMBER[split], seed, attempt])
-        scene = random_scene(rng, frames=frames, objects=objects, lookalikes=lookalikes)
-        outlines = _outlines(scene, start, size)
-        mask = _visible(scene, outlines)
-        seen = np.bincount(mask.ravel(), minlength=objects + 1)[1:] / size**2
-        hidden = _occluded(scene, outlines, mask, objects)
-        if (seen >= MIN_AREA).all() and (hidden <= 1 - MIN_VISIBLE).all():
-            break
-    return scene, outlines
-
-
 def center_click(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """The pixel x, y of a mask [H,W] that is furthest from the mask's edge."""
+    """Return the pixel x, y of a mask [H, W] that is farthest from its edge."""
     padded = np.pad(mask.astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), mask.shape)
@@ -126,7 +122,7 @@ def _outlines(scene: Scene, frame: int, size: int) -> list[Image]:
 
 
 def _visible(scene: Scene, outlines: list[Image]) -> Image:
-    """Ids of the objects seen at each pixel, [S, S] uint8."""
+    """Ids of the objects that are visible at each pixel, [S, S] uint8."""
     mask = np.zeros_like(outlines[0])
     for thing, outline in zip(scene.things, outlines, strict=True):
         np.copyto(mask, np.uint8(thing.object_id), where=outline.view(np.bool_))
@@ -136,11 +132,11 @@ def _visible(scene: Scene, outlines: list[Image]) -> Image:
 def _occluded(
     scene: Scene, outlines: list[Image], mask: Image, objects: int
 ) -> NDArray[np.float32]:
-    """Share [O] of each object's pixels inside the picture that are hidden."""
+    """Hidden share [O] of each object's pixels inside the picture."""
     share = np.zeros(objects, np.float32)
-    seen = np.bincount(mask.ravel(), minlength=objects + 1)
+    visible = np.bincount(mask.ravel(), minlength=objects + 1)
     for thing, outline in zip(scene.things, outlines, strict=True):
         if thing.object_id:
             whole = int(np.count_nonzero(outline))
-            share[thing.object_id - 1] = 1 - seen[thing.object_id] / whole if whole else 0.0
+            share[thing.object_id - 1] = 1 - visible[thing.object_id] / whole if whole else 0.0
     return share

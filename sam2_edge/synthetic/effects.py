@@ -1,4 +1,4 @@
-"""What a camera does to a picture: exposure, blur, noise, compression."""
+"""What a real camera does to a picture: exposure, blur, noise and compression."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ _NOISE_SIDE = 640
 
 
 @dataclass(frozen=True, slots=True)
-class Camera:
-    """How frames are degraded.
+class Degradation:
+    """How the frames of a clip are degraded.
 
-    gain, offset: [T] float64, exposure per frame (offset in gray levels).
-    kernel: blur kernel, or None.
-    noise: strength of the noise, gray levels.
-    noise_at: [T, 2] int64, where each frame's noise is cut from the bank.
-    jpeg: JPEG quality, or None.
+    Attributes:
+        gain: [T] float64, exposure per frame.
+        offset: [T] float64, gray levels.
+        kernel: Blur kernel, or None.
+        noise: Strength of the noise, gray levels.
+        noise_at: [T, 2] int64, where each frame's noise is cut out of the noise bank.
+        jpeg: JPEG quality, or None.
     """
 
     gain: NDArray[np.float64]
@@ -35,12 +37,12 @@ class Camera:
     jpeg: int | None
 
 
-def random_camera(rng: np.random.Generator, frames: int, size: int) -> Camera:
-    """Degradations for a clip of `size` pixels."""
+def random_degradation(rng: np.random.Generator, frames: int, size: int) -> Degradation:
+    """Draw a degradation for a clip of `size` pixels."""
     change = rng.choice([0.0, 0.05, 0.2])
     speed = rng.uniform(0.03, 0.4)
     room = max(_NOISE_SIDE - size, 1)
-    return Camera(
+    return Degradation(
         gain=rng.uniform(0.7, 1.25) * np.exp(change * motion.smooth(rng, frames, speed)),
         offset=rng.uniform(-25, 25) + 60 * change * motion.smooth(rng, frames, speed),
         kernel=_blur_kernel(rng, size) if rng.random() < 0.35 else None,
@@ -50,27 +52,21 @@ def random_camera(rng: np.random.Generator, frames: int, size: int) -> Camera:
     )
 
 
-def apply(camera: Camera, image: Image, frame: int) -> Image:
-    """The degraded picture of one frame, [S, S, 3] uint8."""
-    if camera.kernel is not None:
-        image = np.asarray(cv2.filter2D(image, -1, camera.kernel), np.uint8)
-    image = np.asarray(
-        cv2.transform(image, _exposure(camera.gain[frame], camera.offset[frame])), np.uint8
-    )
-    if camera.noise:
-        image = _add_noise(image, camera.noise, camera.noise_at[frame])
-    if camera.jpeg is not None:
-        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, camera.jpeg])
+def degrade(image: Image, degradation: Degradation, frame: int) -> Image:
+    """Return the degraded picture [S, S, 3] uint8 of one frame."""
+    if degradation.kernel is not None:
+        image = np.asarray(cv2.filter2D(image, -1, degradation.kernel), np.uint8)
+    gain, offset = degradation.gain[frame], degradation.offset[frame]
+    exposure = np.zeros((3, 4), np.float32)
+    exposure[:, :3] = gain * np.eye(3)
+    exposure[:, 3] = offset + 110 * (1 - gain)  # contrast changes about mid-gray
+    image = np.asarray(cv2.transform(image, exposure), np.uint8)
+    if degradation.noise:
+        image = _add_noise(image, degradation.noise, degradation.noise_at[frame])
+    if degradation.jpeg is not None:
+        _, data = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, degradation.jpeg])
         image = np.asarray(cv2.imdecode(data, cv2.IMREAD_COLOR), np.uint8)
     return image
-
-
-def _exposure(gain: float, offset: float) -> NDArray[np.float32]:
-    """Saturating exposure as a color matrix, contrast kept about mid-gray."""
-    matrix = np.zeros((3, 4), np.float32)
-    matrix[:, :3] = gain * np.eye(3)
-    matrix[:, 3] = offset + 110 * (1 - gain)
-    return matrix
 
 
 def _blur_kernel(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
@@ -98,6 +94,6 @@ def _add_noise(image: Image, strength: float, at: NDArray[np.int64]) -> Image:
 
 @lru_cache(maxsize=4)
 def _noise_bank(side: int) -> Image:
-    """Gaussian noise [side, side, 3] uint8 of mean 128 and deviation 32, made once."""
+    """Gaussian noise [side, side, 3] uint8 of mean 128 and deviation 32."""
     noise = np.random.default_rng(11).normal(128, 32, size=(side, side, 3))
     return np.clip(noise, 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Paths of things and of the camera: affine maps per frame, smooth in time.
+"""Motion of things and of the camera: affine maps per frame, smooth in time.
 
-Maps are [T, 2, 3] float64 and take a thing's own unit frame (camera: the frame, 0..1) to the
-frame, 0..1. Speeds are per frame; events such as an exit or an occlusion span the clip.
+Maps are [T, 2, 3] float64, from a thing's own unit frame (for the camera from the picture) to the
+picture, whose sides are 0..1. Speeds are per frame; events are spread over the clip.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Curve = NDArray[np.float64]
 
 
 def smooth(rng: np.random.Generator, frames: int, speed: float) -> Curve:
-    """A smooth random curve [T] of about unit size; `speed` in radians per frame."""
+    """Draw a smooth curve [T] of about unit size; `speed` in radians per frame."""
     t = np.arange(frames)
     curve = np.zeros(frames)
     for weight in (0.8, 0.5, 0.3):
@@ -24,7 +24,7 @@ def smooth(rng: np.random.Generator, frames: int, speed: float) -> Curve:
 
 
 def wander(rng: np.random.Generator, frames: int, center: Curve) -> Curve:
-    """Positions [T, 2]: a steady drift with a wobble, `center` at the first frame."""
+    """Draw positions [T, 2] that drift and wobble, from `center` at the first frame."""
     t = np.arange(frames)[:, None]
     pace = rng.choice([0.0, 0.004, 0.012, 0.025])
     direction = rng.uniform(0, 2 * np.pi)
@@ -32,21 +32,13 @@ def wander(rng: np.random.Generator, frames: int, center: Curve) -> Curve:
     reach, speed = rng.uniform(0, 0.12), rng.uniform(0.03, 0.35)
     wobble = np.stack([smooth(rng, frames, speed), smooth(rng, frames, speed)], axis=1)
     path = center + t * drift + reach * (wobble - wobble[0])
-    return _bounce(path)
-
-
-def _bounce(path: Curve) -> Curve:
-    """Positions folded back at the frame's edges, so that the thing stays near the picture."""
-    low, span = -0.05, 1.1
+    low, span = -0.05, 1.1  # folded back at the edges, so that it stays near the picture
     folded = np.mod(path - low, 2 * span)
     return low + np.minimum(folded, 2 * span - folded)
 
 
 def excursion(rng: np.random.Generator, frames: int, center: Curve, reach: float) -> Curve:
-    """Positions [T, 2] that leave the frame for a part of the clip and come back.
-
-    reach: how far beyond the edge the center must go for the thing to be out of sight.
-    """
+    """Draw positions [T, 2] that leave the picture by `reach` for a part of the clip and return."""
     angle = rng.integers(4) * np.pi / 2 + rng.uniform(-0.4, 0.4)
     direction = np.array([np.cos(angle), np.sin(angle)])
     distance = 1.0 + reach
@@ -57,7 +49,7 @@ def excursion(rng: np.random.Generator, frames: int, center: Curve, reach: float
 
 
 def crossing(rng: np.random.Generator, path: Curve, size: float) -> Curve:
-    """Positions [T, 2] of something that crosses over a thing on `path` at some moment."""
+    """Draw positions [T, 2] that cross a thing of this size on `path` at some moment."""
     frames = len(path)
     moment = int(rng.uniform(0.2, 0.9) * frames)
     duration = max(0.12 * frames, 2.0) * rng.uniform(0.6, 1.8)
@@ -70,10 +62,7 @@ def crossing(rng: np.random.Generator, path: Curve, size: float) -> Curve:
 
 
 def pose(rng: np.random.Generator, positions: Curve, scale: float) -> Maps:
-    """Maps [T, 2, 3] of a thing on a path: it turns, grows and shears while it moves.
-
-    scale: side of the thing's unit square, in frame sides.
-    """
+    """Draw maps of a thing that turns, grows and shears on its way; `scale` is its side."""
     frames = len(positions)
     speed = rng.uniform(0.02, 0.25)
     turn = rng.uniform(0, 2 * np.pi) + rng.choice([0.0, 0.3, 1.0]) * smooth(rng, frames, speed)
@@ -91,7 +80,7 @@ def pose(rng: np.random.Generator, positions: Curve, scale: float) -> Maps:
 
 
 def camera(rng: np.random.Generator, frames: int) -> Maps:
-    """Maps [T, 2, 3] of the whole scene, the identity at the first frame: pan, zoom, shake."""
+    """Draw maps that pan, zoom, turn and shake the scene, the identity at the first frame."""
     kind = rng.random()
     amount = 0.0 if kind < 0.3 else rng.uniform(0.02, 0.12)
     speed = rng.uniform(0.03, 0.2)
@@ -110,7 +99,7 @@ def camera(rng: np.random.Generator, frames: int) -> Maps:
 
 
 def compose(outer: Maps, inner: Maps) -> Maps:
-    """Maps that apply `inner`, then `outer`, frame by frame."""
+    """Return maps that apply `inner`, then `outer`."""
     maps = np.empty_like(inner)
     maps[:, :, :2] = outer[:, :, :2] @ inner[:, :, :2]
     maps[:, :, 2] = np.einsum("tij,tj->ti", outer[:, :, :2], inner[:, :, 2]) + outer[:, :, 2]

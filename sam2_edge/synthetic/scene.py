@@ -1,8 +1,8 @@
-"""A scene: a background, things in depth order and a camera; and how a frame of it is drawn."""
+"""A scene: things in depth order over a background, under a moving camera; and its drawing."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -14,13 +14,13 @@ from sam2_edge.synthetic.textures import POOL, SIDE, Split, texture
 
 Image = NDArray[np.uint8]
 
-SMALLEST, LARGEST = 0.01, 0.4
+MIN_AREA, MAX_AREA = 0.01, 0.4
 """Areas of things as shares of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A texture and the color matrix [3, 4] float32 that it is seen through."""
+    """A texture and the color matrix [3, 4] float32 that is applied to it."""
 
     number: int
     color: NDArray[np.float32]
@@ -30,10 +30,13 @@ class Look:
 class Thing:
     """Something that moves.
 
-    object_id: 1 and up for tracked objects, 0 for distractors and occluders.
-    maps: [T, 2, 3], from the shape's unit frame to the frame (0..1).
-    bend: [T, 2, 3] amplitude, frequency and phase of the outline's waves along x and y.
-    texture_scale: texture sides per unit of the shape's frame.
+    Attributes:
+        object_id: From 1 for tracked objects, 0 for distractors and occluders.
+        shape: In its own unit frame.
+        look: How it is painted.
+        maps: [T, 2, 3], from the unit frame to the picture, 0..1.
+        bend: [T, 2, 3] amplitude, frequency and phase of the outline's waves along x and y.
+        texture_scale: Texture sides per unit of the unit frame.
     """
 
     object_id: int
@@ -46,7 +49,7 @@ class Thing:
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Things from back to front over a background (maps: [T, 2, 3], texture 0..1 to frame)."""
+    """Things from back to front; `background_maps` [T, 2, 3] map its texture to the picture."""
 
     background: Look
     background_maps: motion.Maps
@@ -56,17 +59,16 @@ class Scene:
 def random_scene(
     rng: np.random.Generator, *, frames: int, objects: int, lookalikes: int = 0
 ) -> Scene:
-    """A scene with `objects` tracked things among distractors and occluders.
+    """Draw a scene with `objects` tracked things among distractors and occluders.
 
-    lookalikes: further things in the shape and look of tracked ones, some of which cross them.
+    Lookalikes have the shape and look of tracked things, and some cross them.
     """
     view = motion.camera(rng, frames)
     background = _look(rng)
     tracked = [_tracked(rng, frames, i + 1, background) for i in range(objects)]
     extras = [_distractor(rng, frames, tracked) for _ in range(int(rng.integers(0, 4)))]
-    behind_or_before = tracked + extras
-    order = rng.permutation(len(behind_or_before))
-    things = [behind_or_before[i] for i in order]
+    unordered = tracked + extras
+    things = [unordered[i] for i in rng.permutation(len(unordered))]
     things += [_occluder(rng, t) for t in tracked if rng.random() < 0.4]
     zoom = rng.uniform(0.8, 2.2)
     maps = np.zeros((1, 2, 3))
@@ -75,11 +77,8 @@ def random_scene(
     for index in range(lookalikes):  # drawn last: the scene is otherwise what it is without them
         alike = _lookalike(rng, frames, tracked[index % objects])
         things.insert(int(rng.integers(len(things) + 1)), alike)
-    moved = [
-        Thing(t.object_id, t.shape, t.look, motion.compose(view, t.maps), t.bend, t.texture_scale)
-        for t in things
-    ]
-    return Scene(background, motion.compose(view, maps.repeat(frames, axis=0)), tuple(moved))
+    moved = tuple(replace(thing, maps=motion.compose(view, thing.maps)) for thing in things)
+    return Scene(background, motion.compose(view, maps.repeat(frames, axis=0)), moved)
 
 
 def _look(rng: np.random.Generator) -> Look:
@@ -87,7 +86,7 @@ def _look(rng: np.random.Generator) -> Look:
 
 
 def _color_matrix(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Channels exchanged, mixed, inverted or scaled at random; [3, 4] on BGR in 0..255."""
+    """Draw a matrix [3, 4] on BGR in 0..255 that swaps, mixes, inverts or scales channels."""
     matrix = np.eye(3)[rng.permutation(3)] if rng.random() < 0.5 else np.eye(3)
     if rng.random() < 0.25:  # toward gray
         matrix = rng.uniform(0.2, 0.8) * matrix + rng.uniform(0.1, 0.3) * np.ones((3, 3))
@@ -99,7 +98,7 @@ def _color_matrix(rng: np.random.Generator) -> NDArray[np.float32]:
 
 
 def _area(rng: np.random.Generator) -> float:
-    return float(np.exp(rng.uniform(np.log(SMALLEST), np.log(LARGEST))))
+    return float(np.exp(rng.uniform(np.log(MIN_AREA), np.log(MAX_AREA))))
 
 
 def _thing(
@@ -130,61 +129,61 @@ def _tracked(rng: np.random.Generator, frames: int, object_id: int, background: 
 
 
 def _distractor(rng: np.random.Generator, frames: int, tracked: list[Thing]) -> Thing:
-    """Something else that moves; often of the texture of a tracked thing, or of its shape too."""
+    """Something else that moves, often with the texture of a tracked thing, or its shape too."""
     positions = motion.wander(rng, frames, rng.uniform(0.05, 0.95, 2))
     like = tracked[int(rng.integers(len(tracked)))]
     look = like.look if rng.random() < 0.5 else _look(rng)
     thing = _thing(rng, 0, positions, _area(rng), look)
-    if rng.random() < 0.25:
-        maps = like.maps.copy()
-        maps[:, :, 2] = positions
-        return Thing(0, like.shape, look, maps, like.bend, like.texture_scale)
-    return thing
+    return _copy(like, positions, look) if rng.random() < 0.25 else thing
 
 
 def _lookalike(rng: np.random.Generator, frames: int, like: Thing) -> Thing:
-    """Something that cannot be told from a tracked thing but by where it is."""
+    """Something that differs from a tracked thing only in where it is."""
     if rng.random() < 0.5:
-        size = float(np.sqrt(abs(np.linalg.det(like.maps[0, :, :2]))))
-        positions = motion.crossing(rng, like.maps[:, :, 2], size)
+        positions = motion.crossing(rng, like.maps[:, :, 2], _side(like))
     else:
         positions = motion.wander(rng, frames, rng.uniform(0.05, 0.95, 2))
-    maps = like.maps.copy()
+    return _copy(like, positions, like.look)
+
+
+def _copy(thing: Thing, positions: motion.Curve, look: Look) -> Thing:
+    """The same shape elsewhere."""
+    maps = thing.maps.copy()
     maps[:, :, 2] = positions
-    return Thing(0, like.shape, like.look, maps, like.bend, like.texture_scale)
+    return replace(thing, object_id=0, look=look, maps=maps)
+
+
+def _side(thing: Thing) -> float:
+    """Side of a thing's unit square in the first frame."""
+    return float(np.sqrt(abs(np.linalg.det(thing.maps[0, :, :2]))))
 
 
 def _occluder(rng: np.random.Generator, target: Thing) -> Thing:
     """Something that crosses in front of a tracked thing."""
-    size = float(np.sqrt(abs(np.linalg.det(target.maps[0, :, :2])))) * rng.uniform(0.8, 1.8)
+    size = _side(target) * rng.uniform(0.8, 1.8)
     positions = motion.crossing(rng, target.maps[:, :, 2], size)
     return _thing(rng, 0, positions, min(size**2, 0.5), _look(rng))
 
 
 def outline_mask(thing: Thing, frame: int, size: int) -> Image:
-    """All pixels of a thing in one frame, seen or hidden: [S, S] uint8 of 0 and 1."""
+    """Return all pixels of a thing in one frame, visible or not: [S, S] uint8 of 0 and 1."""
     mask = np.zeros((size, size), np.uint8)
     matrix = (size * thing.maps[frame]).astype(np.float32)
-    fill(mask, tuple(_placed(part, matrix, thing.bend[frame]) for part in thing.shape.parts))
+    bend = thing.bend[frame]
+
+    def placed(points: NDArray[np.float32]) -> NDArray[np.float32]:
+        if bend[0, 0]:  # waves along the outline: non-rigid motion
+            wave = bend[:, 0] * np.sin(bend[:, 1] * points[:, ::-1] + bend[:, 2])
+            points = (points + wave).astype(np.float32)
+        return points @ matrix[:, :2].T + matrix[:, 2]
+
+    parts = thing.shape.parts
+    fill(mask, [Part(placed(p.outline), None if p.hole is None else placed(p.hole)) for p in parts])
     return mask
 
 
-def _placed(part: Part, matrix: NDArray[np.float32], bend: NDArray[np.float64]) -> Part:
-    hole = None if part.hole is None else _bent(part.hole, bend) @ matrix[:, :2].T + matrix[:, 2]
-    return Part(_bent(part.outline, bend) @ matrix[:, :2].T + matrix[:, 2], hole)
-
-
-def _bent(points: NDArray[np.float32], bend: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Waves along the outline: non-rigid motion."""
-    if not bend[0, 0]:
-        return points
-    across = points[:, ::-1]
-    wave = bend[:, 0] * np.sin(bend[:, 1] * across + bend[:, 2])
-    return (points + wave).astype(np.float32)
-
-
 class Painter:
-    """Draws frames of one scene; textures are colored once."""
+    """Draws the frames of one scene; textures are colored once."""
 
     def __init__(self, scene: Scene, *, size: int, split: Split, photographs: bool) -> None:
         self._scene, self._size = scene, size
@@ -197,7 +196,7 @@ class Painter:
         ]
 
     def draw(self, frame: int, outlines: list[Image]) -> Image:
-        """One frame [S, S, 3] uint8 BGR; outlines: a mask per thing, back to front."""
+        """Draw one frame [S, S, 3] uint8 BGR from a mask per thing, back to front."""
         size, scene = self._size, self._scene
         whole = (0, 0, size, size)
         image = self._warp(self._textures[0], size * scene.background_maps[frame], whole)
@@ -208,13 +207,12 @@ class Painter:
             x, y = max(x - 1, 0), max(y - 1, 0)
             width, height = min(width + 2, size - x), min(height + 2, size - y)
             matrix = size * thing.maps[frame]
-            matrix = matrix.copy()
             matrix[:, :2] /= thing.texture_scale / 2
-            # The texture's middle sits on the thing's own origin.
+            # The texture is centered on the thing's origin.
             matrix[:, 2] -= matrix[:, :2] @ np.full(2, 0.5)
             patch = self._warp(pixels, matrix, (x, y, width, height))
             part = image[y : y + height, x : x + width]
-            # Edge pixels mix, as they do in a lens.
+            # Edge pixels mix, as in a lens.
             alpha = cv2.blur(mask[y : y + height, x : x + width].astype(np.float32), (3, 3))
             part[:] = cv2.blendLinear(patch, part, alpha, 1 - alpha)
         return image
@@ -222,7 +220,7 @@ class Painter:
     def _warp(
         self, pixels: Image, matrix: NDArray[np.float64], box: tuple[int, int, int, int]
     ) -> Image:
-        """The part `box` (x, y, width, height) of a texture laid into the frame."""
+        """Map a texture to the picture; only `box` (x, y, width, height) of it."""
         x, y, width, height = box
         local = matrix.copy()
         local[:, :2] /= SIDE

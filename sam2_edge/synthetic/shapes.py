@@ -1,7 +1,8 @@
-"""Outlines of things: polygons in a unit frame, some with holes, some of several parts."""
+"""Shapes of things: polygons in a unit frame, some with holes, some of several parts."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import cv2
@@ -24,25 +25,19 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """Parts whose union is the thing; its area is 1."""
+    """The union of its parts."""
 
     parts: tuple[Part, ...]
 
 
 def random_shape(rng: np.random.Generator) -> Shape:
-    """A shape of a random kind, of area 1."""
+    """Draw a shape of a random kind, of area 1."""
     kind = rng.random()
+    simple = ((0.28, _blob), (0.42, _ellipse), (0.56, _polygon), (0.66, _star), (0.78, _worm))
     parts: tuple[Part, ...]
-    if kind < 0.28:
-        parts = (Part(_blob(rng)),)
-    elif kind < 0.42:
-        parts = (Part(_ellipse(rng)),)
-    elif kind < 0.56:
-        parts = (Part(_polygon(rng)),)
-    elif kind < 0.66:
-        parts = (Part(_star(rng)),)
-    elif kind < 0.78:
-        parts = (Part(_worm(rng)),)
+    if kind < simple[-1][0]:
+        draw = next(draw for limit, draw in simple if kind < limit)
+        parts = (Part(draw(rng)),)
     elif kind < 0.86:
         outline = _blob(rng) if rng.random() < 0.5 else _ellipse(rng)
         hole = np.float32(rng.uniform(0.35, 0.6)) * outline + rng.uniform(-0.1, 0.1, 2)
@@ -52,8 +47,8 @@ def random_shape(rng: np.random.Generator) -> Shape:
     return _of_unit_area(Shape(parts))
 
 
-def fill(mask: NDArray[np.uint8], parts: tuple[Part, ...]) -> None:
-    """Set the pixels of parts, whose points are in pixels of `mask` [H, W], to 1."""
+def fill(mask: NDArray[np.uint8], parts: Iterable[Part]) -> None:
+    """Set the pixels of `mask` [H, W] inside the parts to 1; points in pixels."""
     for part in parts:
         outlines = [part.outline] if part.hole is None else [part.outline, part.hole]
         fixed = [np.round(points * (1 << SHIFT)).astype(np.int32) for points in outlines]
@@ -82,8 +77,8 @@ def _ellipse(rng: np.random.Generator) -> Points:
     return _polar(angle, np.ones(48)) * _stretching(rng, 0.35)
 
 
-def _stretching(rng: np.random.Generator, least: float) -> Points:
-    return np.array([1.0, rng.uniform(least, 1.0)], np.float32)
+def _stretching(rng: np.random.Generator, minimum: float) -> Points:
+    return np.array([1.0, rng.uniform(minimum, 1.0)], np.float32)
 
 
 def _polygon(rng: np.random.Generator) -> Points:
@@ -106,7 +101,7 @@ def _subdivide(corners: Points, steps: int = 6) -> Points:
 
 
 def _worm(rng: np.random.Generator) -> Points:
-    """An elongated thing along a bent spine."""
+    """An elongated shape along a bent spine."""
     t = np.linspace(-1, 1, 24)
     bend = rng.uniform(-0.6, 0.6) * t**2 + rng.uniform(-0.3, 0.3) * np.sin(3 * t)
     width = rng.uniform(0.1, 0.3) * np.sqrt(np.maximum(1 - t**2, 0.0) + 0.02)
@@ -130,10 +125,10 @@ def _composite(rng: np.random.Generator) -> tuple[Part, ...]:
 
 
 def _of_unit_area(shape: Shape) -> Shape:
-    """The shape centerd and scaled, by its area on a raster."""
+    """Center and scale a shape by its area on a raster."""
     side, scale = 96, 18.0
     mask = np.zeros((side, side), np.uint8)
-    fill(mask, tuple(_moved(part, scale, np.full(2, side / 2)) for part in shape.parts))
+    fill(mask, (_moved(part, scale, np.full(2, side / 2)) for part in shape.parts))
     moments = cv2.moments(mask, binaryImage=True)
     area = max(moments["m00"], 1.0) / scale**2
     center = np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1.0)

@@ -1,8 +1,7 @@
 """Textures by number: noise, stripes, checks, cells, gradients and photographs.
 
 A texture is a pure function of its split and number. The two splits share no texture and no
-photograph, and the held-out one has two families of patterns (dots and weave) that the training
-split lacks, so that figures on it are about textures never trained on.
+photograph, and only the held-out one has dots and weaves: figures on it are about new textures.
 """
 
 from __future__ import annotations
@@ -50,12 +49,12 @@ PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
     ),
     "heldout": ("cell.png", "chelsea.png", "clock_motion.png", "gravel.png", "motorcycle_left.png"),
 }
-"""Files of scikit-image's wheel (nothing is downloaded)."""
+"""Files in the wheel of scikit-image; nothing is downloaded."""
 
 
 @lru_cache(maxsize=POOL)
 def texture(number: int, split: Split, *, photographs: bool) -> Image:
-    """Texture `number` of a split, [SIDE, SIDE, 3] uint8 BGR; read-only, shared between callers."""
+    """Return texture `number` of a split, [SIDE, SIDE, 3] uint8 BGR; read-only, as it is shared."""
     rng = np.random.default_rng([SPLIT_NUMBER[split], number % POOL, 7])
     if photographs and rng.random() < PHOTOGRAPH_SHARE:
         image = _photograph_crop(rng, split)
@@ -208,21 +207,17 @@ def _photograph_crop(rng: np.random.Generator, split: Split) -> Image:
 
 @lru_cache(maxsize=64)
 def _photograph(name: str) -> Image:
-    picture = cv2.imread(str(_photograph_folder() / name), cv2.IMREAD_COLOR)
+    spec = importlib.util.find_spec("skimage")  # found without importing it
+    if spec is None or not spec.submodule_search_locations:
+        raise SourceError(
+            "photographs as textures come from scikit-image, which is not installed; install it "
+            "with: pip install 'sam2_edge[synth]', or make clips without photographs"
+        )
+    path = Path(spec.submodule_search_locations[0]) / "data" / name
+    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise SourceError(
             f"scikit-image has no photograph {name}; install the version that is known to have it "
             "with: pip install 'sam2_edge[synth]', or make clips without photographs"
         )
     return np.asarray(picture, np.uint8)
-
-
-def _photograph_folder() -> Path:
-    """Folder of scikit-image's pictures, found without importing it."""
-    spec = importlib.util.find_spec("skimage")
-    if spec is None or not spec.submodule_search_locations:
-        raise SourceError(
-            "photographs as textures come from scikit-image, which is not installed; install it "
-            "with: pip install 'sam2_edge[synth]', or make clips without photographs"
-        )
-    return Path(spec.submodule_search_locations[0]) / "data"

@@ -17,7 +17,7 @@ from sam2_edge.errors import SinkError, SourceError
 from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.runtime.sources.prompt_file import load_prompts
 from sam2_edge.synthetic import SyntheticClip, center_click, clip, textures
-from sam2_edge.synthetic.effects import apply, random_camera
+from sam2_edge.synthetic.effects import degrade, random_degradation
 from sam2_edge.synthetic.scene import Look, Painter, Scene, Thing, outline_mask, random_scene
 
 
@@ -155,8 +155,8 @@ def test_without_photographs_scikit_image_is_not_needed(monkeypatch: pytest.Monk
 def test_effects_change_brightness_but_keep_the_picture() -> None:
     picture = clip(2, frames=1, size=128).frames[0]
     for seed in range(12):
-        camera = random_camera(np.random.default_rng(seed), 3, 128)
-        out = apply(camera, picture, 2)
+        degradation = random_degradation(np.random.default_rng(seed), 3, 128)
+        out = degrade(picture, degradation, 2)
         assert out.shape == picture.shape
         correlation = np.corrcoef(out.ravel(), picture.ravel())[0, 1]
         assert correlation > 0.5

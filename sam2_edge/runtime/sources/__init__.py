@@ -22,12 +22,14 @@ class SourceFrame:
         name: Name for its results, without a suffix.
         picture: The frame, [H, W, 3] uint8 BGR.
         unix_s: When a camera gave it, in seconds since 1970; None for files.
+        read_s: The same moment by `time.monotonic`.
     """
 
     index: int
     name: str
     picture: Frame
     unix_s: float | None = None
+    read_s: float = 0.0
 
 
 class Source(Protocol):

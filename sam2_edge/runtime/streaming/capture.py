@@ -17,6 +17,7 @@ import numpy as np
 
 from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera
 
 STALL_S = 5.0
@@ -37,30 +38,13 @@ MAX_HUNG_READERS = 3
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Captured:
-    """A frame and when it was read.
-
-    Attributes:
-        index: Number of the frame, from 0, counting those that were dropped.
-        picture: The frame, [H, W, 3] uint8 BGR.
-        time_s: When it was read, by `time.monotonic`.
-        unix_s: The same moment in seconds since 1970.
-    """
-
-    index: int
-    picture: Frame
-    time_s: float
-    unix_s: float
-
-
 @dataclass(slots=True)
 class CaptureCounts:
     """Events since the start.
 
     Attributes:
-        captured: Frames read.
-        dropped: Frames replaced by a later one before they were tracked.
+        captured: Good frames.
+        dropped: Those of them that a later one replaced before they were tracked.
         blank: Frames of a single color, skipped.
         corrupt: Frames that are not pictures, skipped.
         reconnects: Times that the camera was opened again.
@@ -92,7 +76,6 @@ class Capture:
         open_camera: Called in that thread, again after every failure.
         every_frame: Whether the reader waits rather than drop a frame.
         stall_s: Seconds without a frame after which the camera is opened again.
-        first_backoff_s: Wait before that, doubled after each failure, seconds.
 
     Attributes:
         counts: Events since the start.
@@ -104,15 +87,13 @@ class Capture:
         *,
         every_frame: bool = False,
         stall_s: float = STALL_S,
-        first_backoff_s: float = FIRST_BACKOFF_S,
     ) -> None:
         self.open_camera = open_camera
         self.every_frame = every_frame
         self.stall_s = stall_s
-        self.first_backoff_s = first_backoff_s
         self.counts = CaptureCounts()
-        self._changed = threading.Condition()  # guards everything below
-        self._frames: deque[Captured] = deque()
+        self._changed = threading.Condition()
+        self._frames: deque[SourceFrame] = deque()
         self._reader = _Reader()
         self._hung: list[threading.Thread] = []
         self._alive_s = 0.0
@@ -121,16 +102,17 @@ class Capture:
         self._size: tuple[int, int] | None = None
         self._ever_opened = False
         self._is_file = False
-        self._backoff_s = first_backoff_s
+        self._backoff_s = FIRST_BACKOFF_S
 
     def start(self) -> None:
         """Start to read."""
         self._alive_s = time.monotonic()
-        self._backoff_s = self.first_backoff_s
         self._start_reader()
 
-    def next(self, timeout_s: float) -> Captured | None:
+    def next(self, timeout_s: float) -> SourceFrame | None:
         """Wait for the next frame; None if none comes in time or the source has ended.
+
+        Frames are numbered from 0, counting those that are dropped.
 
         Raises:
             SourceError: If the source could not be opened the first time, or a file is damaged.
@@ -188,8 +170,7 @@ class Capture:
             camera = self._open(reader)
             if camera is not None:
                 try:
-                    if self._read(camera, reader):
-                        self._backoff_s = self.first_backoff_s
+                    self._read(camera, reader)
                 finally:
                     camera.close()
             if reader.abandoned or self._over:
@@ -219,48 +200,42 @@ class Capture:
         camera.close()  # not under the lock: a driver may hang in it
         return None
 
-    def _read(self, camera: Camera, reader: _Reader) -> bool:
-        """Read until the camera gives nothing; returns whether it gave a frame at all."""
-        any_frame = False
+    def _read(self, camera: Camera, reader: _Reader) -> None:
+        """Read until the camera gives nothing."""
         last_good_s = time.monotonic()
         while not reader.abandoned:
-            picture, fault = self._picture(camera)
+            picture, fault = None, None
+            try:
+                picture = camera.read()
+            except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
+                fault = _as_source_error(error)
             with self._changed:
                 if reader.abandoned or self._over:
-                    break
+                    return
                 if picture is None:
                     if camera.ends:
                         self._end(fault)
-                    break
+                    elif fault is not None:
+                        _log.warning("%s", fault)
+                    return
                 if not self._is_good(picture, camera):
                     # A camera may be dark for a while; one that stays so is opened again.
                     if time.monotonic() - last_good_s > self.stall_s and not camera.ends:
-                        break
+                        return
                     self._alive_s = time.monotonic()
                     continue
                 self._take(picture)
-                any_frame, last_good_s = True, self._alive_s
+                last_good_s = self._alive_s
                 if self.every_frame:
                     self._changed.wait_for(
                         lambda: (
                             len(self._frames) < MAX_WAITING_FRAMES or reader.abandoned or self._over
                         )
                     )
-        return any_frame
 
     def _end(self, fault: SourceError | None) -> None:
         self._over, self._fault = True, fault
         self._changed.notify_all()
-
-    def _picture(self, camera: Camera) -> tuple[Frame | None, SourceError | None]:
-        """Read a frame; for a damaged file return the error instead."""
-        try:
-            return camera.read(), None
-        except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
-            if camera.ends:
-                return None, _as_source_error(error)
-            _log.warning("%s", error)
-            return None, None
 
     def _is_good(self, picture: Frame, camera: Camera) -> bool:
         """Whether this is a picture and not blank; blank frames of a file keep its numbering."""
@@ -283,10 +258,13 @@ class Capture:
             _log.warning("frames were %s x %s pixels, now they are %s x %s", *self._size, *size)
         self._size = size
         self._alive_s = time.monotonic()
+        self._backoff_s = FIRST_BACKOFF_S
         if not self.every_frame and self._frames:
             self._frames.clear()
             self.counts.dropped += 1
-        self._frames.append(Captured(self.counts.captured, picture, self._alive_s, time.time()))
+        index = self.counts.captured
+        frame = SourceFrame(index, f"{index:08d}", picture, time.time(), self._alive_s)
+        self._frames.append(frame)
         self.counts.captured += 1
         self._changed.notify_all()
 

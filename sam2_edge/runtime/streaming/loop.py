@@ -25,7 +25,7 @@ from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera, is_camera, open_camera
-from sam2_edge.runtime.streaming.capture import STALL_S, Capture, CaptureCounts, Captured
+from sam2_edge.runtime.streaming.capture import STALL_S, Capture, CaptureCounts
 from sam2_edge.runtime.streaming.writer import ResultWriter
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -103,7 +103,7 @@ class CameraLoop:
         self._paused = self._closing = False
         self._submitting = threading.Lock()  # guards _over
         self._over = False
-        self._last: Captured | None = None
+        self._last: SourceFrame | None = None
 
     @property
     def counts(self) -> CaptureCounts:
@@ -171,31 +171,29 @@ class CameraLoop:
 
     def _step(self) -> Iterator[LoopResult]:
         """Wait a little for a frame, track it, run commands, and yield a new or updated result."""
-        captured = None
+        frame = None
         if self._paused:
             self._wake.wait(POLL_S)
             self._wake.clear()
         else:
-            captured = self._capture.next(POLL_S)
+            frame = self._capture.next(POLL_S)
         began_s = time.monotonic()
-        if captured is not None:
-            result = self._tracker.track(captured.picture)
-            self._last = captured
+        if frame is not None:
+            result = self._tracker.track(frame.picture)
+            self._last = frame
             self.tracked += 1
             if self._run_commands():
                 result = self._tracker.result()
-            yield self._publish(captured, result, began_s)
+            yield self._publish(frame, result, began_s)
         elif self._last is not None and self._run_commands():
             yield self._publish(self._last, self._tracker.result(), began_s, updated=True)
 
     def _publish(
-        self, captured: Captured, result: FrameResult, began_s: float, *, updated: bool = False
+        self, frame: SourceFrame, result: FrameResult, began_s: float, *, updated: bool = False
     ) -> LoopResult:
-        name = f"{captured.index:08d}"
-        frame = SourceFrame(captured.index, name, captured.picture, captured.unix_s)
         self.writer.put(frame, result)
-        latency_s = time.monotonic() - captured.time_s
-        return LoopResult(frame, result, began_s - captured.time_s, latency_s, updated)
+        latency_s = time.monotonic() - frame.read_s
+        return LoopResult(frame, result, began_s - frame.read_s, latency_s, updated)
 
     def _submit(self, command: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()

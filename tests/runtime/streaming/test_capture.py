@@ -30,6 +30,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     """The clock of the capture: nothing stalls until a test advances it."""
     fake = FakeTime()
     monkeypatch.setattr(capture_module, "time", fake)
+    monkeypatch.setattr(capture_module, "FIRST_BACKOFF_S", 0.01)
     return fake
 
 
@@ -39,7 +40,7 @@ def start(clock: FakeTime) -> Iterator[Make]:  # noqa: ARG001
     made: list[Capture] = []
 
     def make(*cameras: ScriptedCamera | SourceError, every_frame: bool = True) -> Capture:
-        made.append(Capture(opener(*cameras), every_frame=every_frame, first_backoff_s=0.01))
+        made.append(Capture(opener(*cameras), every_frame=every_frame))
         made[-1].start()
         return made[-1]
 
@@ -88,6 +89,7 @@ def test_an_unplugged_camera_is_reopened_until_it_is_back(start: Make) -> None:
     assert capture.counts.reconnects == 1
 
 
+@pytest.mark.usefixtures("clock")
 def test_each_failed_opening_doubles_the_wait_until_a_frame_comes() -> None:
     waits: list[float] = []
     scripts = ([], [], [], [picture(1)], [])
@@ -96,7 +98,7 @@ def test_each_failed_opening_doubles_the_wait_until_a_frame_comes() -> None:
         waits.append(capture._backoff_s)
         return ScriptedCamera(scripts[min(len(waits), len(scripts)) - 1])
 
-    capture = Capture(open_next, first_backoff_s=0.01)
+    capture = Capture(open_next)
     capture.start()
     wait_until(lambda: len(waits) >= 5)
     capture.close()
