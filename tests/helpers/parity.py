@@ -1,4 +1,4 @@
-"""Comparing the runtime with the PyTorch loop, prompt for prompt and frame for frame."""
+"""Compares the runtime with the PyTorch loop, prompt by prompt and frame by frame."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ UNDECIDED = 4e-5
 
 
 def reference_prompt(prompt: Prompt) -> ReferencePrompt:
-    """The same prompt for PyTorch, on a frame of the model's own size."""
+    """Return the same prompt for PyTorch, on a frame of the model's size."""
     if prompt.mask is not None:
         return ReferencePrompt(mask=torch.from_numpy(prompt.mask.astype(np.float32)))
     coords, labels = [], []
@@ -83,13 +83,14 @@ class Pair:
         self.reference.remove(object_id)
 
     def _assert_decided(self, result: ObjectResult) -> None:
-        """Without rounding of memory, no pixel of a prompted mask, whose memory is made from the
-        binarized mask, is so close to zero that the order of a sum decides; otherwise the loops may
-        part here by more than the strict tolerance, and rightly so.
+        """Check that no pixel of a prompted mask is too close to zero.
+
+        Its memory is made from the binarized mask. Where the order of a sum decides a pixel, the
+        loops may rightly diverge by more than the strict tolerance.
         """
         if self.tolerance >= BFLOAT16_TOLERANCE:
             return
-        size = self.tracker._geometry.image_size
+        size = self.tracker._model.geometry.image_size
         closest = float(np.abs(full_size(result.logits, (size, size))).min())
         assert closest > UNDECIDED, f"choose another prompt: a logit is {closest:.1e} from zero"
 
@@ -106,12 +107,13 @@ class Pair:
             assert abs(result.iou - expected.iou) < self.tolerance
             self.seen.append(result)
 
-    def assert_says_something(self, least_share: float = 0.5) -> None:
-        """Most masks are neither empty nor full and their logits vary, or parity proves nothing;
-        and what rounding does to single frames, it does not do to most.
+    def assert_says_something(self, min_share: float = 0.5) -> None:
+        """Check that parity proves something and that rounding affects single frames only.
+
+        Most masks must be neither empty nor full, and their logits must vary.
         """
         assert np.median(self.differences) < ROUNDED_MEDIAN
         telling = [
             r for r in self.seen if 0.02 < (r.logits > 0).mean() < 0.98 and r.logits.std() > 0.5
         ]
-        assert len(telling) >= least_share * len(self.seen)
+        assert len(telling) >= min_share * len(self.seen)

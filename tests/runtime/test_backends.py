@@ -1,4 +1,4 @@
-"""One suite that every backend passes; those on a GPU are skipped, with the reason, without one."""
+"""One suite for every backend; GPU backends are skipped with a reason if there is no GPU."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def features(full_bundle: Bundle, seed: int = 0) -> dict[str, NDArray[np.generic
     return {"image": image}
 
 
-def test_every_graph_gives_what_onnxruntime_gives_on_the_cpu(
+def test_every_graph_agrees_with_onnxruntime_on_the_cpu(
     backend: Backend, full_bundle: Bundle
 ) -> None:
     reference = open_backend(full_bundle, "cpu")
@@ -83,7 +83,7 @@ def test_every_graph_gives_what_onnxruntime_gives_on_the_cpu(
                 np.testing.assert_allclose(a, b, atol=TOLERANCE * max(1.0, np.abs(b).max()))
 
 
-def test_an_output_stays_as_it_was_while_it_is_held(backend: Backend, full_bundle: Bundle) -> None:
+def test_an_output_is_not_reused_while_it_is_held(backend: Backend, full_bundle: Bundle) -> None:
     def run(seed: int):
         image = features(full_bundle, seed)["image"]
         return backend.run(Graph.IMAGE_ENCODER, {"image": backend.upload(image)})["embedding"]
@@ -107,7 +107,7 @@ def test_rows_and_prefixes_are_views(backend: Backend) -> None:
     np.testing.assert_array_equal(backend.download(tensor), changed)
 
 
-def test_what_was_uploaded_or_downloaded_is_a_copy(backend: Backend) -> None:
+def test_uploads_and_downloads_are_copies(backend: Backend) -> None:
     tensor = backend.empty((3,))
     backend.copy(backend.upload(np.array([1, 2, 3], np.float32)), tensor)
     mine = backend.download(tensor)
@@ -139,7 +139,7 @@ def test_a_clip_is_tracked_as_on_the_cpu(
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt-rtx"])
-def test_a_gpu_backend_without_its_engines_or_gpu_says_so(
+def test_a_gpu_backend_without_engines_or_gpu_is_an_error(
     name: OpenedName, full_bundle: Bundle
 ) -> None:
     if name == "cuda" and choose_backend(full_bundle) == "cuda":
@@ -153,7 +153,7 @@ def test_an_unknown_backend_is_refused(full_bundle: Bundle) -> None:
         ImageSegmenter(full_bundle, backend="gpu")  # type: ignore[arg-type]
 
 
-def test_onnx_graphs_run_on_the_cpu_where_there_is_no_gpu(full_bundle: Bundle) -> None:
+def test_onnx_graphs_run_on_the_cpu_without_a_gpu(full_bundle: Bundle) -> None:
     try:
         device_info()
     except BackendError:
@@ -176,7 +176,7 @@ ENTRY = EngineEntry(
         ("1.7", (8, 9), "compute capability 8.6, card has 8.9; build the engines again"),
     ],
 )
-def test_an_engine_for_something_else_is_refused(
+def test_an_engine_for_another_version_or_gpu_is_refused(
     version: str, capability: tuple[int, int], message: str
 ) -> None:
     check_engine_fits(ENTRY, "1.7", DeviceInfo("card", (8, 6), 1), what="x")
@@ -194,8 +194,8 @@ def test_views_of_device_memory_are_at_the_right_address() -> None:
             tensor[wrong]
 
 
-def test_trackers_of_a_process_share_the_memory_for_intermediate_values() -> None:
-    """With an arena for each session, the second tracker's frames take 19 MB; with one, 1 MB."""
+def test_trackers_of_a_process_share_one_arena() -> None:
+    """An arena per session would take 19 MB for the second tracker's frames; one takes 1 MB."""
     program = """
 import numpy as np
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Device memory and CUDA graphs over a stand-in for CUDA: a small GPU that only has addresses."""
+"""Device memory and CUDA graphs on a stand-in for CUDA that only has addresses."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sam2_edge.runtime.backends.cuda.memory import DeviceMemory
 
 
 class Status(int):
-    """A status of CUDA: 0 is success."""
+    """A CUDA status; 0 is success."""
 
     @property
     def name(self) -> str:
@@ -25,7 +25,7 @@ class Status(int):
 
 
 class StandIn:
-    """Counts what is taken and given back; captures succeed unless `capture_fails`."""
+    """Counts allocations and frees; captures succeed unless `capture_fails`."""
 
     cudaStreamCaptureMode = SimpleNamespace(cudaStreamCaptureModeThreadLocal=1)
 
@@ -114,7 +114,7 @@ def test_a_loop_finds_its_tensors_at_the_same_addresses(cuda: StandIn) -> None:
     for turn in range(20):
         tensors = [memory.empty((10,)) for _ in range(3)]
         seen.add(tuple(t.address for t in tensors))
-        while tensors:  # given back in another order each time
+        while tensors:  # freed in another order each time
             del tensors[turn % len(tensors)]
     assert len(seen) == 1
     assert len(cuda.taken) == 3
@@ -140,7 +140,7 @@ def test_a_view_keeps_its_memory() -> None:
     assert view.shape == (5,)
 
 
-def test_idle_memory_of_other_sizes_is_given_back_where_memory_is_short(cuda: StandIn) -> None:
+def test_idle_memory_of_other_sizes_is_freed_if_memory_is_short(cuda: StandIn) -> None:
     memory = DeviceMemory()
     in_use = memory.empty((500,))
     for size in range(1200, 1900, 100):
@@ -151,13 +151,13 @@ def test_idle_memory_of_other_sizes_is_given_back_where_memory_is_short(cuda: St
         memory.empty((2400,))
 
 
-def test_everything_is_given_back_in_the_end(cuda: StandIn) -> None:
+def test_everything_is_freed_in_the_end(cuda: StandIn) -> None:
     memory = DeviceMemory()
     tensor = memory.empty((8,), np.uint8)
     memory.empty((9,))
     del memory
     gc.collect()
-    assert len(cuda.taken) == 2  # a tensor is left
+    assert len(cuda.taken) == 2  # one tensor is left
     del tensor
     gc.collect()
     assert cuda.taken == {}
@@ -176,7 +176,7 @@ def test_a_graph_is_captured_once_shapes_and_addresses_repeat(cuda: StandIn) -> 
     assert cuda.graphs == 0
 
 
-def test_nothing_is_captured_while_shapes_change_and_old_graphs_go(cuda: StandIn) -> None:
+def test_nothing_is_captured_while_shapes_change_and_old_graphs_are_freed(cuda: StandIn) -> None:
     graphs = CudaGraphs(7, "x")
     for index in range(40):
         graphs.run(index % 2, (1000,), lambda: None)
@@ -188,7 +188,7 @@ def test_nothing_is_captured_while_shapes_change_and_old_graphs_go(cuda: StandIn
     assert cuda.graphs == 0
 
 
-def test_graphs_are_few_and_failures_are_told_once(
+def test_graphs_are_limited_and_failures_are_logged_once(
     cuda: StandIn, caplog: pytest.LogCaptureFixture
 ) -> None:
     graphs = CudaGraphs(7, "x")
@@ -206,7 +206,7 @@ def test_graphs_are_few_and_failures_are_told_once(
     ]
 
 
-def test_what_a_message_says_of_old_drivers_fits_jetpack_6() -> None:
+def test_the_remedy_for_an_old_driver_fits_jetpack_6() -> None:
     from sam2_edge.runtime.backends.cuda.driver import _remedy
 
     assert "pip install 'cuda-bindings<13'" in _remedy("cudaErrorInsufficientDriver")

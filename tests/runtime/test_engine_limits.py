@@ -24,7 +24,7 @@ from tests.runtime.test_tracker import CLICK
 
 
 class Batches(OnnxRuntimeCpu):
-    """Keeps the number of objects in every run of the mask decoder."""
+    """Records the number of objects in every run of the mask decoder."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
@@ -37,7 +37,7 @@ class Batches(OnnxRuntimeCpu):
 
 
 def as_engines(bundle: Bundle, *, objects: int, conditioning: int) -> Bundle:
-    """A bundle that says of its graphs what one of engines would."""
+    """A bundle whose manifest describes its ONNX graphs as engines."""
     options = EngineOptions(
         "tensorrt-rtx", max_objects=objects, max_points=4, max_cond_frames=conditioning
     )

@@ -1,4 +1,4 @@
-"""The whole recurrent loop against PyTorch: ramp-up, full ring, wrap-around, prompts on the way."""
+"""The whole recurrent loop against PyTorch: ramp-up, full ring, wrap-around, later prompts."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_two_objects_one_added_later_are_tracked_as_in_pytorch(
     pair.assert_says_something()
 
 
-def test_objects_of_equal_history_share_a_batch_and_stay_exact(
+def test_objects_with_equal_history_share_a_batch_and_stay_exact(
     bundle: Bundle, small_model: Sam2VideoModel, long_clip: Clip
 ) -> None:
     pair = Pair.of(bundle, small_model)
@@ -73,7 +73,7 @@ def test_objects_of_equal_history_share_a_batch_and_stay_exact(
     pair.assert_says_something()
 
 
-def test_a_second_prompted_frame_conditions_later_ones_as_in_pytorch(
+def test_a_second_conditioning_frame_is_used_as_in_pytorch(
     bundle: Bundle, small_model: Sam2VideoModel, long_clip: Clip
 ) -> None:
     pair = Pair.of(bundle, small_model)

@@ -1,4 +1,4 @@
-"""The memory bank against the published rule, written out naively over everything ever stored."""
+"""The memory bank against a naive implementation that keeps every frame."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def backend(small_bundle: Bundle) -> Backend:
 
 @dataclass
 class Naive:
-    """Keeps every frame of one object and picks by the published rule (`sam2_base.py`,
+    """Keeps every frame of one object and selects by the published rule (`sam2_base.py`,
     `_prepare_memory_conditioned_features`), with `limit` prompted frames attended to.
     """
 
@@ -59,9 +59,9 @@ def assert_equals_naive(
         assert pointers.flags.c_contiguous
         if tokens is None:
             assert batch.memory_cells is None
-        else:  # every memory came with its own
-            told = np.repeat(memory[:, :, 0, 0, :1], tokens, axis=2)
-            np.testing.assert_array_equal(batch.memory_cells, told)
+        else:  # every memory has cells of its own
+            expected = np.repeat(memory[:, :, 0, 0, :1], tokens, axis=2)
+            np.testing.assert_array_equal(batch.memory_cells, expected)
         for column, object_id in enumerate(ids):
             ages = batch.memory_age[:, column].tolist()
             values = memory[:, column, 0, 0, 0].tolist()
@@ -91,7 +91,7 @@ STEPS = st.lists(
     tokens=st.sampled_from([None, 3]),
     removals=st.sets(st.tuples(st.integers(0, 39), st.integers(1, 3))),
 )
-def test_any_history_gives_what_the_published_rule_gives(
+def test_any_history_equals_the_published_rule(
     backend: Backend,
     steps: list[dict[int, str]],
     limit: int,
@@ -119,9 +119,9 @@ def test_any_history_gives_what_the_published_rule_gives(
     assert_equals_naive(bank, naive, len(steps), tokens)
 
 
-def test_a_steady_stream_neither_copies_nor_grows(small_bundle: Bundle) -> None:
+def test_a_steady_stream_neither_allocates_nor_copies(small_bundle: Bundle) -> None:
     class Counting:
-        """The real backend, counting what is allocated and copied."""
+        """The real backend, which counts allocations and copies."""
 
         def __init__(self, inner: Backend) -> None:
             self.inner, self.copies, self.allocations = inner, 0, 0
@@ -155,7 +155,7 @@ def test_a_steady_stream_neither_copies_nor_grows(small_bundle: Bundle) -> None:
         (10, [1, 4], 3, {1, 4}),
         (10, [1, 4, 8], 2, {8, 4}),
         (5, [1, 4, 6, 9], 2, {4, 6}),
-        (5, [1, 4, 6, 9], 3, {4, 6, 1}),  # 1 and 9 are equally far: the earlier one
+        (5, [1, 4, 6, 9], 3, {4, 6, 1}),  # 1 and 9 are equally far: the earlier wins
         (5, [1, 2, 5, 9], 2, {2, 5}),
         (5, [1, 9], 1, {1}),
     ],

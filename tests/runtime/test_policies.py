@@ -1,4 +1,4 @@
-"""The rules of memory policies, on sequences made by hand from what the papers say."""
+"""Memory policies, on sequences constructed by hand from the papers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rectangle(x: int, y: int, width: int = 16, height: int = 8) -> NDArray[np.bo
 
 
 def candidates(masks: list[NDArray[np.bool_]], iou: list[float]) -> MaskCandidates:
-    """Three masks and their IoUs, as the decoder's masks 1 to 3; mask 0 is of no interest."""
+    """Three masks and their IoUs, as the decoder's masks 1 to 3; mask 0 is irrelevant."""
     logits = np.where(np.stack([masks[0], *masks]), np.float32(5), np.float32(-5))
     return MaskCandidates(np.array([0.99, *iou], np.float32), lambda: logits)
 
@@ -42,7 +42,7 @@ def end(
     return list(rule.keep(Outcome(mask, iou, score, from_prompt)))
 
 
-def test_the_filter_does_what_a_calculation_by_hand_gives() -> None:
+def test_the_filter_matches_a_calculation_by_hand() -> None:
     # Width 20, height 10: deviations of x 1 (2 at first), of its velocity 20/160 (1.25 at first).
     moving = BoxFilter(np.array([0.0, 0.0, 20.0, 10.0]))
     moving.advance()
@@ -56,7 +56,7 @@ def test_the_filter_does_what_a_calculation_by_hand_gives() -> None:
     np.testing.assert_allclose(moving.box[2:] - moving.box[:2], [20, 10])
 
 
-def test_the_filter_equals_one_of_eight_by_eight_matrices() -> None:
+def test_the_filter_equals_one_with_full_matrices() -> None:
     rng = np.random.default_rng(3)
     motion = np.eye(8) + np.eye(8, k=4)
     boxes = [np.array([t, 2 * t, t + 20, 2 * t + 9 + 0.3 * t]) for t in range(12)]
@@ -100,18 +100,18 @@ def test_boxes_of_masks() -> None:
 
 
 def followed(frames: int, policy: MotionMemory | None = None) -> ObjectPolicy:
-    """An object that moved 2 pixels to the right on each of so many frames, the first prompted."""
+    """An object that moved 2 pixels to the right per frame, prompted on the first."""
     rule = (policy or MotionMemory(stable_frames=5)).follow()
     for t in range(frames):
         end(rule, rectangle(2 * t, 20), from_prompt=t == 0)
     return rule
 
 
-def test_motion_chooses_the_mask_where_the_object_should_be() -> None:
+def test_motion_chooses_the_mask_at_the_predicted_place() -> None:
     near, far = rectangle(11, 20), rectangle(40, 40)
     unclear = candidates([near, far, far], [0.80, 0.85, 0.1])
     clear = candidates([near, far, far], [0.50, 0.95, 0.1])
-    assert followed(4).choose(unclear) == 2  # not followed for long enough
+    assert followed(4).choose(unclear) == 2  # not tracked for long enough
     assert followed(5).choose(unclear) == 1
     assert followed(5).choose(clear) == 2  # 0.75 * 0.45 outweighs 0.25 of motion
     light = MotionMemory(stable_frames=5, weight=0.01)
@@ -131,12 +131,12 @@ def test_motion_chooses_the_mask_where_the_object_should_be() -> None:
         ({"mask": rectangle(40, 40), "from_prompt": True}, True),
     ],
 )
-def test_motion_remembers_frames_that_are_trusted(what: dict, kept: bool) -> None:
+def test_motion_remembers_trusted_frames(what: dict, kept: bool) -> None:
     what = {"mask": rectangle(11, 20), **what}
     assert end(followed(5), **what) == ([Keep.RECENT] if kept else [])
 
 
-def test_motion_does_not_count_until_the_object_is_followed_again() -> None:
+def test_motion_does_not_count_until_the_object_is_tracked_steadily_again() -> None:
     rule = followed(5)
     end(rule, rectangle(10, 20), score=-3)
     assert end(rule, rectangle(40, 40)) == [Keep.RECENT]
@@ -146,7 +146,7 @@ def test_motion_does_not_count_until_the_object_is_followed_again() -> None:
     )
 
 
-def test_the_weight_of_motion_is_the_published_one_of_the_model() -> None:
+def test_the_weight_of_motion_is_the_published_one_for_the_model() -> None:
     assert open_policy("motion", "sam2.1-hiera-large") == MotionMemory(weight=0.15)
     assert open_policy("motion", "sam2.1-hiera-tiny") == MotionMemory(weight=0.25)
 
@@ -155,14 +155,14 @@ HERE, BESIDE = rectangle(4, 20), rectangle(34, 20, 18)
 
 
 def anchoring(frames: int, policy: DistractorMemory | None = None) -> ObjectPolicy:
-    """An object that stood still for so many frames, the first prompted, with nothing like it."""
+    """An object that stood still without distractors, prompted on the first frame."""
     rule = (policy or DistractorMemory()).follow()
     for t in range(frames):
         end(rule, HERE, from_prompt=t == 0)
     return rule
 
 
-def test_a_sure_mask_beside_a_distractor_is_an_anchor() -> None:
+def test_a_confident_mask_beside_a_distractor_becomes_an_anchor() -> None:
     rule = anchoring(5)
     assert rule.choose(candidates([HERE, HERE | BESIDE, HERE], [0.9, 0.5, 0.1])) == 1
     assert end(rule, HERE) == [Keep.RECENT, Keep.ANCHOR]
@@ -173,12 +173,12 @@ def test_a_sure_mask_beside_a_distractor_is_an_anchor() -> None:
     [
         (4, [HERE, BESIDE, HERE], [0.9, 0.5, 0.1]),  # too soon after the prompt
         (6, [HERE, HERE, HERE], [0.9, 0.5, 0.1]),  # nothing beside it
-        (6, [HERE, BESIDE, HERE], [0.8, 0.5, 0.1]),  # not sure
+        (6, [HERE, BESIDE, HERE], [0.8, 0.5, 0.1]),  # not confident
         (6, [rectangle(4, 20, 20, 8), BESIDE, HERE], [0.9, 0.5, 0.1]),  # grown by a quarter
         (6, [rectangle(4, 20, 12, 8), BESIDE, HERE], [0.9, 0.5, 0.1]),  # smaller by a quarter
     ],
 )
-def test_other_frames_are_no_anchors(
+def test_other_frames_do_not_become_anchors(
     frames: int, masks: list[NDArray[np.bool_]], iou: list[float]
 ) -> None:
     rule = anchoring(frames)
@@ -186,7 +186,7 @@ def test_other_frames_are_no_anchors(
     assert Keep.ANCHOR not in end(rule, masks[0])
 
 
-def test_anchors_are_apart() -> None:
+def test_anchors_are_spaced() -> None:
     rule, anchors = anchoring(1), []
     for frame in range(1, 20):
         rule.choose(candidates([HERE, BESIDE, HERE], [0.9, 0.5, 0.1]))
@@ -195,7 +195,7 @@ def test_anchors_are_apart() -> None:
     assert anchors == [5, 10, 15]
 
 
-def test_every_fifth_memory_lasts_and_none_is_made_of_an_absent_object() -> None:
+def test_every_fifth_memory_is_kept_and_none_of_an_absent_object() -> None:
     rule, empty = anchoring(1), np.zeros((SIZE, SIZE), np.bool_)
     kept = [end(rule, HERE) for _ in range(11)]
     assert [frame for frame, kinds in enumerate(kept, 1) if kinds == [Keep.RECENT]] == [5, 10]
@@ -204,14 +204,14 @@ def test_every_fifth_memory_lasts_and_none_is_made_of_an_absent_object() -> None
     assert end(rule, empty) == []
 
 
-def test_what_a_user_corrects_is_no_anchor_and_lasts() -> None:
+def test_a_corrected_frame_is_kept_but_not_as_an_anchor() -> None:
     rule = anchoring(6)
     rule.choose(candidates([HERE, BESIDE, HERE], [0.9, 0.5, 0.1]))
     assert end(rule, HERE, from_prompt=True) == [Keep.RECENT]
     assert end(rule, HERE) == [Keep.TRANSIENT]
 
 
-def test_masks_are_fetched_only_where_they_may_matter() -> None:
+def test_masks_are_fetched_only_if_they_can_matter() -> None:
     def fetch() -> NDArray[np.float32]:
         raise AssertionError("fetched")
 
@@ -240,7 +240,7 @@ def test_kept_frames_are_numbered_by_their_order() -> None:
     anchors=st.integers(0, 3),
     cap=st.integers(1, 3),
 )
-def test_ages_are_in_range_and_as_many_as_there_are_places(
+def test_ages_are_in_range_and_fill_the_slots(
     history: list, recent: int, anchors: int, cap: int
 ) -> None:
     slots = [
@@ -267,6 +267,6 @@ def test_ages_are_in_range_and_as_many_as_there_are_places(
         (lambda: open_policy("best", "nano"), "memory_policy is 'best'; give one of original"),
     ],
 )
-def test_settings_that_cannot_be_are_refused(make: object, message: str) -> None:
+def test_invalid_settings_are_refused(make: object, message: str) -> None:
     with pytest.raises(Sam2EdgeError, match=message):
         make()  # type: ignore[operator]

@@ -58,7 +58,7 @@ def test_the_next_image_replaces_the_last(small_bundle: Bundle, segmenter: Image
 
 
 @pytest.mark.parametrize("image", [np.zeros((9, 9)), np.zeros((9, 9, 4), np.uint8), None])
-def test_a_bad_image_leaves_the_last_one(segmenter: ImageSegmenter, image: Any) -> None:
+def test_a_bad_image_leaves_the_previous_one(segmenter: ImageSegmenter, image: Any) -> None:
     before = segmenter.predict(points=[(34, 38)])
     with pytest.raises(SourceError, match="BGR"):
         segmenter.set_image(image)

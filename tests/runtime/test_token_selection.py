@@ -1,4 +1,4 @@
-"""Which cells of a memory are kept, against the definition written out naively."""
+"""Selected cells of a memory, against a naive implementation."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def distances(covered: Grid) -> NDArray[np.int64]:
 
 
 def blocks(cells: NDArray[np.int32], side: int, block: int) -> NDArray[np.int64]:
-    """How many of the cells lie in each square of block x block."""
+    """Number of cells in each square of block x block."""
     grid = np.zeros(side * side, np.int64)
     grid[cells] = 1
     few = side // block
@@ -42,7 +42,7 @@ def blocks(cells: NDArray[np.int32], side: int, block: int) -> NDArray[np.int64]
 
 @settings(deadline=None)
 @given(covered=GRIDS, percent=st.integers(0, 100))
-def test_as_many_as_asked_for_are_kept_each_once_and_none_left_out_is_closer(
+def test_the_requested_number_is_selected_and_no_other_cell_is_closer(
     covered: Grid, percent: int
 ) -> None:
     count = 1 + percent * (covered.size - 2) // 100
@@ -61,7 +61,7 @@ def test_as_many_as_asked_for_are_kept_each_once_and_none_left_out_is_closer(
 
 @settings(deadline=None)
 @given(covered=GRIDS)
-def test_an_object_that_fits_is_kept_whole(covered: Grid) -> None:
+def test_an_object_that_fits_is_selected_whole(covered: Grid) -> None:
     count = max(1, 2 * int(covered.sum()))
     if count >= covered.size:
         return
@@ -70,16 +70,14 @@ def test_an_object_that_fits_is_kept_whole(covered: Grid) -> None:
 
 @pytest.mark.parametrize("side", [8, 14, 16, 20])
 @pytest.mark.parametrize("filled", [False, True])
-def test_without_an_object_and_with_one_that_fills_the_frame_an_even_grid_stays(
-    side: int, filled: bool
-) -> None:
+def test_an_empty_or_full_frame_gives_an_even_grid(side: int, filled: bool) -> None:
     cells = choose_cells(np.full((side, side), filled), side * side // 4)
     assert (blocks(cells, side, 2) == 1).all()
 
 
 @settings(deadline=None)
 @given(count=st.integers(1, 255))
-def test_any_number_is_spread_evenly(count: int) -> None:
+def test_any_number_of_cells_is_spread_evenly(count: int) -> None:
     cells = choose_cells(np.zeros((16, 16), np.bool_), count)
     for block in (8, 4):
         found = blocks(cells, 16, block)
@@ -94,7 +92,7 @@ def test_an_object_that_does_not_fit_is_thinned_evenly() -> None:
     assert (found[:, :2] == 6).all()
 
 
-def test_one_pixel_above_zero_makes_a_cell_the_objects() -> None:
+def test_one_positive_pixel_assigns_a_cell_to_the_object() -> None:
     logits = np.zeros((16, 16), np.float32)
     logits[7, 8] = 0.1
     covered = covered_cells(logits)

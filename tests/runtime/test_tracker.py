@@ -177,7 +177,7 @@ def test_a_prompt_on_the_current_frame_adds_and_refines(
     assert not same(after, unrefined.track(clip.frames[2]), 1)
 
 
-def test_prompting_again_on_the_first_frame_equals_prompting_late(
+def test_a_second_prompt_on_the_first_frame_equals_a_late_prompt(
     small_bundle: Bundle, clip: Clip
 ) -> None:
     with_frame, afterwards = VideoTracker(small_bundle), VideoTracker(small_bundle)
@@ -206,13 +206,13 @@ BAD_CALLS = {
 
 @pytest.fixture(scope="module")
 def undisturbed(small_bundle: Bundle, clip: Clip) -> FrameResult:
-    """The third frame's result of a tracker that saw no bad call."""
+    """The third frame's result from a tracker without a bad call."""
     tracker = VideoTracker(small_bundle)
     return [tracker.track(f, [CLICK] if i == 0 else []) for i, f in enumerate(clip.frames[:3])][-1]
 
 
 @pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS.keys())
-def test_a_refused_call_leaves_the_tracker_as_it_was(
+def test_a_refused_call_leaves_the_tracker_unchanged(
     tracker: VideoTracker, undisturbed: FrameResult, clip: Clip, call: Any
 ) -> None:
     tracker.track(clip.frames[0], [CLICK])
@@ -230,7 +230,7 @@ def test_a_prompt_needs_a_frame(tracker: VideoTracker) -> None:
         tracker.prompt(1, points=[(1, 1)])
 
 
-def test_memory_stays_bounded_however_often_objects_are_prompted(
+def test_memory_stays_bounded_no_matter_how_often_objects_are_prompted(
     small_bundle: Bundle, clip: Clip
 ) -> None:
     tracker = VideoTracker(small_bundle, max_cond_frames=2)
@@ -265,7 +265,7 @@ def test_refinements_of_one_frame_do_not_accumulate(tracker: VideoTracker, clip:
     assert len(tracker._pending) == 2
 
 
-def test_fewer_recent_memories_change_masks_only_once_there_are_more(
+def test_fewer_recent_memories_change_masks_once_the_limit_is_exceeded(
     small_bundle: Bundle, clip: Clip
 ) -> None:
     few, all_of_them = (
@@ -276,7 +276,7 @@ def test_fewer_recent_memories_change_masks_only_once_there_are_more(
         prompts = [Prompt(1, points=[(34, 38)])] if index == 0 else []
         ours, theirs = few.track(frame, prompts)[1], all_of_them.track(frame, prompts)[1]
         differences.append(float(np.abs(ours.logits - theirs.logits).max()))
-    assert differences[:4] == [0.0] * 4  # the prompted frame and two more
+    assert differences[:4] == [0.0] * 4  # the conditioning frame and two more
     assert differences[4] > 0
     with pytest.raises(Sam2EdgeError, match="trained with 6"):
         VideoTracker(small_bundle, recent_memories=7)

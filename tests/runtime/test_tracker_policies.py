@@ -62,7 +62,7 @@ STEPS = st.lists(
 def test_any_history_keeps_the_latest_memories_of_each_kind(
     backend: Backend, steps: list[dict[int, Any]], recent: int, anchors: int, cap: int
 ) -> None:
-    """What is kept, told by its value, against everything ever kept, written out naively."""
+    """Kept memories, identified by value, against a naive list of all memories."""
     bank = MemoryBank(
         backend, GEOMETRY, max_cond_frames=cap, slot_policy=KeptFrames(recent, anchors)
     )
@@ -76,7 +76,7 @@ def test_any_history_keeps_the_latest_memories_of_each_kind(
                 conditioning.setdefault(object_id, []).append(frame)
                 kept.setdefault(object_id, [])
                 store(bank, frame, [object_id], [float(frame)], conditioning=True)
-                if len(conditioning[object_id]) > cap:  # the first one becomes an ordinary one
+                if len(conditioning[object_id]) > cap:  # the first becomes an ordinary one
                     gone = conditioning[object_id].pop(0)
                     kept[object_id].append((gone, Keep.RECENT))
             else:
@@ -114,7 +114,7 @@ def run(tracker: VideoTracker, clip: Clip, frames: int = 12) -> list[FrameResult
 
 
 class Counting(OnnxRuntimeCpu):
-    """Counts graphs and downloads, and keeps what the decoder gave last."""
+    """Counts graphs and downloads, and keeps the decoder's latest output."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__(bundle)
@@ -146,7 +146,7 @@ def test_the_original_policy_is_the_default_and_downloads_only_results(
         for object_id in (1, 2):
             np.testing.assert_array_equal(a[object_id].logits, b[object_id].logits)
             np.testing.assert_array_equal(a[object_id].logits, c[object_id].logits)
-    # Mask, IoU and score: of each object on the first frame, then of the batch.
+    # Mask, IoU and score: per object on the first frame, then per batch.
     assert counting.downloads == 3 * (2 + 11)
     assert counting.graphs.count(Graph.MEMORY_ENCODER) == 2 + 10
 
@@ -156,7 +156,7 @@ SIX = RecentFrames(6)
 
 @dataclass(frozen=True)
 class Fixed:
-    """A policy of a user: always one mask, always kept as one thing."""
+    """A user's policy: always the same mask, always kept in the same way."""
 
     mask: Any = 1
     kept: Any = (Keep.RECENT,)
@@ -291,7 +291,7 @@ def test_frames_that_motion_does_not_trust_store_a_pointer_but_no_memory(
     run(tracker, clip, 6)
     for entry in tracker._bank._objects.values():
         assert (len(entry.memory), len(entry.pointers)) == (1, 5)
-    assert backend.graphs.count(Graph.MEMORY_ENCODER) == 2  # those of the prompts
+    assert backend.graphs.count(Graph.MEMORY_ENCODER) == 2  # one per prompt
 
 
 @pytest.mark.parametrize("policy", EVERY)
