@@ -60,7 +60,7 @@ def track_with_backend(
 def _watch_stages(tracker: VideoTracker) -> dict[Graph, list[float]]:
     """Time every graph of a tracker, waiting for the GPU after each."""
     spent: dict[Graph, list[float]] = defaultdict(list)
-    backend = tracker._backend
+    backend = tracker._model.backend
     run = backend.run
 
     def timed(graph: Graph, inputs: Any) -> Any:

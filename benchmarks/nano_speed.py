@@ -45,13 +45,13 @@ class Clock:
 
 def time_graphs(tracker: VideoTracker, clock: Clock) -> None:
     """Let every graph of a tracker report to the clock."""
-    run = tracker._backend.run
+    run = tracker._model.backend.run
 
     def timed(graph: Any, feeds: Any) -> Any:
         with clock.stage(graph.value):
             return run(graph, feeds)
 
-    tracker._backend.run = timed  # type: ignore[method-assign]
+    tracker._model.backend.run = timed  # type: ignore[method-assign]
 
 
 def write_video(path: Path, frames: int) -> tuple[float, float]:
