@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import wraps
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, get_args
 
 import click
 
@@ -134,18 +134,33 @@ prompts_file_option = click.option(
 class PromptCommand(click.Command):
     """A command whose prompt options belong to the `--object` typed before them.
 
-    Click hands over the values of each option but not the order between options; the order is kept
-    in `ctx.meta`.
+    Click passes the values of each option but not the order of options, which is kept in
+    `ctx.meta`.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Record the order of the prompt options, then parse as usual."""
-        if not ctx.resilient_parsing:
-            values, _, order = self.make_parser(ctx).parse_args(args=list(args))
-            queues = {name: list(values.get(name) or ()) for name in _PROMPT_OPTIONS}
-            names = [p.name for p in order if p.name in queues]
-            ctx.meta[_TYPED_PROMPTS] = [(n, queues[n].pop(0)) for n in names if n and queues[n]]
-        return super().parse_args(ctx, args)
+        """Parse as usual, and record the order of the prompt options."""
+        _, _, order = self.make_parser(ctx).parse_args(args=list(args))
+        rest = super().parse_args(ctx, args)
+        queues = {name: iter(ctx.params[name]) for name in _PROMPT_OPTIONS if name in ctx.params}
+        names = [option.name for option in order if option.name in queues]
+        ctx.meta[_TYPED_PROMPTS] = [(name, next(queues[name])) for name in names if name]
+        return rest
+
+
+def _numbers(form: str, *counts: int) -> Callable[[str], list[float]]:
+    """A type of option: numbers separated by commas."""
+
+    def convert(text: str) -> list[float]:
+        try:
+            numbers = [float(part) for part in text.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) not in counts:
+            raise click.BadParameter(f"{text!r} is not {form} in numbers")
+        return numbers
+
+    return convert
 
 
 def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -164,16 +179,24 @@ def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return stack(
         click.option(
             "--point",
+            type=_numbers("X,Y or X,Y,LABEL", 2, 3),
             multiple=True,
             metavar="X,Y[,LABEL]",
             help="Click in pixels; label 1 (default) is foreground, 0 background. Repeatable.",
         ),
-        click.option("--box", multiple=True, metavar="X1,Y1,X2,Y2", help="Box in pixels."),
+        click.option(
+            "--box",
+            type=_numbers("X1,Y1,X2,Y2", 4),
+            multiple=True,
+            metavar="X1,Y1,X2,Y2",
+            help="Box in pixels.",
+        ),
         click.option(
             "--mask", multiple=True, metavar="FILE", help="Mask image; nonzero is foreground."
         ),
         click.option(
             "--object",
+            type=int,
             multiple=True,
             metavar="ID",
             show_default=str(DEFAULT_OBJECT),
@@ -185,13 +208,7 @@ def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def choose_prompts(
     path: Path | None, typed: Sequence[Prompt], start: int, default: Sequence[Prompt] = ()
 ) -> PromptsByFrame:
-    """Return the prompts of a file, or the typed ones, or the default ones.
-
-    Args:
-        path: Prompts file, if one is given.
-        typed: Prompts given as options, for frame `start`.
-        start: First frame.
-        default: Prompts for frame `start` if there are no others.
+    """Return the prompts of a file, or the ones typed for frame `start`, or the default ones there.
 
     Raises:
         click.UsageError: If there are both a file and typed prompts.
@@ -204,12 +221,8 @@ def choose_prompts(
     return load_prompts(path)
 
 
-def frame_range(
-    _ctx: click.Context, _parameter: click.Parameter, text: str | None
-) -> FrameRange | None:
-    """Read the option value "A:B" as a range of frames; either number may be left out."""
-    if text is None:
-        return None
+def frame_range(text: str) -> FrameRange:
+    """A type of option: "A:B", frames A to B, excluding B; either may be omitted."""
     first, colon, last = text.partition(":")
     try:
         chosen = FrameRange(int(first or 0), int(last) if last else None)
@@ -220,53 +233,36 @@ def frame_range(
     return chosen
 
 
-def _prompts(typed: list[tuple[str, str]]) -> list[Prompt]:
+def _prompts(typed: list[tuple[str, Any]]) -> list[Prompt]:
     """One prompt per object, in order. A single --object at the end names the prompts before it."""
     if [name for name, _ in typed].count("object") == 1 and typed[-1][0] == "object":
         typed = [typed[-1], *typed[:-1]]
-    prompts: dict[int, Prompt] = {}
-    object_id, named = DEFAULT_OBJECT, []
+    by_object: dict[int, list[tuple[str, Any]]] = {}
+    object_id = DEFAULT_OBJECT
     for name, value in typed:
         if name == "object":
-            object_id = _object_id(value)
-            named.append(object_id)
+            object_id = value
+            by_object.setdefault(object_id, [])
         else:
-            prompt = prompts.get(object_id, Prompt(object_id))
-            prompts[object_id] = _with(prompt, name, value)
-    for object_id in named:
-        if object_id not in prompts:
-            raise click.BadParameter(f"object {object_id} has no prompt", param_hint="--object")
-    return list(prompts.values())
+            by_object.setdefault(object_id, []).append((name, value))
+    return [_prompt(object_id, options) for object_id, options in by_object.items()]
 
 
-def _with(prompt: Prompt, name: str, value: str) -> Prompt:
-    if name in ("mask", "box") and getattr(prompt, name) is not None:
-        raise click.BadParameter(
-            f"object {prompt.object_id} has more than one {name}", param_hint=f"--{name}"
-        )
-    if name == "mask":
-        return replace(prompt, mask=read_mask(value))
-    if name == "box":
-        return replace(prompt, box=_numbers(value, (4,), "--box", "X1,Y1,X2,Y2"))
-    x, y, label = (*_numbers(value, (2, 3), "--point", "X,Y or X,Y,LABEL"), 1.0)[:3]
-    points, labels = cast("list[Any]", prompt.points), cast("list[Any]", prompt.labels)
-    return replace(prompt, points=[*(points or ()), (x, y)], labels=[*(labels or ()), label])
-
-
-def _numbers(text: str, counts: tuple[int, ...], option: str, form: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = []
-    if len(values) not in counts:
-        raise click.BadParameter(f"{text!r} is not {form} in numbers", param_hint=option)
-    return values
-
-
-def _object_id(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError as error:
-        raise click.BadParameter(
-            f"{text!r} is not a whole number", param_hint="--object"
-        ) from error
+def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
+    if not options:
+        raise click.BadParameter(f"object {object_id} has no prompt", param_hint="--object")
+    points, boxes, masks = (
+        [value for name, value in options if name == wanted] for wanted in ("point", "box", "mask")
+    )
+    for name, values in (("box", boxes), ("mask", masks)):
+        if len(values) > 1:
+            raise click.BadParameter(
+                f"object {object_id} has more than one {name}", param_hint=f"--{name}"
+            )
+    return Prompt(
+        object_id,
+        points=[point[:2] for point in points] or None,
+        labels=[point[2] if len(point) == 3 else 1 for point in points] or None,
+        box=boxes[0] if boxes else None,
+        mask=read_mask(masks[0]) if masks else None,
+    )

@@ -74,40 +74,35 @@ def segment(
     picture = read_image(image)
     segmenter = ImageSegmenter(bundle, backend=backend, threads=threads)
     segmenter.set_image(picture)
-    found = {p.object_id: _predict(segmenter, p, multimask=multimask) for p in prompts}
-    _show(found)
+    found = {
+        prompt.object_id: segmenter.predict(
+            points=prompt.points,
+            labels=prompt.labels,
+            box=prompt.box,
+            mask=prompt.mask,
+            multimask=multimask,
+        )
+        for prompt in prompts
+    }
     if masks is not None:
-        _write_masks(masks, found, multimask=multimask)
-    if overlay is not None:
-        write_image(overlay, draw(picture, _as_frame(found, picture.shape[:2])))
-    if json_file is not None:
-        write_text(json_file, json.dumps(_records(found), indent=1) + "\n")
-
-
-def _predict(segmenter: ImageSegmenter, prompt: Prompt, *, multimask: bool) -> Segmentation:
-    return segmenter.predict(
-        points=prompt.points,
-        labels=prompt.labels,
-        box=prompt.box,
-        mask=prompt.mask,
-        multimask=multimask,
-    )
-
-
-def _show(found: dict[int, Segmentation]) -> None:
+        masks.mkdir(parents=True, exist_ok=True)
+    records = []
     table = Table("object", "rank", "predicted IoU", "pixels")
     for object_id, result in found.items():
         for rank, (mask, score) in enumerate(zip(result.masks, result.scores, strict=True)):
             table.add_row(str(object_id), str(rank), f"{score:.3f}", str(int(mask.sum())))
+            rle = encode_rle(mask)
+            records.append(
+                {"object": object_id, "rank": rank, "iou": round(float(score), 6), "rle": rle}
+            )
+            if masks is not None:
+                name = f"{object_id}_{rank}.png" if multimask else f"{object_id}.png"
+                write_image(masks / name, mask.astype(np.uint8) * 255)
     Console(stderr=True).print(table)
-
-
-def _write_masks(folder: Path, found: dict[int, Segmentation], *, multimask: bool) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    for object_id, result in found.items():
-        for rank, mask in enumerate(result.masks):
-            name = f"{object_id}_{rank}.png" if multimask else f"{object_id}.png"
-            write_image(folder / name, mask.astype(np.uint8) * 255)
+    if overlay is not None:
+        write_image(overlay, draw(picture, _as_frame(found, picture.shape[:2])))
+    if json_file is not None:
+        write_text(json_file, json.dumps(records, indent=1) + "\n")
 
 
 def _as_frame(found: dict[int, Segmentation], size: tuple[int, int]) -> FrameResult:
@@ -117,11 +112,3 @@ def _as_frame(found: dict[int, Segmentation], size: tuple[int, int]) -> FrameRes
         for object_id, result in found.items()
     )
     return FrameResult(0, objects, size, 0.0)
-
-
-def _records(found: dict[int, Segmentation]) -> list[dict[str, object]]:
-    return [
-        {"object": object_id, "rank": rank, "iou": round(float(score), 6), "rle": encode_rle(mask)}
-        for object_id, result in found.items()
-        for rank, (mask, score) in enumerate(zip(result.masks, result.scores, strict=True))
-    ]

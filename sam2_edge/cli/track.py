@@ -45,7 +45,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 @click.option(
     "--frames",
     metavar="A:B",
-    callback=frame_range,
+    type=frame_range,
     help="Track frames A to B, excluding B; either may be omitted.",
 )
 @click.option("--video", type=PATH, help="Write the overlay here (.mp4).")

@@ -72,7 +72,7 @@ LAYERS_SHOWN = 20
     metavar="A:B",
     default=DEFAULT_FRAMES,
     show_default=True,
-    callback=frame_range,
+    type=frame_range,
     help="Frames A up to but without B.",
 )
 @click.option(

@@ -28,13 +28,7 @@ JPEG_QUALITY = 80
 
 
 def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, str]) -> bytes:
-    """Encode the message for one frame.
-
-    Args:
-        tracked: The frame and its masks.
-        state: Further fields of the header.
-        names: Names by object id.
-    """
+    """Encode the message for one frame, with further header fields and names by object id."""
     image = _scaled_down(tracked.frame.picture)
     height, width = image.shape[:2]
     runs = run_lengths(tracked.result.index_mask((height, width)))

@@ -21,13 +21,8 @@ _TIMEOUT_S = 10.0
 def run_server(app: Starlette, host: str, port: int) -> Iterator[int]:
     """Serve an application in a thread until the block ends.
 
-    Args:
-        app: What to serve.
-        host: Address to listen on.
-        port: Port to listen on; 0 for any free one.
-
     Yields:
-        The port in use.
+        The port in use, of interest if `port` is 0 for any free one.
 
     Raises:
         Sam2EdgeError: If the address is unavailable or the server does not start.
