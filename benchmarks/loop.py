@@ -1,10 +1,10 @@
-"""The camera loop with nano: age of results under a slow model, and what viewers cost.
+"""The camera loop with nano: latency under a slow model, and the cost of viewers.
 
     python benchmarks/loop.py [--frames 600] [--seconds 15]
 
-First a camera of 30 frames per second whose model is held to 10: the age of results from capture,
-in the first and the last tenth of the run. Then the loop on the same camera, which is faster than
-three objects can be tracked on two cores, watched by no viewer, one, six, and none again.
+First a camera of 30 frames per second with a model slowed down to 10: the latency from capture to
+result in the first and the last tenth of the run. Then the loop on the same camera, which is faster
+than three objects can be tracked on two cores, with no viewer, one, six, and none again.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ SLOW_S = 0.1
 VIEWERS = (0, 1, 6, 0)
 
 
-def started() -> CameraLoop:
-    """A loop that is told to follow every object of its first frame."""
+def prompted_loop() -> CameraLoop:
+    """Make a loop with a prompt for every object of its first frame."""
     camera = SyntheticCamera(SEED, size=SIZE, objects=OBJECTS, paced=True)
     loop = CameraLoop(lambda: camera, VideoTracker("nano", remember_absent=False))
     for object_id in range(1, OBJECTS + 1):
@@ -42,9 +42,9 @@ def started() -> CameraLoop:
     return loop
 
 
-def ages(frames: int) -> None:
-    """Print how old results are when the model is too slow for the camera."""
-    loop, found = started(), []
+def latencies(frames: int) -> None:
+    """Print latencies with a model that is too slow for the camera."""
+    loop, found = prompted_loop(), []
     for tracked in loop:
         found.append(tracked.latency_s)
         time.sleep(max(0.0, SLOW_S - (tracked.latency_s - tracked.waited_s)))
@@ -54,11 +54,11 @@ def ages(frames: int) -> None:
     counts = loop.counts
     print(f"{frames} results, {counts.captured} frames captured, {counts.dropped} dropped")
     for name, part in (("first", found[1:tenth]), ("last", found[-tenth:])):
-        print(f"age in the {name} tenth: median {1e3 * np.median(part):.0f} ms")
+        print(f"latency in the {name} tenth: median {1e3 * np.median(part):.0f} ms")
 
 
 def watch(port: int, stop: threading.Event) -> None:
-    """A viewer that takes every frame it can."""
+    """Receive every frame that comes."""
     with (
         suppress(WebSocketException, OSError),
         connect(f"ws://127.0.0.1:{port}/ws", max_size=None, compression=None) as socket,
@@ -69,8 +69,8 @@ def watch(port: int, stop: threading.Event) -> None:
 
 
 def viewers(seconds: float) -> None:
-    """Print frames per second of the loop by number of viewers."""
-    loop = started()
+    """Print the loop's frames per second by number of viewers."""
+    loop = prompted_loop()
     stats = LoopStats(loop)
     hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     with ExitStack() as stack:
@@ -100,7 +100,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=600, help="at least 40")
     parser.add_argument("--seconds", type=float, default=15)
     arguments = parser.parse_args()
-    ages(arguments.frames)
+    latencies(arguments.frames)
     viewers(arguments.seconds)
 
 

@@ -1,13 +1,13 @@
-"""The camera loop for long, with everything going wrong that can, to see that it stays as it was.
+"""A long run of the camera loop under every fault, to check that it stays as it was.
 
     export MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072
     python benchmarks/soak.py [--frames 20000] [--json FILE]
 
-nano follows three objects of the synthetic camera, which dies and comes back, sends black and
-broken frames and changes its size; viewers come and go; commands come at random, from other
-threads. By rule each object starts anew from a click on it whenever the scene does. Exit code 1
-unless at the end resident memory is within 2 % of what it was after a twentieth of the run, every
-command was answered, every output is there and readable, and masks are as good as at the start.
+nano tracks three objects of the synthetic camera, which dies and comes back, sends black and
+broken frames and changes its size; viewers come and go; random commands come from other threads.
+Every object is prompted again when the scene starts again. Exit code 1 unless, at the end,
+resident memory is within 2 % of its size after a twentieth of the run, every command was answered,
+every output is complete and readable, and the masks are as good as at the start.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ import time
 from collections import OrderedDict
 from concurrent.futures import Future
 from contextlib import suppress
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -48,42 +47,44 @@ from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic.camera import SCENE_FRAMES, SyntheticCamera
 
 SEED, SIZE, OBJECTS = 16, 256, 3
-ANEW_EVERY = 2 * SCENE_FRAMES - 2
+ROUND = 2 * SCENE_FRAMES - 2
 """Frames until the scene is at its start again."""
 
 DIES, BLACK, BROKEN = 0.005, 0.02, 0.01
-"""Shares of frames on which the camera dies (100 times in 20,000), is black, or sends rubbish."""
+"""Shares of reads on which the camera dies (100 times in 20,000), is black, or sends garbage."""
 
-GROWTH, LOSS = 0.02, 0.05
-"""Most that memory may grow, as a share, and that J may fall."""
+MAX_GROWTH, MAX_LOSS = 0.02, 0.05
+"""How much memory may grow, as a share, and J may fall."""
 
-SHORT, SHORT_GROWTH = 5000, 0.15
+SHORT, SHORT_MAX_GROWTH = 5000, 0.15
 """In a shorter run memory is still settling."""
 
+KEPT_FRAMES = 64
+"""Captured frames whose truth is remembered."""
 
-@dataclass(slots=True)
-class Faulty:
-    """The synthetic camera with faults, over all times that it is opened."""
 
-    scene: SyntheticCamera = field(
-        default_factory=lambda: SyntheticCamera(SEED, size=SIZE, objects=OBJECTS, paced=False)
-    )
-    ends: bool = False
-    opened: int = 0
-    given: OrderedDict[int, tuple[int, tuple[int, int]]] = field(default_factory=OrderedDict)
-    _rng: np.random.Generator = field(default_factory=lambda: np.random.default_rng(1))
-    _good: int = 0
+class FaultyCamera:
+    """The synthetic camera with faults, opened again and again."""
 
-    def open(self) -> Faulty:
-        """The same scene, wherever it is."""
+    ends = False
+
+    def __init__(self) -> None:
+        self.opened = 0
+        self._scene = SyntheticCamera(SEED, size=SIZE, objects=OBJECTS, paced=False)
+        self._shown: OrderedDict[int, tuple[int, tuple[int, int]]] = OrderedDict()
+        self._rng = np.random.default_rng(1)
+        self._good = 0
+
+    def open(self) -> FaultyCamera:
+        """Continue the scene."""
         self.opened += 1
         return self
 
     def close(self) -> None:
-        """The scene goes on."""
+        """Do nothing."""
 
     def read(self) -> Any:
-        """A picture, or a fault."""
+        """Return a picture, or a fault."""
         draw = self._rng.random()
         if draw < DIES:
             return None
@@ -92,105 +93,101 @@ class Faulty:
         if draw < DIES + BLACK + BROKEN:
             return np.zeros((SIZE, SIZE), np.uint8)
         position = SyntheticCamera.position(self._good)
-        picture = self.scene.clip.frames[position]
+        picture = self._scene.clip.frames[position]
         size = (SIZE, SIZE)
         if (self._good // 250) % 3 == 2:
             size = (320, 200)
             picture = cv2.resize(picture, size)
-        self.given[self._good] = (position, size)
-        if len(self.given) > 64:
-            self.given.popitem(last=False)
+        self._shown[self._good] = (position, size)
+        if len(self._shown) > KEPT_FRAMES:
+            self._shown.popitem(last=False)
         self._good += 1
         return picture
 
     def truth(self, index: int, object_id: int) -> np.ndarray:
-        """The true mask on a captured frame."""
-        position, size = self.given[index]
-        mask = self.scene.clip.mask(position, object_id).astype(np.uint8)
+        """Return the true mask on a captured frame."""
+        position, size = self._shown[index]
+        mask = self._scene.clip.mask(position, object_id).astype(np.uint8)
         return cv2.resize(mask, size, interpolation=cv2.INTER_NEAREST) > 0
 
 
-@dataclass(slots=True)
-class Watch:
-    """What is noted as the frames go by."""
+class Observer:
+    """Compares results with the truth, prompts the objects, and counts."""
 
-    frames: int
-    camera: Faulty
-    loop: CameraLoop
-    similarities: dict[int, list[float]] = field(default_factory=dict)
-    futures: list[Future[Any]] = field(default_factory=list)
-    answered: int = 0
-    commands: int = 0
-    results: int = 0
-    lines: int = 0
-    resident: list[int] = field(default_factory=list)
+    def __init__(self, frames: int, camera: FaultyCamera, loop: CameraLoop) -> None:
+        self.loop = loop
+        self.similarities: dict[int, list[float]] = {}
+        self.answered = self.commands = self.results = self.lines = 0
+        self.resident: list[int] = []
+        self._frames, self._camera = frames, camera
+        self._futures: list[Future[Any]] = []
 
-    def see(self, tracked: LoopResult) -> None:
-        """Compare a result with the truth, and do what the rule says."""
+    def observe(self, tracked: LoopResult) -> None:
+        """Take one result into account; each round of the scene starts with new prompts."""
         count = self.loop.tracked
         self.results += 1
         self.lines += len(tracked.result.objects)
         for found in tracked.result.objects:
-            true = self.camera.truth(tracked.frame.index, found.object_id)
+            true = self._camera.truth(tracked.frame.index, found.object_id)
             if true.any():
-                self._note(count, region_similarity(found.mask, true))
-        if count % ANEW_EVERY == 1:
+                self._add_similarity(count, region_similarity(found.mask, true))
+        if count % ROUND == 1:
             for object_id in range(1, OBJECTS + 1):
-                self._anew(tracked, object_id)
-        self._count_answers()
-        if count % max(1, self.frames // 20) == 0:
+                self._prompt(tracked, object_id)
+        self.count_answers()
+        if count % max(1, self._frames // 20) == 0:
             self.resident.append(resident_bytes())
-        if count >= self.frames:
+        if count >= self._frames:
             self.loop.close()
 
-    def _note(self, count: int, similarity: float) -> None:
-        """Keep J of the first round of the scene and of the last two: the watch itself must not
-        grow.
-        """
-        turn = (count - 1) // ANEW_EVERY
-        self.similarities.setdefault(turn, []).append(similarity)
-        for old in [t for t in self.similarities if 0 < t < turn - 1]:
+    def _add_similarity(self, count: int, similarity: float) -> None:
+        """Keep J of the first round and of the last two: the observer itself must not grow."""
+        number = (count - 1) // ROUND
+        self.similarities.setdefault(number, []).append(similarity)
+        for old in [n for n in self.similarities if 0 < n < number - 1]:
             del self.similarities[old]
 
-    def _anew(self, tracked: LoopResult, object_id: int) -> None:
-        true = self.camera.truth(tracked.frame.index, object_id)
+    def _prompt(self, tracked: LoopResult, object_id: int) -> None:
+        true = self._camera.truth(tracked.frame.index, object_id)
         if not true.any():
             return
         if any(o.object_id == object_id for o in tracked.result.objects):
-            self.submit(self.loop.remove(object_id))
-        self.submit(self.loop.prompt(object_id, points=[center_click(true)]))
+            self.expect(self.loop.remove(object_id))
+        self.expect(self.loop.prompt(object_id, points=[center_click(true)]))
 
-    def submit(self, future: Future[Any]) -> None:
-        """Expect an answer."""
+    def expect(self, future: Future[Any]) -> None:
+        """Expect the answer of a command."""
         self.commands += 1
-        self.futures.append(future)
+        self._futures.append(future)
 
-    def _count_answers(self) -> None:
-        done = [f for f in self.futures if f.done()]
+    def count_answers(self) -> None:
+        """Count the commands that were answered."""
+        done = [f for f in self._futures if f.done()]
         self.answered += len(done)
-        self.futures = [f for f in self.futures if not f.done()]
+        self._futures = [f for f in self._futures if not f.done()]
 
 
-def disturb(watch: Watch, stop: threading.Event) -> None:
-    """Commands at random that change nothing for good, or that cannot be obeyed."""
+def disturb(observer: Observer, stop: threading.Event) -> None:
+    """Submit random commands that are refused or undone."""
     rng = np.random.default_rng(2)
+    loop = observer.loop
     while not stop.wait(0.05):
         with suppress(Sam2EdgeError):
             draw = rng.random()
             if draw < 0.4:
-                watch.submit(watch.loop.remove(77))
+                observer.expect(loop.remove(77))
             elif draw < 0.6:
-                watch.submit(watch.loop.prompt(9, points=[(-5, 3)]))
+                observer.expect(loop.prompt(9, points=[(-5, 3)]))
             elif draw < 0.8:
-                watch.submit(watch.loop.prompt(8, points=[tuple(rng.integers(0, 190, 2))]))
-                watch.submit(watch.loop.remove(8))
+                observer.expect(loop.prompt(8, points=[tuple(rng.integers(0, 190, 2))]))
+                observer.expect(loop.remove(8))
             else:
-                watch.loop.pause()
-                watch.loop.resume()
+                loop.pause()
+                loop.resume()
 
 
 def view(port: int, stop: threading.Event, viewed: list[int]) -> None:
-    """A viewer that comes, looks at a few frames, or at none, and goes."""
+    """Connect, receive a few frames or none, and disconnect, again and again."""
     rng = np.random.default_rng(3)
     while not stop.wait(0.1):
         with (
@@ -204,7 +201,7 @@ def view(port: int, stop: threading.Event, viewed: list[int]) -> None:
 
 
 def outputs(folder: Path) -> list[RotatingSink]:
-    """Lines that are all kept, and the latest of videos and masks."""
+    """Keep all JSON lines, and the latest videos and masks."""
     latest = RotationPolicy(2**22, 3600, 2**25)
     return [
         RotatingSink(folder, "results", ".jsonl", JsonLines, RotationPolicy(2**20, 3600, 2**40)),
@@ -213,8 +210,8 @@ def outputs(folder: Path) -> list[RotatingSink]:
     ]
 
 
-def frames_in(path: Path) -> int:
-    """How many frames of a video can be read."""
+def count_frames(path: Path) -> int:
+    """Count the readable frames of a video."""
     video, count = cv2.VideoCapture(str(path)), 0
     while video.read()[0]:
         count += 1
@@ -223,44 +220,44 @@ def frames_in(path: Path) -> int:
 
 
 def soak(frames: int, folder: Path) -> dict[str, Any]:
-    """Run it and say what came of it."""
-    camera = Faulty()
+    """Run the loop and return its figures."""
+    capture.FIRST_BACKOFF_S = 0.01
+    camera = FaultyCamera()
     tracker = VideoTracker("nano", remember_absent=False)
     loop = CameraLoop(camera.open, tracker, every_frame=True, sinks=outputs(folder))
-    capture.FIRST_BACKOFF_S = 0.01
-    stats, watch, stop = LoopStats(loop), Watch(frames, camera, loop), threading.Event()
+    stats, observer, stop = LoopStats(loop), Observer(frames, camera, loop), threading.Event()
     hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     start, viewed = time.monotonic(), [0]
     with run_server(make_app(hub, Access(None), metrics), "127.0.0.1", 0) as port:
-        helpers = [threading.Thread(target=disturb, args=(watch, stop))]
-        looking = (port, stop, viewed)
-        helpers += [threading.Thread(target=view, args=looking) for _ in range(2)]
+        helpers = [threading.Thread(target=disturb, args=(observer, stop))]
+        viewer = (port, stop, viewed)
+        helpers += [threading.Thread(target=view, args=viewer) for _ in range(2)]
         for helper in helpers:
             helper.start()
         for tracked in loop:
             stats.observe(tracked)
             metrics.observe(tracked)
             hub.publish(tracked)
-            watch.see(tracked)
+            observer.observe(tracked)
         stop.set()
         for helper in helpers:
             helper.join()
-        watch._count_answers()
+        observer.count_answers()
     lines = [json.loads(x) for f in folder.glob("*.jsonl") for x in f.read_text().splitlines()]
-    videos = [frames_in(path) for path in folder.glob("*.mkv")]
+    videos = [count_frames(path) for path in folder.glob("*.mkv")]
     masks = sorted(folder.glob("masks-*/*.png"))
-    last_whole_turn = frames // ANEW_EVERY - 1
-    first, last = watch.similarities[0], watch.similarities[last_whole_turn]
-    resident = [round(size / 2**20, 1) for size in watch.resident]
+    last_round = frames // ROUND - 1
+    first, last = observer.similarities[0], observer.similarities[last_round]
+    resident = [round(size / 2**20, 1) for size in observer.resident]
     return {
         **stats.snapshot(),
         "seconds": round(time.monotonic() - start, 1),
         "opened": camera.opened,
-        "commands": watch.commands,
-        "unanswered": watch.commands - watch.answered,
-        "results": watch.results,
+        "commands": observer.commands,
+        "unanswered": observer.commands - observer.answered,
+        "results": observer.results,
         "lines": len(lines),
-        "lines_expected": watch.lines,
+        "lines_expected": observer.lines,
         "videos": len(videos),
         "video_frames": sum(videos),
         "videos_unreadable": videos.count(0),
@@ -276,9 +273,9 @@ def soak(frames: int, folder: Path) -> dict[str, Any]:
 
 
 def problems(found: dict[str, Any]) -> list[str]:
-    """What is not as it should be."""
+    """Return what is not as it should be."""
     wrong = []
-    growth = GROWTH if found["tracked"] >= SHORT else SHORT_GROWTH
+    growth = MAX_GROWTH if found["tracked"] >= SHORT else SHORT_MAX_GROWTH
     if found["late_mb"] > (1 + growth) * found["early_mb"]:
         wrong.append("memory has grown")
     if found["lines"] != found["lines_expected"]:
@@ -289,7 +286,7 @@ def problems(found: dict[str, Any]) -> list[str]:
         wrong.append("the video lacks frames")  # later the oldest are deleted
     if found["unanswered"]:
         wrong.append("commands were lost")
-    if found["j_last"] < found["j_first"] - LOSS:
+    if found["j_last"] < found["j_first"] - MAX_LOSS:
         wrong.append("masks are worse than at the start")
     expected = DIES * found["tracked"] / 2
     if min(found["reconnects"], found["blank"], found["corrupt"]) < max(1, expected):
@@ -302,7 +299,7 @@ def problems(found: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Print the figures; exit code 1 when something is wrong."""
+    """Print the figures; exit code 1 if something is wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--json", type=Path)
