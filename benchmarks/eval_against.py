@@ -1,13 +1,13 @@
-"""`sam2-edge eval` beside a published evaluator, vos-benchmark, on the same masks.
+"""Compares `sam2-edge eval` with a published evaluator, vos-benchmark, on the same masks.
 
     pip install --no-deps vos-benchmark==0.1.0 && pip install tqdm scikit-image
     sam2-edge eval DATASET BUNDLE --output OUTPUT
     python benchmarks/eval_against.py DATASET OUTPUT
 
-DATASET is laid out as DAVIS or MOSE are, with a true mask for every frame. J and F of every object
-are compared without rounding but that of OUTPUT/results.csv, which has 6 digits. vos-benchmark
-leaves out the frames before an object is first seen on either side, which DAVIS counts as right: in
-videos with an object that comes late it differs for that reason.
+DATASET has the layout of DAVIS or MOSE, with a true mask for every frame. J and F of every object
+are compared to the 6 digits of OUTPUT/results.csv. vos-benchmark skips the frames before either
+mask shows an object, which DAVIS counts as correct, so it differs in videos with an object that
+appears late.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from vos_benchmark.benchmark import VideoEvaluator
 
 from sam2_edge.evaluation.vos.datasets import open_dataset
-from sam2_edge.evaluation.vos.folder import MASKS, RESULTS, SUMMARY
+from sam2_edge.evaluation.vos.results import MASKS, RESULTS, SUMMARY
 
 LAYOUTS = ("davis", "mose")
 ROUNDING = 0.5e-6
@@ -31,14 +31,14 @@ Figures = dict[tuple[str, str], tuple[float, float]]
 
 
 def ours(output: Path) -> Figures:
-    """What the evaluation wrote, of the objects with a score."""
+    """The evaluation's figures, for the objects with a score."""
     with (output / RESULTS).open(encoding="utf-8") as file:
         rows = [row for row in csv.DictReader(file) if row["J"]]
     return {(row["video"], row["object"]): (float(row["J"]), float(row["F"])) for row in rows}
 
 
 def theirs(dataset: Path, output: Path, wanted: Figures) -> Figures:
-    """The published evaluator's figures of the same objects."""
+    """The published evaluator's figures, for the same objects."""
     found: Figures = {}
     for video in open_dataset(dataset, videos=sorted({name for name, _ in wanted})).videos:
         truth = next(iter(video.masks[""].values())).parent.parent
@@ -48,13 +48,13 @@ def theirs(dataset: Path, output: Path, wanted: Figures) -> Figures:
 
 
 def main() -> None:
-    """Print both sides and the largest difference; exit code 1 above the table's rounding."""
+    """Print both sides and the largest difference; exit code 1 if it exceeds the rounding."""
     if len(sys.argv) != 3:
         sys.exit("usage: python benchmarks/eval_against.py DATASET OUTPUT")
     dataset, output = map(Path, sys.argv[1:])
     layout = json.loads((output / SUMMARY).read_text(encoding="utf-8"))["layout"]
     if layout not in LAYOUTS:
-        sys.exit(f"{output} is of layout {layout}; give one of {', '.join(LAYOUTS)}")
+        sys.exit(f"{output} has layout {layout}; give one of {', '.join(LAYOUTS)}")
     own = ours(output)
     published = theirs(dataset, output, own)
     worst = 0.0

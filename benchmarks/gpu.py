@@ -27,14 +27,14 @@ import torch
 from real_frames import click, frames_of
 
 from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
-from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import ExportError
+from sam2_edge.evaluation.bench.targets import TimedBackend
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines
 from sam2_edge.models.checkpoints import LoadedModel, load_model
 from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
-from sam2_edge.runtime.backends import BackendName
+from sam2_edge.runtime.backends import BackendName, open_backend
 from sam2_edge.runtime.doctor import findings
 
 Row = dict[str, Any]
@@ -44,33 +44,21 @@ def track_with_backend(
     bundle: Bundle, backend: BackendName, frames: list[np.ndarray], *, stages: bool
 ) -> tuple[Row, list[np.ndarray]]:
     """Median milliseconds per frame, or per stage with a wait after each graph; and logits."""
-    tracker = VideoTracker(bundle, backend=backend)
-    spent = _watch_stages(tracker) if stages else {}
+    opened = open_backend(bundle, backend)
+    timed = TimedBackend(opened) if stages else None
+    tracker = VideoTracker(bundle, backend=timed or opened)
+    spent: dict[str, list[float]] = defaultdict(list)
     times, logits = [], []
     for index, frame in enumerate(frames):
         prompts = [Prompt(1, points=[click(bundle.manifest.image_size)])] if index == 0 else []
         start = time.perf_counter()
         logits.append(tracker.track(frame, prompts)[1].logits)
         times.append(1e3 * (time.perf_counter() - start))
+        for graph, elapsed in (timed.take_times() if timed else {}).items():
+            spent[graph].append(elapsed)
     row: Row = {"ms": statistics.median(times[len(times) // 2 :])}
-    row |= {g.value: statistics.median(v[len(v) // 2 :]) for g, v in spent.items()}
+    row |= {graph: statistics.median(v[len(v) // 2 :]) for graph, v in spent.items()}
     return row, logits
-
-
-def _watch_stages(tracker: VideoTracker) -> dict[Graph, list[float]]:
-    """Time every graph of a tracker, waiting for the GPU after each."""
-    spent: dict[Graph, list[float]] = defaultdict(list)
-    backend = tracker._model.backend
-    run = backend.run
-
-    def timed(graph: Graph, inputs: Any) -> Any:
-        before = backend.mark()
-        outputs = run(graph, inputs)
-        spent[graph].append(backend.milliseconds(before, backend.mark()))
-        return outputs
-
-    backend.run = timed  # type: ignore[method-assign]
-    return spent
 
 
 def track_with_pytorch(

@@ -16,34 +16,32 @@ from typing import Any
 
 from sam2_edge import VideoTracker, load_bundle
 from sam2_edge.evaluation.synthetic import (
-    Track,
     first_prompts,
-    follow_with,
     heldout_clips,
     scores,
     summary,
-    track_with,
 )
+from sam2_edge.evaluation.tracker import Tracker
 
 
-def track_with_pytorch(name: str) -> Track:
-    """Tracking through transformers' model, memory as in the bundle."""
-    from sam2_edge.evaluation.pytorch import PyTorchLoop
+def pytorch_tracker(name: str) -> Tracker:
+    """Transformers' model, with the memory settings of the bundle."""
+    from sam2_edge.evaluation.pytorch import PyTorchTracker
     from sam2_edge.models.checkpoints import load_model
 
     model, manifest = load_model(name).model, load_bundle(name).manifest
-    return follow_with(lambda: PyTorchLoop(model, manifest, None))
+    return PyTorchTracker(model, manifest)
 
 
 def show(title: str, figures: dict[str, float], seconds: float) -> dict[str, Any]:
-    """Print one line of figures; returned as a record."""
+    """Print one line of figures and return them as a record."""
     line = "  ".join(f"{key} {value:.4f}" for key, value in figures.items())
     print(f"{title:18} {line}  ({seconds:.0f} s)", flush=True)
     return {"title": title, **{k: round(v, 4) for k, v in figures.items()}}
 
 
 def main() -> None:
-    """Measure each kind of prompt on the same clips."""
+    """Measure every kind of prompt on the same clips."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--bundle", default="nano")
     parser.add_argument("--clips", type=int, default=100)
@@ -54,17 +52,16 @@ def main() -> None:
     arguments = parser.parse_args()
     clips = list(islice(heldout_clips(arguments.clips), arguments.clips))
     assert all(len(first_prompts(c, "click")) == c.present.shape[1] for c in clips)
-    runs = [
-        (k, track_with(VideoTracker(arguments.bundle, threads=arguments.threads)), "")
-        for k in arguments.kinds.split(",")
-        if k
+    tracker = VideoTracker(arguments.bundle, threads=arguments.threads)
+    runs: list[tuple[Any, Tracker, str]] = [
+        (kind, tracker, "") for kind in arguments.kinds.split(",") if kind
     ]
     if arguments.pytorch:
-        runs.append(("click", track_with_pytorch(arguments.bundle), " (PyTorch)"))
+        runs.append(("click", pytorch_tracker(arguments.bundle), " (PyTorch)"))
     results = []
-    for kind, track, note in runs:
+    for kind, used, note in runs:
         start = time.perf_counter()
-        found = list(scores(iter(clips), kind, track))
+        found = list(scores(clips, kind, used))
         results.append(show(kind + note, summary(found), time.perf_counter() - start))
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n")

@@ -1,9 +1,9 @@
-"""Time per stage of the whole loop on a video file: decoding, graphs, drawing.
+"""Time per stage of the loop on a video file: decoding, graphs, drawing.
 
     python benchmarks/nano_speed.py [--bundle nano] [--threads 2] [--frames 200]
 
 Writes a synthetic clip as a video, tracks one object through it, draws the overlay on every frame
-and prints the median time of each stage over the second half, where the memory is full.
+and prints the median time of each stage over the second half, in which the memory is full.
 """
 
 from __future__ import annotations
@@ -15,12 +15,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from sam2_edge import Prompt, VideoTracker
+from sam2_edge import Prompt, VideoTracker, load_bundle
+from sam2_edge.evaluation.bench.targets import TimedBackend
+from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.sinks.overlay import draw
 from sam2_edge.synthetic import center_click, clip
 
@@ -33,29 +34,18 @@ class Clock:
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Add the time of a block to a stage of the present frame."""
+        """Add the time of a block to a stage of the current frame."""
         start = time.perf_counter()
         yield
         self.frames[-1][name] += 1e3 * (time.perf_counter() - start)
 
     def next_frame(self) -> None:
-        """Begin a frame."""
+        """Start a frame."""
         self.frames.append(defaultdict(float))
 
 
-def time_graphs(tracker: VideoTracker, clock: Clock) -> None:
-    """Let every graph of a tracker report to the clock."""
-    run = tracker._model.backend.run
-
-    def timed(graph: Any, feeds: Any) -> Any:
-        with clock.stage(graph.value):
-            return run(graph, feeds)
-
-    tracker._model.backend.run = timed  # type: ignore[method-assign]
-
-
 def write_video(path: Path, frames: int) -> tuple[float, float]:
-    """Write a clip; returns a click on its first object."""
+    """Write a clip and return a click on its first object."""
     drawn = clip(1, frames=frames, objects=1, split="heldout")
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (256, 256))
     for frame in drawn.frames:
@@ -72,8 +62,9 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=200)
     arguments = parser.parse_args()
     clock = Clock()
-    tracker = VideoTracker(arguments.bundle, threads=arguments.threads)
-    time_graphs(tracker, clock)
+    bundle = load_bundle(arguments.bundle)
+    timed = TimedBackend(open_backend(bundle, threads=arguments.threads))
+    tracker = VideoTracker(bundle, backend=timed)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         click = write_video(path, arguments.frames)
@@ -86,6 +77,7 @@ def main() -> None:
                 with clock.stage("tracking"):
                     prompts = [Prompt(1, points=[click])] if index == 0 else []
                     result = tracker.track(frame, prompts)
+                clock.frames[-1] |= timed.take_times()
                 with clock.stage("mask and drawing"):
                     draw(frame, result)
     full = clock.frames[arguments.frames // 2 :]

@@ -32,7 +32,7 @@ from sam2_edge.calibration.qdq import quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import collect_ranges
 from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.evaluation.differences import CHOSEN
-from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary, track_with
+from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary
 from sam2_edge.export.fp16 import fp32_only_nodes, overflowing_nodes, to_half
 from sam2_edge.export.int8_search import relative_error, trial_bundle
 from sam2_edge.export.pipeline import export_bundle
@@ -83,7 +83,7 @@ def error(bundle: Bundle, graph: Graph, model: onnx.ModelProto, recording: Recor
 
 def j_and_f(bundle: Bundle, clips: int) -> float:
     """Mean J&F with one click per object."""
-    found = scores(heldout_clips(clips), "click", track_with(VideoTracker(bundle, backend="cpu")))
+    found = scores(heldout_clips(clips), "click", VideoTracker(bundle, backend="cpu"))
     return summary(list(found))["j_and_f"]
 
 

@@ -1,4 +1,4 @@
-"""`sam2-edge eval`: video object segmentation on a data set, scored as its own evaluation does."""
+"""`sam2-edge eval`: video object segmentation on a data set, scored by its own protocol."""
 
 from __future__ import annotations
 
@@ -16,13 +16,12 @@ from sam2_edge.bundle import load_bundle
 from sam2_edge.cli.options import PATH, backend_options, memory_policy_option
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
-from sam2_edge.evaluation.vos.folder import RESULTS, EvalFolder, open_folder
-from sam2_edge.evaluation.vos.results import VideoRecord
+from sam2_edge.evaluation.vos.results import RESULTS, EvalFolder, VideoRecord, open_folder
 from sam2_edge.evaluation.vos.runner import Job, eval_settings, evaluate, threads_each
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 
-_FIGURES = {
+_COLUMNS = {
     "J&F": "j_and_f",
     "J": "j",
     "F": "f",
@@ -40,21 +39,23 @@ _FIGURES = {
     "--output",
     type=PATH,
     required=True,
-    help="Folder of the results; an evaluation in it that was interrupted goes on.",
+    help="Folder of the results; an interrupted evaluation in it is resumed.",
 )
 @click.option(
     "--layout",
     type=click.Choice(get_args(LayoutName)),
-    help="How the data set is laid out (default: seen from its folders).",
+    help="Layout of the data set (default: detected from its folders).",
 )
 @click.option(
     "--prompt",
     type=click.Choice(get_args(PromptKind)),
     default="mask",
     show_default=True,
-    help="What an object is prompted with, made from its first mask.",
+    help="Kind of prompt, made from the first mask of each object.",
 )
-@click.option("--videos", multiple=True, metavar="NAME", help="Only this video. Repeatable.")
+@click.option(
+    "--videos", multiple=True, metavar="NAME", help="Evaluate only this video. Repeatable."
+)
 @click.option(
     "--processes",
     default=1,
@@ -62,7 +63,7 @@ _FIGURES = {
     type=click.IntRange(min=1),
     help="Videos in parallel; they share the cores unless --threads sets the threads of each.",
 )
-@click.option("--overwrite", is_flag=True, help="Throw away an evaluation in the folder first.")
+@click.option("--overwrite", is_flag=True, help="First delete an evaluation in the folder.")
 @memory_policy_option
 @backend_options
 def evaluate_command(
@@ -81,8 +82,8 @@ def evaluate_command(
 ) -> None:
     """Evaluate BUNDLE on DATASET: J and F of tracked objects.
 
-    DATASET is laid out as DAVIS 2017, SA-V, MOSE, LVOS or YouTube-VOS. Results: masks for the data
-    set's server or evaluator, results.csv with J and F per object, summary.json.
+    DATASET has the layout of DAVIS 2017, SA-V, MOSE, LVOS or YouTube-VOS. Results: masks for the
+    data set's server or evaluator, results.csv with J and F per object, summary.json.
     """
     loaded = load_bundle(bundle)
     opened = open_dataset(dataset, layout=layout, videos=videos)
@@ -100,7 +101,7 @@ def _run(dataset: DataSet, job: Job, processes: int) -> list[VideoRecord]:
     found = {video.name: job.folder.record(video.name) for video in dataset.videos}
     done = sum(record is not None for record in found.values())
     if done:
-        console.print(f"{done} of {len(found)} videos are done already")
+        console.print(f"{done} of {len(found)} videos are already done")
     columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(found), completed=done)
@@ -118,17 +119,17 @@ def _show(folder: EvalFolder, figures: dict[str, Any]) -> None:
     )
     if clicked:
         notes.print(
-            f"{len(clicked)} objects were prompted by a click, as their masks vanish at the "
+            f"{len(clicked)} objects were prompted with a click, as their masks vanish at the "
             f"model's size: {escape(', '.join(clicked))}"
         )
     if scored:
-        table = Table(*_FIGURES, title=f"{scored} objects of {figures['videos']} videos")
-        table.add_row(*(f"{figures[key]:.3f}" for key in _FIGURES.values()))
+        table = Table(*_COLUMNS, title=f"{scored} objects of {figures['videos']} videos")
+        table.add_row(*(f"{figures[key]:.3f}" for key in _COLUMNS.values()))
         console.print(table)
         console.print(f"per object: {escape(str(folder.path / RESULTS))}", soft_wrap=True)
     if scored < objects:
         notes.print(
-            f"{objects - scored} of {objects} objects have no score: there is no true mask of them "
-            "beside the first, or no frame of them counts"
+            f"{objects - scored} of {objects} objects have no score: they have no true mask after "
+            "the first one, or no frame counts"
         )
-    notes.print(f"masks, as the data set's own evaluation takes them: {escape(str(folder.masks))}")
+    notes.print(f"masks for the data set's own evaluation: {escape(str(folder.masks))}")

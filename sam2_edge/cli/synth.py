@@ -12,8 +12,8 @@ from rich.markup import escape
 from rich.progress import track
 
 from sam2_edge.cli.options import PATH, Decorator
-from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.synthetic import Split, SyntheticClip, clip
+from sam2_edge.synthetic.dataset import write_dataset
 
 
 def _count_option(name: str, default: int, low: int, high: int | None, text: str) -> Decorator:

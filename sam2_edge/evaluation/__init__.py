@@ -1,1 +1,1 @@
-"""Measures of whether a result is right."""
+"""Measures of accuracy, parity and speed."""

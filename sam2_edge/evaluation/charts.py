@@ -1,4 +1,4 @@
-"""Line charts and bars as SVG text: pages that hold all they show need no library to draw."""
+"""Line charts and stacked bars as SVG, for self-contained reports."""
 
 from __future__ import annotations
 
@@ -26,8 +26,14 @@ Points = Sequence[tuple[float, float]]
 def line_chart(
     title: str, series: Mapping[str, Points], *, x_label: str, low: float, high: float
 ) -> str:
-    """An SVG of one line per name; points that are not finite are left out, the others are cut to
-    `low`..`high` of the y axis.
+    """Draw one line per name.
+
+    Args:
+        title: Title of the chart.
+        series: Points (x, y) by name; points that are not finite are left out.
+        x_label: Label of the x axis.
+        low: Lower end of the y axis; values below it are clipped.
+        high: Upper end of the y axis; values above it are clipped.
     """
     xs = [x for points in series.values() for x, _ in points]
     first, last = min(xs, default=0.0), max(xs, default=1.0)
@@ -52,7 +58,7 @@ def line_chart(
 
 
 def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], *, unit: str) -> str:
-    """An SVG of one bar per name, made of its parts one after the other, with a legend."""
+    """Draw one bar per name, stacked from its parts, with a legend."""
     names = list(dict.fromkeys(part for parts in bars.values() for part in parts))
     longest = ceiling([sum(parts.values()) for parts in bars.values()])
     left, row = 220, 26
@@ -80,12 +86,12 @@ def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], *, unit: s
 
 
 def ceiling(values: Sequence[float]) -> float:
-    """A round number above all values that are finite; 1 where there are none above 0."""
-    most = max((v for v in values if math.isfinite(v)), default=0.0)
-    if most <= 0:
+    """A round number at or above all finite values; 1 if none is positive."""
+    largest = max((v for v in values if math.isfinite(v)), default=0.0)
+    if largest <= 0:
         return 1.0
-    step = 10.0 ** math.floor(math.log10(most))
-    return next(step * k for k in (1, 2, 5, 10) if step * k >= most)
+    step = 10.0 ** math.floor(math.log10(largest))
+    return next(step * k for k in (1, 2, 5, 10) if step * k >= largest)
 
 
 def _frame(title: str, x_label: str, across: tuple[float, float], down: tuple[float, float]) -> str:

@@ -1,4 +1,4 @@
-"""A backend around another one: what measuring and comparing build on."""
+"""A backend that wraps another one: the base for measuring and comparing backends."""
 
 from __future__ import annotations
 
@@ -13,36 +13,28 @@ from sam2_edge.runtime.backends import Backend, Tensor
 
 
 class DelegatingBackend:
-    """Hands everything on to `own`; see `Backend`."""
+    """Passes every call on to another backend; subclasses override `run`."""
 
-    def __init__(self, own: Backend) -> None:
-        self.name = own.name
-        self._own = own
+    def __init__(self, inner: Backend) -> None:
+        self.name = inner.name
+        self._inner = inner
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Backend.run`."""
-        return self._own.run(graph, inputs)
+        """Run one graph."""
+        return self._inner.run(graph, inputs)
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
-        """See `Backend.empty`."""
-        return self._own.empty(shape)
+        """An uninitialized float32 tensor."""
+        return self._inner.empty(shape)
 
     def upload(self, array: NDArray[Any]) -> Tensor:
-        """See `Backend.upload`."""
-        return self._own.upload(array)
+        """A host array as a tensor."""
+        return self._inner.upload(array)
 
     def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """See `Backend.download`."""
-        return self._own.download(tensor)
+        """A tensor as a host array."""
+        return self._inner.download(tensor)
 
     def copy(self, source: Tensor, target: Tensor) -> None:
-        """See `Backend.copy`."""
-        self._own.copy(source, target)
-
-    def mark(self) -> Any:
-        """See `Backend.mark`."""
-        return self._own.mark()
-
-    def milliseconds(self, first: Any, last: Any) -> float:
-        """See `Backend.milliseconds`."""
-        return self._own.milliseconds(first, last)
+        """Copy between two tensors of equal shape."""
+        self._inner.copy(source, target)

@@ -1,4 +1,4 @@
-"""How far two tensors of one meaning are apart, and which rows of a decoder may be compared."""
+"""Numerical difference between two tensors, and which rows of a decoder can be compared."""
 
 from __future__ import annotations
 
@@ -10,63 +10,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHOSEN = frozenset({"best_index", "best_mask", "best_iou", "pointer"})
-"""Outputs of the mask decoder that follow from its choice of a mask."""
+"""Outputs of the mask decoder that depend on which of its masks it chooses."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """largest, mean: of the absolute difference. cosine: of the angle between the tensors as
-    vectors, -1..1. relative: length of the difference over that of the reference (relative L2).
+    """Maximum and mean absolute difference, cosine similarity, and the L2 norm of the difference
+    divided by that of the reference.
     """
 
-    largest: float
-    mean: float
+    max_abs: float
+    mean_abs: float
     cosine: float
-    relative: float
+    relative_l2: float
 
     def worse(self, other: Difference) -> Difference:
-        """The worse of two in each figure; what is not a number stays that."""
+        """The worse of two values in each figure; NaN stays NaN."""
         return Difference(
-            float(np.maximum(self.largest, other.largest)),
-            float(np.maximum(self.mean, other.mean)),
+            float(np.maximum(self.max_abs, other.max_abs)),
+            float(np.maximum(self.mean_abs, other.mean_abs)),
             float(np.minimum(self.cosine, other.cosine)),
-            float(np.maximum(self.relative, other.relative)),
+            float(np.maximum(self.relative_l2, other.relative_l2)),
         )
 
 
 def difference(got: NDArray[Any], want: NDArray[Any]) -> Difference | None:
-    """The difference of two arrays of one shape, `want` the reference; None where they are empty.
+    """Compare an array with its reference; None if they are empty.
 
-    Values that are not finite on one side alone make every figure nan or inf.
+    Values that are not finite on one side make every figure NaN or infinite.
 
-    Raises ValueError for different shapes.
+    Raises:
+        ValueError: The shapes differ.
     """
     if got.shape != want.shape:
         raise ValueError(f"arrays of shapes {got.shape} and {want.shape}; both must be the same")
     if not want.size:
         return None
     ours, theirs = got.astype(np.float64).ravel(), want.astype(np.float64).ravel()
-    apart = np.abs(ours - theirs)
-    lengths = float(np.linalg.norm(ours) * np.linalg.norm(theirs))
-    length = float(np.linalg.norm(theirs))
-    distance = float(np.linalg.norm(apart))
+    absolute = np.abs(ours - theirs)
+    norm = float(np.linalg.norm(theirs))
+    norms = float(np.linalg.norm(ours) * norm)
+    distance = float(np.linalg.norm(absolute))
     equal = distance == 0.0
     return Difference(
-        largest=float(apart.max()),
-        mean=float(apart.mean()),
-        cosine=1.0 if equal else float(ours @ theirs) / lengths if lengths else 0.0,
-        relative=0.0 if equal else distance / length if length else float("inf"),
+        max_abs=float(absolute.max()),
+        mean_abs=float(absolute.mean()),
+        cosine=1.0 if equal else float(ours @ theirs) / norms if norms else 0.0,
+        relative_l2=0.0 if equal else distance / norm if norm else float("inf"),
     )
 
 
 def rows_of_equal_choice(
     got: Mapping[str, NDArray[Any]], want: Mapping[str, NDArray[Any]]
 ) -> NDArray[np.bool_] | slice:
-    """Objects for which two decoders choose the same mask, and agree that it is there: near a tie
-    half precision may choose another, and then nothing chosen is alike. All for other graphs.
+    """Objects for which two decoders choose the same mask and agree on presence.
+
+    Near a tie, half precision may choose another mask, and then none of `CHOSEN` is comparable.
+    For the outputs of other graphs, all rows.
     """
     if "best_index" not in got:
         return slice(None)
-    there, wanted = np.signbit(got["object_score"]), np.signbit(want["object_score"])
-    alike = (got["best_index"] == want["best_index"]) & (there == wanted)
-    return np.asarray(alike, np.bool_)
+    absent, want_absent = np.signbit(got["object_score"]), np.signbit(want["object_score"])
+    same = (got["best_index"] == want["best_index"]) & (absent == want_absent)
+    return np.asarray(same, np.bool_)

@@ -13,14 +13,11 @@ from sam2_edge.evaluation.metrics import Accuracy, object_accuracy
 
 
 def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
-    """J and F of every object in the first true mask, without the first and the last frame.
+    """J and F of every object in the first true mask, by object id.
 
     Args:
         masks: Folder of predicted masks, one indexed PNG per frame.
         truth: Folder of true masks with the same file names.
-
-    Returns:
-        Accuracy by object id.
 
     Raises:
         SourceError: The file names or mask sizes differ, or there are fewer than three masks.

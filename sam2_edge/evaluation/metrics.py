@@ -3,7 +3,7 @@
 Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
 Segmentation", CVPR 2016, section 5, and the DAVIS 2017 evaluation for its conventions: a boundary
 pixel differs from its right, lower or lower right neighbor, boundaries match within 0.008 of the
-picture's diagonal, and the first and the last frame of a clip do not count.
+image diagonal, and the first and the last frame of a clip are not scored.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 
 BOUNDARY_TOLERANCE = 0.008
-"""Distance within which boundaries match, as a share of the picture's diagonal."""
-
+"""Distance within which boundaries match, as a share of the image diagonal."""
 
 RECALL_THRESHOLD = 0.5
-"""A frame counts as recalled where the measure is above this."""
+"""A frame counts as recalled if the measure is above this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """Means over frames: region similarity `j` and boundary accuracy `f`, both 0..1."""
+    """Means over frames of region similarity `j` and boundary accuracy `f`, both 0 to 1."""
 
     j: float
     f: float
@@ -42,10 +41,12 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Statistics:
-    """One measure of one object over frames, as the DAVIS evaluation sums it up.
+    """One measure of one object over frames, as the DAVIS evaluation summarizes it.
 
-    mean: 0..1. recall: share of frames above `RECALL_THRESHOLD`, 0..1. decay: what is lost from the
-    first quarter of the frames to the last, -1..1.
+    Attributes:
+        mean: 0 to 1.
+        recall: Share of frames above `RECALL_THRESHOLD`, 0 to 1.
+        decay: Mean over the first quarter of the frames minus that over the last, -1 to 1.
     """
 
     mean: float
@@ -54,9 +55,10 @@ class Statistics:
 
 
 def region_similarity(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
-    """J of two masks [H,W], nonzero is the object: intersection over union; 1 if both are empty.
+    """J of two masks [H, W]: intersection over union, 1 if both are empty.
 
-    Raises ValueError for masks of different shapes.
+    Raises:
+        ValueError: The shapes differ.
     """
     ours, theirs = _masks(predicted, truth)
     union = np.count_nonzero(ours | theirs)
@@ -66,11 +68,12 @@ def region_similarity(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
 def boundary_accuracy(
     predicted: NDArray[Any], truth: NDArray[Any], *, tolerance: float = BOUNDARY_TOLERANCE
 ) -> float:
-    """F of two masks [H,W]: harmonic mean of the precision and recall of boundary pixels.
+    """F of two masks [H, W]: harmonic mean of the precision and recall of boundary pixels.
 
-    tolerance: share of the diagonal, or pixels if it is 1 or more.
+    Boundaries match within `tolerance`, a share of the diagonal, or pixels if 1 or more.
 
-    Raises ValueError for masks of different shapes.
+    Raises:
+        ValueError: The shapes differ.
     """
     ours, theirs = (boundary(mask) for mask in _masks(predicted, truth))
     pixels = int(tolerance if tolerance >= 1 else np.ceil(tolerance * np.hypot(*ours.shape)))
@@ -79,16 +82,15 @@ def boundary_accuracy(
 
 
 def object_accuracy(predicted: Sequence[NDArray[Any]], truth: Sequence[NDArray[Any]]) -> Accuracy:
-    """J and F of one object over a clip, without its first and last frame (as DAVIS 2017).
+    """J and F of one object over a clip, from a mask [H, W] per frame, as in DAVIS 2017.
 
-    predicted, truth: one mask [H,W] per frame.
-
-    Raises ValueError for different numbers of frames, or fewer than three.
+    Raises:
+        ValueError: The numbers of frames differ, or there are fewer than three.
     """
     if len(predicted) != len(truth) or len(truth) < 3:
         raise ValueError(
             f"{len(predicted)} predicted and {len(truth)} true frames: the numbers must be equal "
-            "and at least 3, as the first and the last frame do not count"
+            "and at least 3, as the first and the last frame are not scored"
         )
     pairs = list(zip(predicted, truth, strict=True))[1:-1]
     return Accuracy(
@@ -98,22 +100,23 @@ def object_accuracy(predicted: Sequence[NDArray[Any]], truth: Sequence[NDArray[A
 
 
 def mean_accuracy(objects: Sequence[Accuracy]) -> Accuracy:
-    """The mean over objects, which is the figure of a data set."""
+    """The mean over objects: the score of a data set."""
     return Accuracy(
         j=float(np.mean([a.j for a in objects])), f=float(np.mean([a.f for a in objects]))
     )
 
 
 def statistics(values: Sequence[float]) -> Statistics:
-    """Mean, recall and decay of one object's J or F, 0..1 each, in the order of the frames.
+    """Mean, recall and decay of one object's J or F, of one value per frame.
 
     The quarters that decay compares share their border frames, as in `db_statistics` of
-    davisvideochallenge/davis2017-evaluation (`davis2017/utils.py`): of frames 0 to n - 1 the first
-    quarter ends with the one nearest to (n - 1) / 4, and the last begins with the one nearest to
-    3 (n - 1) / 4. Clips of more than 256 frames, where the positions of that program overflow their
-    8 bits, follow the same rule here.
+    davisvideochallenge/davis2017-evaluation (`davis2017/utils.py`): of frames 0 to n - 1, the first
+    quarter ends with the frame nearest to (n - 1) / 4, and the last starts with the frame nearest
+    to 3 (n - 1) / 4. That program overflows its 8-bit positions in clips of more than 256 frames;
+    here they follow the same rule.
 
-    Raises ValueError for no values.
+    Raises:
+        ValueError: There are no values.
     """
     count = len(values)
     if count == 0:
@@ -127,7 +130,7 @@ def statistics(values: Sequence[float]) -> Statistics:
 
 
 def boundary(mask: Mask) -> Mask:
-    """Pixels [H,W] that differ from their right, lower or lower right neighbor."""
+    """Pixels [H, W] that differ from their right, lower or lower right neighbor."""
     around = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != around[:-1, 1:]) | (mask != around[1:, :-1]) | (mask != around[1:, 1:])
 
@@ -141,9 +144,9 @@ def _masks(predicted: NDArray[Any], truth: NDArray[Any]) -> tuple[Mask, Mask]:
 
 
 def _share_near(points: Mask, others: Mask, pixels: int) -> float:
-    """Share of `points` with one of `others` within `pixels`; 1 where there are no points.
+    """Share of `points` with one of `others` within `pixels`; 1 if there are no points.
 
-    With points on neither side F is 1; with points on one side it is 0.
+    F is then 1 if neither mask has a boundary, and 0 if only one has.
     """
     count = np.count_nonzero(points)
     if not count:

@@ -1,4 +1,4 @@
-"""Prompts made from true masks, as every measure of ours makes them."""
+"""Prompts made from true masks."""
 
 from __future__ import annotations
 
@@ -15,10 +15,13 @@ PromptKind = Literal["click", "box", "mask"]
 
 
 def prompt_from_mask(object_id: int, mask: NDArray[np.bool_], kind: PromptKind) -> Prompt:
-    """A prompt of a kind for an object, from its mask [H,W] with at least one pixel set.
+    """Make a prompt for an object from its mask.
 
-    click: the pixel furthest from the mask's edge. box: the tightest one, whose lower right corner
-    lies just outside the mask. mask: the mask itself.
+    Args:
+        object_id: The object to prompt.
+        mask: [H, W], with at least one pixel set.
+        kind: "click": the pixel farthest from the mask's edge; "box": the tightest box, whose
+            lower right corner lies just outside the mask; "mask": the mask itself.
     """
     if kind == "mask":
         return Prompt(object_id, mask=mask)

@@ -1,9 +1,11 @@
-"""PyTorch as the reference: the graphs' modules as a backend, and transformers' own loop."""
+"""PyTorch as the reference: the graph modules as a backend, and transformers' own loop."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -13,7 +15,7 @@ from transformers import Sam2VideoInferenceSession
 
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import Manifest, MemoryEntry
-from sam2_edge.evaluation.tracker_adapter import Remembered, State
+from sam2_edge.evaluation.tracker import MemoryAndPointer
 from sam2_edge.models.graphs import graph_modules
 from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
 from sam2_edge.models.reference import ReferencePrompt, ReferenceResult, ReferenceTracker
@@ -22,12 +24,11 @@ from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.host import HostTensors
 from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt
+from sam2_edge.runtime.results import FrameResult, ObjectResult
 
 
 class TorchBackend(HostTensors):
-    """The graph modules of a `Sam2VideoModel` on the CPU, with a bundle's choices on memory; see
-    `Backend`.
-    """
+    """Runs the graph modules of a `Sam2VideoModel` on the CPU, with a bundle's memory settings."""
 
     def __init__(self, model: Any, memory: MemoryEntry) -> None:
         self.name = "pytorch"
@@ -37,7 +38,7 @@ class TorchBackend(HostTensors):
 
     @torch.inference_mode()
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Backend.run`."""
+        """Run one graph's module."""
         spec = self._specs[graph]
         given = (torch.from_numpy(np.ascontiguousarray(inputs[s.name])) for s in spec.inputs)
         result = self._modules[graph](*given)
@@ -47,35 +48,52 @@ class TorchBackend(HostTensors):
         return cast("dict[str, Tensor]", arrays)
 
 
-class PyTorchLoop:
-    """transformers' loop, which follows the published predictor, as a `TrackerAdapter`."""
+class PyTorchTracker:
+    """transformers' loop, made to follow the published predictor, as a `Tracker`.
 
-    def __init__(self, model: Any, manifest: Manifest, clip_frames: int | None) -> None:
+    Args:
+        model: A `Sam2VideoModel`.
+        manifest: Of the bundle to compare with: image size and rounding of stored memory.
+        clip_frames: Number of frames of the clip; None for a stream of unknown length.
+    """
+
+    def __init__(self, model: Any, manifest: Manifest, clip_frames: int | None = None) -> None:
         self._size = manifest.image_size
-        self._tracker = ReferenceTracker(
-            model, clip_frames=clip_frames, memory_rounding=manifest.memory.rounding
+        self._make = partial(
+            ReferenceTracker,
+            model,
+            clip_frames=clip_frames,
+            memory_rounding=manifest.memory.rounding,
         )
+        self.reset()
 
-        self._now: dict[int, ReferenceResult] = {}
-        self._before: dict[int, ReferenceResult] = {}
+    def reset(self) -> None:
+        """Forget all objects."""
+        self._tracker = self._make()
+        self._index = -1
+        self._current: dict[int, ReferenceResult] = {}
+        self._previous: dict[int, ReferenceResult] = {}
 
     @torch.inference_mode()
-    def follow(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> dict[int, State]:
-        """See `TrackerAdapter.follow`."""
+    def track(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt] = ()) -> FrameResult:
+        """Track the next frame, [H, W, 3] BGR."""
+        start = time.perf_counter()
+        self._index += 1
         size = (frame.shape[0], frame.shape[1])
         wanted = {
             p.object_id: _reference_prompt(model_prompt(p, size, self._size)) for p in prompts
         }
         image = torch.from_numpy(model_image(frame, self._size)[0])
-        self._before, self._now = self._now, self._tracker.track(image, wanted)
-        return {
-            object_id: State(found.logits.numpy(), found.object_score)
-            for object_id, found in self._now.items()
-        }
+        self._previous, self._current = self._current, self._tracker.track(image, wanted)
+        objects = tuple(
+            ObjectResult(object_id, found.logits.numpy(), found.iou, found.object_score, size)
+            for object_id, found in self._current.items()
+        )
+        return FrameResult(self._index, objects, size, 1e3 * (time.perf_counter() - start))
 
-    def remembered(self, object_id: int) -> Remembered | None:
-        """See `TrackerAdapter.remembered`."""
-        found = self._before.get(object_id)
+    def latest_memory(self, object_id: int) -> MemoryAndPointer | None:
+        """Memory of the object's last frame before the current one; None if there is none."""
+        found = self._previous.get(object_id)
         return None if found is None else (found.memory.numpy(), found.pointer.numpy())
 
 
@@ -86,7 +104,7 @@ def _reference_prompt(prompt: ModelPrompt) -> ReferencePrompt:
 
 
 def normalized(image: NDArray[np.uint8]) -> torch.Tensor:
-    """What `model_image` gives, as the [3,S,S] float32 that transformers' model takes."""
+    """The output of `model_image`, normalized as transformers expects it: [3, S, S] float32."""
     mean, std = torch.tensor(IMAGE_MEAN), torch.tensor(IMAGE_STD)
     return ((torch.from_numpy(image[0]).float() / 255.0 - mean) / std).permute(2, 0, 1)
 
@@ -99,7 +117,7 @@ def add_prompt(
     frame: int,
     image_size: int,
 ) -> None:
-    """Give transformers' session a prompt on a frame of (height, width) pixels."""
+    """Add a prompt to a session of transformers, on a frame of (height, width) pixels."""
     given = model_prompt(prompt, frame_size, image_size)
     index = session.obj_id_to_idx(prompt.object_id)
     if given.mask is not None:

@@ -23,7 +23,7 @@ from sam2_edge.calibration.qdq import QdqTarget, quantizable_layers, quantize_mo
 from sam2_edge.calibration.ranges import Method, collect_ranges
 from sam2_edge.calibration.tensor_stats import Range
 from sam2_edge.errors import ExportError
-from sam2_edge.evaluation.synthetic import heldout_clips, scores, track_with
+from sam2_edge.evaluation.synthetic import heldout_clips, scores
 from sam2_edge.runtime.tracker import VideoTracker
 
 SENSITIVITY_FRAMES = 4
@@ -173,5 +173,5 @@ def _counts(layers: int) -> Iterator[int]:
 
 def _score(bundle: Bundle, clips: int) -> float:
     """Mean J&F with one click per object."""
-    found = scores(heldout_clips(clips), "click", track_with(VideoTracker(bundle, backend="cpu")))
+    found = scores(heldout_clips(clips), "click", VideoTracker(bundle, backend="cpu"))
     return float(np.mean([score.accuracy.j_and_f for score in found]))

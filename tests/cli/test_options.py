@@ -10,9 +10,9 @@ import pytest
 
 from sam2_edge import Bundle, Prompt, Sam2EdgeError, VideoTracker
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.synthetic import clip as synthetic_clip
+from sam2_edge.synthetic.dataset import write_dataset
 from tests.helpers.cli import call, lines_of
 from tests.helpers.clips import Clip
 
@@ -116,8 +116,8 @@ def test_verify_uses_fewer_memories_in_the_bundle_only(
     call(
         *("verify", small_bundle.path, "--reference", small_bundle.path, "--frames", "0:8"),
         *("--json", target, "--recent-memories", 2, "--backend", "cpu", "--threads", 1),
-        *("--budget", "j_and_f=0", "--budget", "presence=0"),
-        *("--budget", "memory=9", "--budget", "pointer=9"),
+        *("--tolerance", "j_and_f=0", "--tolerance", "presence=0"),
+        *("--tolerance", "memory=9", "--tolerance", "pointer=9"),
     )
 
     ours, theirs = ages.values()
@@ -125,7 +125,7 @@ def test_verify_uses_fewer_memories_in_the_bundle_only(
     assert oldest(theirs) == 6
     assert [0, 1, 2] in [sorted(set(ages)) for ages in ours]
     found = json.loads(target.read_text())
-    assert found["facts"]["recent memories"] == "2"
+    assert found["recent_memories"] == 2
     differences = dict.fromkeys(range(8), 0.0)
     for row in found["frames"]:
         differences[row["frame"]] = max(differences[row["frame"]], row["logits"])
@@ -143,7 +143,7 @@ def test_verify_uses_all_memories_by_default(
     )
     assert [oldest(of_one) for of_one in ages.values()] == [6, 6]
     found = json.loads(target.read_text())
-    assert found["facts"]["recent memories"] == "6"
+    assert found["recent_memories"] == 6
     assert {row["logits"] for row in found["frames"]} == {0.0}
 
 
@@ -156,7 +156,7 @@ def test_bench_compares_fewer_memories_with_all(
         *("--json", target, "--recent-memories", 2, "--backend", "cpu", "--threads", 1),
     )
     assert sorted(oldest(of_one) for of_one in ages.values()) == [2, 6]
-    assert list(json.loads(target.read_text())["races"][0]["contenders"]) == [
+    assert list(json.loads(target.read_text())["runs"][0]["targets"]) == [
         f"{small_bundle.path}, recent memories 2",
         str(small_bundle.path),
     ]

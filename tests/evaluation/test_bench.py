@@ -1,4 +1,4 @@
-"""`sam2-edge bench`: what it measures adds up, and contenders race on the same frames."""
+"""`sam2-edge bench`: its figures are consistent, and targets take turns on the same frames."""
 
 from __future__ import annotations
 
@@ -15,9 +15,13 @@ from onnx import TensorProto, helper
 from sam2_edge import BackendError, Bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.evaluation.bench.flops import graph_flops
-from sam2_edge.evaluation.bench.latency import LatencyStats
-from sam2_edge.evaluation.bench.peak_memory import peak_of
-from sam2_edge.evaluation.bench.runner import MIN_COUNTED, UNCOUNTED_FRAMES, race
+from sam2_edge.evaluation.bench.peak_memory import measure_peak
+from sam2_edge.evaluation.bench.runner import (
+    MIN_COUNTED,
+    UNCOUNTED_FRAMES,
+    LatencyStats,
+    run_interleaved,
+)
 from sam2_edge.evaluation.bench.targets import WHOLE, BundleTarget, Times
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.runtime.prompts import Prompt
@@ -28,34 +32,33 @@ FRAMES = [np.zeros((8, 8, 3), np.uint8)] * (UNCOUNTED_FRAMES + MIN_COUNTED)
 
 
 class Paced:
-    """A contender that says what it takes, and notes when it was asked."""
+    """A target with given times, which records its turns."""
 
-    image_size = 8
     device = "cpu"
 
-    def __init__(self, name: str, milliseconds: float, asked: list[str]) -> None:
-        self.name, self._milliseconds, self._asked = name, milliseconds, asked
+    def __init__(self, name: str, milliseconds: float, turns: list[str]) -> None:
+        self.name, self._milliseconds, self._turns = name, milliseconds, turns
 
     def reset(self) -> None:
-        self._asked.clear()
+        self._turns.clear()
 
     def step(self, *_: Any) -> Times:
-        self._asked.append(self.name)
-        # The first frames take longer: they must not count.
-        full = len(self._asked) > 2 * UNCOUNTED_FRAMES
+        self._turns.append(self.name)
+        # The first frames take longer, and must not count.
+        full = len(self._turns) > 2 * UNCOUNTED_FRAMES
         return {WHOLE: self._milliseconds if full else 1000.0}
 
 
-def test_contenders_take_turns_and_each_frame_gives_a_ratio() -> None:
-    asked: list[str] = []
-    found = race([Paced("a", 10.0, asked), Paced("b", 25.0, asked)], FRAMES, [Prompt(1)])
+def test_targets_take_turns_and_each_frame_gives_a_ratio() -> None:
+    turns: list[str] = []
+    found = run_interleaved([Paced("a", 10.0, turns), Paced("b", 25.0, turns)], FRAMES, [Prompt(1)])
 
-    assert asked[:6] == ["a", "b", "b", "a", "a", "b"]
+    assert turns[:6] == ["a", "b", "b", "a", "a", "b"]
     assert found.ratio("a", "b") == LatencyStats(2.5, 2.5, 2.5)
     assert found.frames_per_second("a") == pytest.approx(100.0)
     assert found.by_fill("b")[:2] == [(0, 1000.0), (1, 1000.0)]
     with pytest.raises(ValueError, match="give 34 or more"):
-        race([], FRAMES[1:], [])
+        run_interleaved([], FRAMES[1:], [])
 
 
 def test_operations_are_counted_from_the_graph(tmp_path: Path) -> None:
@@ -89,7 +92,7 @@ def test_operations_are_counted_from_the_graph(tmp_path: Path) -> None:
     assert graph_flops(path, {"B": 2}) == product + convolution + transposed + gemm
 
 
-def test_operations_of_every_graph_are_known(small_bundle: Bundle) -> None:
+def test_operations_of_every_graph_can_be_counted(small_bundle: Bundle) -> None:
     few = {"M": 1, "P": 1, "B": 1, "N": 1}
     for graph in Graph:
         path = small_bundle.graph_path(graph)
@@ -101,7 +104,7 @@ def test_operations_of_every_graph_are_known(small_bundle: Bundle) -> None:
     assert growth[2] - growth[1] == growth[1] - growth[0] > 0
 
 
-def test_a_stage_is_what_its_graph_takes(
+def test_a_stage_is_the_time_of_its_graph(
     small_bundle: Bundle, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = OnnxRuntimeCpu.run
@@ -112,19 +115,19 @@ def test_a_stage_is_what_its_graph_takes(
         return run(self, graph, feeds)
 
     monkeypatch.setattr(OnnxRuntimeCpu, "run", slowed)
-    contender = BundleTarget(small_bundle, backend="cpu", threads=1)
+    target = BundleTarget(small_bundle, backend="cpu", threads=1)
     frames = moving_shapes(3).frames
     first, *_, last = (
-        contender.step(frame, [Prompt(1, points=[(34, 38)])] if index == 0 else [])
+        target.step(frame, [Prompt(1, points=[(34, 38)])] if index == 0 else [])
         for index, frame in enumerate(frames)
     )
     assert "memory_attention" not in first
     assert {g.value for g in Graph} - last.keys() == {"mask_prompt"}
     assert 200 <= last["memory_attention"] < last[WHOLE]
-    assert last["rest"] < 200  # the sleep is no part of it
+    assert last["rest"] < 200  # without the sleep
 
 
-def test_the_command_races_bundle_pytorch_and_itself(
+def test_the_command_compares_a_bundle_with_pytorch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     data, plot = tmp_path / "bench.json", tmp_path / "bench.svg"
@@ -136,22 +139,22 @@ def test_the_command_races_bundle_pytorch_and_itself(
     said = capsys.readouterr()
     assert code == 0, said.err
     found = json.loads(data.read_text())
-    assert [race["objects"] for race in found["races"]] == [1, 2]
-    ours, theirs = found["races"][0]["contenders"].values()
+    assert [run["objects"] for run in found["runs"]] == [1, 2]
+    ours, theirs = found["runs"][0]["targets"].values()
     assert ours["ratio"]["median"] == 1.0
     assert theirs["ratio"]["median"] > 0
     assert {"image_encoder", "memory_attention", "preprocess"} <= ours["stages"].keys()
     assert found["flops"]["image_encoder"] > 1e9
     assert found["peak_flops_per_s"] > 1e9
     peaks = [peak["host"] for peak in found["memory"].values()]
-    assert peaks[0] < peaks[1]  # PyTorch alone is larger than nano's whole process
+    assert peaks[0] < peaks[1]  # PyTorch itself is larger than the whole process of nano
     assert plot.read_text().count("<rect") > 6
     assert "memory_attention" in said.out
 
 
-def test_peak_memory_of_a_bundle_that_is_not_there_is_one_error(tmp_path: Path) -> None:
+def test_peak_memory_of_a_missing_bundle_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(BackendError, match="is not a bundle"):
-        peak_of(str(tmp_path), video(tmp_path / "clip.avi"))
+        measure_peak(str(tmp_path), tmp_path, video(tmp_path / "clip.avi"))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +169,7 @@ def test_peak_memory_of_a_bundle_that_is_not_there_is_one_error(tmp_path: Path) 
         (["--against", "pytorch-compiled", "--memory"], "pytorch-compiled"),
     ],
 )
-def test_bad_input_is_one_clear_error(
+def test_bad_input_gives_one_clear_error(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     options: list[str],

@@ -1,4 +1,4 @@
-"""Data sets in each published layout are read into one description, or refused in one sentence."""
+"""Data sets in each published layout are listed, or rejected with one clear error."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PIL import Image
 from sam2_edge.errors import SourceError
 from sam2_edge.evaluation.vos.datasets import LayoutName, open_dataset
 from sam2_edge.synthetic import SyntheticClip
-from tests.helpers.datasets import LATE, SAV_STEP, late_clip, write_layout
+from tests.helpers.datasets import LATE, SAV_STEP, cut_short, late_clip, write_layout
 
 LAYOUTS = get_args(LayoutName)
 
@@ -37,7 +37,7 @@ def test_a_layout_is_recognized_and_its_videos_are_listed(
     root = data(layout)
     opened = open_dataset(root)
     assert opened.layout == layout
-    listed = layout in ("davis", "sa-v")  # lists have an order of their own
+    listed = layout in ("davis", "sa-v")  # lists have their own order
     names = ["zebra", "cup"] if listed else ["cup", "zebra"]
     assert [video.name for video in opened.videos] == names
     assert {v.name: len(v.frames) for v in opened.videos} == {"zebra": 13, "cup": 7}
@@ -82,10 +82,10 @@ def test_objects_of_sa_v_have_the_names_of_their_folders(
     assert [video.object_name(i) for i in (1, 2)] == ["000", "001"]
     masks = video.read_masks(0)
     assert masks.keys() == {1, 2}
-    assert not masks[2].any()  # it has a file, in which it is not seen
+    assert not masks[2].any()  # it has a file, which does not show it
 
 
-def test_lvos_takes_the_range_of_an_object_from_its_meta_file(
+def test_the_scored_range_of_lvos_comes_from_its_meta_file(
     data: Callable[[LayoutName], Path],
 ) -> None:
     (video,) = open_dataset(data("lvos"), videos=["cup"]).videos
@@ -93,7 +93,9 @@ def test_lvos_takes_the_range_of_an_object_from_its_meta_file(
     assert video.frames[0].stem == "00000001"
 
 
-def test_lvos_without_its_meta_file_is_named(data: Callable[[LayoutName], Path]) -> None:
+def test_lvos_without_its_meta_file_needs_a_layout(
+    data: Callable[[LayoutName], Path],
+) -> None:
     root = data("lvos")
     (root / "val_meta.json").unlink()
     assert open_dataset(root).layout == "mose"
@@ -118,7 +120,7 @@ def test_videos_are_chosen_by_name_in_the_order_of_the_list(
     assert [v.name for v in open_dataset(root, videos=["cup"]).videos] == ["cup"]
 
 
-def test_the_void_of_indexed_masks_is_no_object(data: Callable[[LayoutName], Path]) -> None:
+def test_the_void_label_is_not_an_object(data: Callable[[LayoutName], Path]) -> None:
     root = data("davis")
     indexed = np.zeros((64, 64), np.uint8)
     indexed[:8], indexed[8:16] = 1, 255
@@ -139,7 +141,7 @@ def _write(path: str, text: str) -> Callable[[Path], None]:
 
 BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
     "no frames at all": ("mose", _remove("JPEGImages"), "holds neither JPEGImages nor"),
-    "no masks at all": ("mose", _remove("Annotations"), "Annotations does not exist, which"),
+    "no masks at all": ("mose", _remove("Annotations"), "Annotations does not exist, but"),
     "no videos": (
         "mose",
         lambda root: [shutil.rmtree(p) for p in (root / "JPEGImages").iterdir()] and None,
@@ -159,7 +161,7 @@ BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
     "a frame that is missing": (
         "lvos",
         _remove("JPEGImages/cup/00000011.jpg"),
-        "00000011.png has no frame of its name",
+        "00000011.png has no frame of the same name",
     ),
     "a mask that is missing": (
         "davis",
@@ -176,7 +178,7 @@ BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
         _write("valid/meta.json", json.dumps({"videos": {"../JPEGImages": {}}})),
         "video '../JPEGImages' has no folder in",
     ),
-    "a meta file that is none": (
+    "a damaged meta file": (
         "lvos",
         _write("val_meta.json", "{"),
         "val_meta.json is not a list of videos",
@@ -190,7 +192,7 @@ BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
 
 
 @pytest.mark.parametrize(("layout", "damage", "message"), BROKEN.values(), ids=BROKEN.keys())
-def test_a_damaged_data_set_is_refused(
+def test_a_damaged_data_set_is_rejected(
     layout: LayoutName,
     damage: Callable[[Path], None],
     message: str,
@@ -203,13 +205,13 @@ def test_a_damaged_data_set_is_refused(
 
 
 @pytest.mark.parametrize("damage", ["text", "cut", "color", "sixteen bits"])
-def test_a_mask_that_is_none_is_refused(damage: str, data: Callable[[LayoutName], Path]) -> None:
+def test_a_damaged_mask_is_rejected(damage: str, data: Callable[[LayoutName], Path]) -> None:
     root = data("mose")
     path = root / "Annotations/cup/00000.png"
     if damage == "text":
         path.write_text("mask")
     elif damage == "cut":
-        path.write_bytes(path.read_bytes()[:-60])
+        cut_short(path)
     elif damage == "color":
         Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
     else:
@@ -219,13 +221,15 @@ def test_a_mask_that_is_none_is_refused(damage: str, data: Callable[[LayoutName]
         video.read_masks(0)
 
 
-def test_what_is_no_data_set_is_refused(tmp_path: Path) -> None:
+def test_a_folder_without_a_data_set_is_rejected(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match="is not a folder"):
         open_dataset(tmp_path / "none")
     with pytest.raises(SourceError, match="davis, sa-v, mose, lvos, youtube-vos"):
         open_dataset(tmp_path)
 
 
-def test_another_layout_than_the_folders_is_refused(data: Callable[[LayoutName], Path]) -> None:
-    with pytest.raises(SourceError, match="JPEGImages_24fps does not exist, which .* sa-v has"):
+def test_a_layout_that_the_folders_lack_is_rejected(
+    data: Callable[[LayoutName], Path],
+) -> None:
+    with pytest.raises(SourceError, match="JPEGImages_24fps does not exist, but the layout sa-v"):
         open_dataset(data("mose"), layout="sa-v")

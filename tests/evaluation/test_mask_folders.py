@@ -8,8 +8,8 @@ import pytest
 
 from sam2_edge.errors import SourceError
 from sam2_edge.evaluation.mask_folders import folder_accuracy
-from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
 from sam2_edge.synthetic import clip
+from sam2_edge.synthetic.dataset import write_dataset
 from tests.helpers.cli import run
 
 

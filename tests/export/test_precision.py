@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from sam2_edge import Bundle, VideoTracker
-from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary, track_with
+from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary
 from sam2_edge.export.int8_search import trial_bundle
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import PRECISION_MODES, ExportOptions, PrecisionMode
@@ -43,7 +43,7 @@ def half_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 
 def score(tracker: VideoTracker, clips: list[SyntheticClip]) -> float:
-    return summary(list(scores(iter(clips), "click", track_with(tracker))))["j_and_f"]
+    return summary(list(scores(clips, "click", tracker)))["j_and_f"]
 
 
 @pytest.mark.parametrize("policy", ["mixed", "fp16"])

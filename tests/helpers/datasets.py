@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,17 +15,18 @@ from sam2_edge.runtime.sinks.files import write_image, write_text
 from sam2_edge.runtime.sinks.masks import write_indexed_png
 from sam2_edge.synthetic import SyntheticClip, clip
 
+Eval = Callable[..., int]
+"""Runs `sam2-edge eval`: data set, output folder, options; gives the exit code."""
+
 LATE = 2
-"""The frame on which object 2 of `late_clip` is first seen."""
+"""The frame on which object 2 of `late_clip` appears."""
 
 SAV_STEP = 4
 """Frames from one mask of SA-V to the next."""
 
 
 def late_clip(seed: int, frames: int) -> SyntheticClip:
-    """A clip of 64 x 64 pixels with two objects, of which the masks show the second from frame
-    `LATE` on.
-    """
+    """A clip of 64 x 64 pixels with two objects; the masks show the second from frame `LATE` on."""
     drawn = clip(seed, frames=frames, size=64, objects=2, split="heldout", photographs=False)
     masks = drawn.masks.copy()
     masks[:LATE][masks[:LATE] == 2] = 0
@@ -31,8 +34,8 @@ def late_clip(seed: int, frames: int) -> SyntheticClip:
 
 
 def write_layout(root: Path, layout: LayoutName, clips: dict[str, SyntheticClip]) -> Path:
-    """Write clips as a layout has them: DAVIS, SA-V and LVOS with truth, MOSE with first masks
-    only, YouTube-VOS with the first mask of each object only. Returns the folder to evaluate.
+    """Write clips in a layout: DAVIS, SA-V and LVOS with all true masks, MOSE with the first masks
+    only, YouTube-VOS with the first mask of each object only. Returns `root`.
     """
     writers = {
         "davis": _davis,
@@ -45,10 +48,26 @@ def write_layout(root: Path, layout: LayoutName, clips: dict[str, SyntheticClip]
     return root
 
 
+def result_rows(output: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """The rows of an evaluation's results.csv, by video and object."""
+    with (output / "results.csv").open() as file:
+        return {(row["video"], row["object"]): row for row in csv.DictReader(file)}
+
+
+def file_contents(folder: Path) -> dict[str, bytes]:
+    """The bytes of every file in a folder, by relative path."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+def cut_short(path: Path) -> None:
+    """Damage a file."""
+    path.write_bytes(path.read_bytes()[:-60])
+
+
 def _write(
     frames: Path, masks: Path, drawn: SyntheticClip, names: list[str], kept: dict[int, np.ndarray]
 ) -> None:
-    """Frames of a clip under these names, and indexed masks of those in `kept`."""
+    """Write frames of a clip under these names, and the indexed masks in `kept`."""
     for folder in (frames, masks):
         folder.mkdir(parents=True, exist_ok=True)
     for t, name in enumerate(names):

@@ -14,8 +14,8 @@ from sam2_edge import Prompt, VideoTracker
 from sam2_edge.bundle import BUNDLED, load_bundle
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.errors import BundleError, ExportError
-from sam2_edge.evaluation.pytorch import PyTorchLoop
-from sam2_edge.evaluation.synthetic import follow_with, heldout_clips, scores, summary, track_with
+from sam2_edge.evaluation.pytorch import PyTorchTracker
+from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.export.validate import check_numbers, example_feeds
@@ -96,10 +96,9 @@ def test_it_can_be_exported_at_its_own_size_and_at_another(tmp_path: Path) -> No
 def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
     nano: Sam2VideoModel, clips: list[SyntheticClip]
 ) -> None:
-    ours = list(scores(iter(clips), "click", track_with(VideoTracker("nano", threads=1))))
+    ours = list(scores(clips, "click", VideoTracker("nano", threads=1)))
     manifest = load_bundle("nano").manifest
-    pytorch = follow_with(lambda: PyTorchLoop(nano, manifest, None))
-    theirs = list(scores(iter(clips), "click", pytorch))
+    theirs = list(scores(clips, "click", PyTorchTracker(nano, manifest)))
     difference = summary(ours)["j_and_f"] - summary(theirs)["j_and_f"]
     assert abs(difference) <= 0.001
     assert summary(ours)["j_and_f"] > MIN_J_AND_F

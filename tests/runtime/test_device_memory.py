@@ -33,7 +33,6 @@ class StandIn:
         self.memory, self.taken = memory, {}
         self.streams = self.launches = self.captures = self.graphs = 0
         self.capture_fails = False
-        self.events, self.clock = 0, 0.0
 
     def cudaMalloc(self, size: int) -> tuple[Any, ...]:
         if sum(self.taken.values()) + size > self.memory:
@@ -57,24 +56,6 @@ class StandIn:
         return (Status(0),)
 
     def cudaStreamSynchronize(self, _stream: int) -> tuple[Any, ...]:
-        return (Status(0),)
-
-    def cudaEventCreate(self) -> tuple[Any, ...]:
-        self.events += 1
-        return Status(0), {"at": None}
-
-    def cudaEventRecord(self, event: dict[str, Any], _stream: int) -> tuple[Any, ...]:
-        event["at"] = self.clock
-        return (Status(0),)
-
-    def cudaEventSynchronize(self, _event: dict[str, Any]) -> tuple[Any, ...]:
-        return (Status(0),)
-
-    def cudaEventElapsedTime(self, first: dict[str, Any], last: dict[str, Any]) -> tuple[Any, ...]:
-        return Status(0), last["at"] - first["at"]
-
-    def cudaEventDestroy(self, _event: dict[str, Any]) -> tuple[Any, ...]:
-        self.events -= 1
         return (Status(0),)
 
     def cudaStreamBeginCapture(self, _stream: int, _mode: int) -> tuple[Any, ...]:
@@ -118,18 +99,6 @@ def test_a_loop_finds_its_tensors_at_the_same_addresses(cuda: StandIn) -> None:
             del tensors[turn % len(tensors)]
     assert len(seen) == 1
     assert len(cuda.taken) == 3
-
-
-def test_time_between_marks_is_the_devices_and_events_are_given_back(cuda: StandIn) -> None:
-    memory = DeviceMemory()
-    first = memory.mark()
-    cuda.clock += 2.5
-    last = memory.mark()
-    cuda.clock += 9.0
-    assert memory.milliseconds(first, last) == 2.5
-    del first, last
-    gc.collect()
-    assert cuda.events == 0
 
 
 @pytest.mark.usefixtures("cuda")

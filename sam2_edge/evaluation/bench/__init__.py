@@ -1,1 +1,1 @@
-"""Measuring speed and memory, interleaved frame by frame."""
+"""Speed and memory of bundles and of PyTorch, measured side by side."""

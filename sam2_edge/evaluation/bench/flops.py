@@ -1,8 +1,7 @@
-"""Floating-point operations of a graph, counted from the ONNX graph itself, and what the machine
-can do at most.
+"""Floating-point operations of an ONNX graph, and the peak of this machine.
 
-Counted are matrix products and convolutions, two operations per multiply and add: all others
-together are a few percent of a SAM 2 graph. Needs the package `onnx` (extra `export`).
+Matrix products and convolutions count, with two operations per multiply-add; all others together
+are a few percent of a SAM 2 graph. Needs the package `onnx` (extra `export`).
 """
 
 from __future__ import annotations
@@ -18,13 +17,15 @@ import numpy as np
 import onnxruntime as ort
 
 PEAK_SIZE, PEAK_RUNS = 2048, 8
-"""Side of the matrices whose product shows what the machine can do, and how often it is taken."""
+"""Side of the square matrices multiplied to measure the machine's peak, and number of runs."""
 
 
 def graph_flops(path: Path, sizes: Mapping[str, int]) -> int:
-    """Operations of one run of an ONNX graph whose dynamic axes have these sizes.
+    """Count the operations of one run of an ONNX graph with these sizes of its dynamic axes.
 
-    Raises ModuleNotFoundError without `onnx`, ValueError where a shape stays unknown.
+    Raises:
+        ModuleNotFoundError: `onnx` is not installed.
+        ValueError: A shape cannot be inferred.
     """
     import onnx
 
@@ -34,14 +35,14 @@ def graph_flops(path: Path, sizes: Mapping[str, int]) -> int:
         try:
             inferred = onnx.shape_inference.infer_shapes(onnx.load(fixed), strict_mode=True)
         except onnx.shape_inference.InferenceError as error:
-            raise ValueError(f"the shapes in {path.name} cannot be told: {error}") from error
+            raise ValueError(f"the shapes in {path.name} cannot be inferred: {error}") from error
     shapes = _shapes(inferred.graph)
     return sum(_flops(node, shapes) for node in inferred.graph.node)
 
 
 def _write_fixed(path: Path, sizes: Mapping[str, int], target: Path) -> None:
-    """Write the graph with its axes fixed: ONNX Runtime then folds all that is computed of shapes,
-    which ONNX's own inference does not follow.
+    """Write the graph with fixed axes, so that ONNX Runtime folds everything computed from shapes,
+    which ONNX's own shape inference does not follow.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -53,9 +54,10 @@ def _write_fixed(path: Path, sizes: Mapping[str, int], target: Path) -> None:
 
 
 def peak_flops(threads: int | None) -> float:
-    """Operations per second of a large product in float32 by ONNX Runtime, the best of several.
+    """Operations per second of a large float32 product in ONNX Runtime, the best of several runs.
 
-    Raises ModuleNotFoundError without `onnx`.
+    Raises:
+        ModuleNotFoundError: `onnx` is not installed.
     """
     from onnx import TensorProto, helper
 
@@ -95,7 +97,7 @@ def _flops(node: Any, shapes: Mapping[str, list[int]]) -> int:
         first, second = (shapes[name] for name in node.input[:2])
         result = shapes[node.output[0]]
     except KeyError as error:
-        raise ValueError(f"the shape of {error} in node {node.name} is not known") from error
+        raise ValueError(f"the shape of {error} in node {node.name} is unknown") from error
     attributes = {a.name: a.i for a in node.attribute}
     if node.op_type == "MatMul":
         return 2 * math.prod(result) * first[-1]

@@ -1,4 +1,4 @@
-"""What a race showed, as rows of a table, JSON and a picture."""
+"""The results of a benchmark as rows of a table, JSON and a picture."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.evaluation.bench.latency import LatencyStats
 from sam2_edge.evaluation.bench.peak_memory import Peak
-from sam2_edge.evaluation.bench.runner import Race
+from sam2_edge.evaluation.bench.runner import InterleavedRun, LatencyStats
 from sam2_edge.evaluation.bench.targets import POSTPROCESS, PREPROCESS, REST, WHOLE
 from sam2_edge.evaluation.charts import stacked_bars
+
+STAGE_COLUMNS = ("stage", "median ms", "p95", "p99", "GFLOP", "of peak")
 
 STAGES = (PREPROCESS, *(graph.value for graph in Graph), REST, POSTPROCESS, WHOLE)
 """In the order of a frame."""
@@ -19,9 +20,13 @@ STAGES = (PREPROCESS, *(graph.value for graph in Graph), REST, POSTPROCESS, WHOL
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """What is known beside the times. decode: of the source, the same for all. flops: operations of
-    one object's frame with a full memory, by graph. peak: operations per second of the machine.
-    memory: by contender.
+    """Measurements besides the times of the targets.
+
+    Attributes:
+        decode: Milliseconds per frame to decode the source.
+        flops: Operations per frame by graph, for one object with a full memory.
+        peak: Operations per second of the machine; None if unknown.
+        memory: Peak memory by target.
     """
 
     decode: LatencyStats
@@ -30,62 +35,60 @@ class Extra:
     memory: Mapping[str, Peak]
 
 
-def stage_rows(race: Race, name: str, extra: Extra) -> list[tuple[str, ...]]:
-    """Stage, median, p95, p99, GFLOP, share of the machine's peak, as text."""
-    stages = race.stages(name)
+def stage_rows(run: InterleavedRun, name: str, extra: Extra) -> list[tuple[str, ...]]:
+    """A target's stages as text, by `STAGE_COLUMNS`."""
+    stages = run.stages(name)
     rows = [_row("decode", extra.decode)]
     for stage in STAGES:
         if stage in stages:
-            flops = extra.flops.get(stage) if race.objects == 1 else None
+            flops = extra.flops.get(stage) if run.objects == 1 else None
             rows.append(_row(stage, stages[stage], flops, extra.peak))
     return rows
 
 
-def as_json(races: Sequence[Race], first: str, extra: Extra) -> dict[str, Any]:
-    """Everything; times in milliseconds, memory in bytes. ratio: how many times as long as `first`
-    each takes.
-    """
+def as_json(runs: Sequence[InterleavedRun], first: str, extra: Extra) -> dict[str, Any]:
+    """All results: times in milliseconds, memory in bytes, ratios to the time of `first`."""
     return {
         "decode": asdict(extra.decode),
         "flops": dict(extra.flops),
         "peak_flops_per_s": extra.peak,
         "memory": {name: asdict(peak) for name, peak in extra.memory.items()},
-        "races": [
+        "runs": [
             {
-                "objects": race.objects,
-                "contenders": {
+                "objects": run.objects,
+                "targets": {
                     name: {
-                        "stages": {s: asdict(v) for s, v in race.stages(name).items()},
-                        "frames_per_second": race.frames_per_second(name),
-                        "ratio": asdict(race.ratio(first, name)),
-                        "by_fill": race.by_fill(name),
+                        "stages": {s: asdict(v) for s, v in run.stages(name).items()},
+                        "frames_per_second": run.frames_per_second(name),
+                        "ratio": asdict(run.ratio(first, name)),
+                        "by_fill": run.by_fill(name),
                     }
-                    for name in race.times
+                    for name in run.times
                 },
             }
-            for race in races
+            for run in runs
         ],
     }
 
 
-def picture(race: Race) -> str:
-    """An SVG of the stages of every contender, medians."""
+def picture(run: InterleavedRun) -> str:
+    """An SVG with the median stages of every target."""
     bars = {}
-    for name in race.times:
-        stages = {stage: spread.median for stage, spread in race.stages(name).items()}
+    for name in run.times:
+        stages = {stage: stats.median for stage, stats in run.stages(name).items()}
         whole = stages.pop(WHOLE)
         bars[name] = {s: stages[s] for s in STAGES if s in stages} or {WHOLE: whole}
-    title = f"Milliseconds per frame, {race.objects} object{'s' * (race.objects > 1)}"
+    title = f"Milliseconds per frame, {run.objects} object{'s' * (run.objects > 1)}"
     return stacked_bars(title, bars, unit="ms")
 
 
 def _row(
-    stage: str, spread: LatencyStats, flops: int | None = None, peak: float | None = None
+    stage: str, stats: LatencyStats, flops: int | None = None, peak: float | None = None
 ) -> tuple[str, ...]:
     counted = share = ""
     if flops is not None:
         counted = f"{flops / 1e9:.1f}"
-        if peak is not None and spread.median:
-            share = f"{100 * flops / (spread.median / 1e3) / peak:.0f} %"
-    times = (f"{value:.2f}" for value in (spread.median, spread.p95, spread.p99))
+        if peak is not None and stats.median:
+            share = f"{100 * flops / (stats.median / 1e3) / peak:.0f} %"
+    times = (f"{value:.2f}" for value in (stats.median, stats.p95, stats.p99))
     return stage, *times, counted, share

@@ -1,8 +1,8 @@
-"""Racing contenders on the same frames, in turns, so that a noisy machine does not decide.
+"""Runs targets on the same frames, interleaved, so that a noisy machine does not bias the result.
 
-On every frame each contender tracks once, in an order that is turned round from frame to frame
-(A B, B A, ...), and the ratio of their times on that frame is taken: what disturbs the machine
-disturbs both. Figures are of frames on which the memory is full, unless they are by its fill.
+Each target tracks every frame once, in an order that is reversed from frame to frame (A B, B A,
+...), and the ratio of their times is taken frame by frame: a disturbance affects both. Except for
+`by_fill`, only frames with a full memory count.
 """
 
 from __future__ import annotations
@@ -12,74 +12,89 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sam2_edge.evaluation.bench.latency import LatencyStats
 from sam2_edge.evaluation.bench.targets import WHOLE, BenchTarget, Times
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
 
 FILLING_FRAMES = 16
-"""Frames until the memory of SAM 2 is full: one prompted frame and 15 more with a pointer."""
+"""Frames until the memory of SAM 2 is full: one conditioning frame and 15 more with a pointer."""
 
 UNCOUNTED_FRAMES = FILLING_FRAMES + 8
-"""On the first frames with a full memory backends still compile, capture and make room."""
+"""On the first frames with a full memory, backends still compile, capture and allocate."""
 
 MIN_COUNTED = 10
-"""Frames that are measured."""
+"""Minimum number of frames to measure."""
+
+
+@dataclass(frozen=True, slots=True)
+class LatencyStats:
+    """Median, 95th and 99th percentile of times or ratios."""
+
+    median: float
+    p95: float
+    p99: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> LatencyStats:
+        """The statistics of at least one value."""
+        return cls(*(float(np.percentile(values, q)) for q in (50, 95, 99)))
 
 
 @dataclass(slots=True)
-class Race:
-    """Times of every contender, frame by frame."""
+class InterleavedRun:
+    """The times of every frame by target, and the number of tracked objects."""
 
     objects: int
     times: dict[str, list[Times]] = field(default_factory=dict)
 
     def stages(self, name: str) -> dict[str, LatencyStats]:
-        """Milliseconds of every stage of a contender with a full memory."""
-        full = self.times[name][UNCOUNTED_FRAMES:]
-        stages = {stage: None for times in full for stage in times}
-        return {s: LatencyStats.of([times.get(s, 0.0) for times in full]) for s in stages}
+        """Milliseconds of every stage of a target."""
+        counted = self.times[name][UNCOUNTED_FRAMES:]
+        stages = dict.fromkeys(stage for times in counted for stage in times)
+        return {s: LatencyStats.of([times.get(s, 0.0) for times in counted]) for s in stages}
 
     def whole(self, name: str) -> list[float]:
-        """Milliseconds of the whole frame, with a full memory."""
+        """Milliseconds of each whole frame."""
         return [times[WHOLE] for times in self.times[name][UNCOUNTED_FRAMES:]]
 
     def frames_per_second(self, name: str) -> float:
-        """With a full memory."""
+        """Mean frames per second."""
         return 1e3 / float(np.mean(self.whole(name)))
 
     def ratio(self, name: str, other: str) -> LatencyStats:
-        """How many times as long `other` takes, of all frames one by one."""
+        """Time of `other` divided by the time of `name`, frame by frame."""
         pairs = zip(self.whole(other), self.whole(name), strict=True)
         return LatencyStats.of([theirs / ours for theirs, ours in pairs])
 
     def by_fill(self, name: str) -> list[tuple[int, float]]:
-        """Frames behind (memories are those, up to 7) and milliseconds, while the memory fills."""
+        """Number of frames behind and milliseconds, for the frames on which the memory fills."""
         return [(n, times[WHOLE]) for n, times in enumerate(self.times[name][:FILLING_FRAMES])]
 
 
-def race(
-    contenders: Sequence[BenchTarget],
+def run_interleaved(
+    targets: Sequence[BenchTarget],
     frames: Sequence[Frame],
     prompts: Sequence[Prompt],
     *,
-    watch: Callable[[], None] = lambda: None,
-) -> Race:
-    """Let all track the frames in turns; the prompts are on the first.
+    on_progress: Callable[[], None] = lambda: None,
+) -> InterleavedRun:
+    """Track the same frames with all targets, in turns.
 
-    watch: called after every frame.
-
-    Raises ValueError for fewer frames than are needed to measure `MIN_COUNTED`.
+    Args:
+        targets: Each with its own name.
+        frames: At least `UNCOUNTED_FRAMES` + `MIN_COUNTED`.
+        prompts: For the first frame.
+        on_progress: Called after every frame.
     """
     if len(frames) < UNCOUNTED_FRAMES + MIN_COUNTED:
-        least = UNCOUNTED_FRAMES + MIN_COUNTED
-        raise ValueError(f"{len(frames)} frames; give {least} or more")
-    found = Race(len(prompts), {c.name: [] for c in contenders})
-    for contender in contenders:
-        contender.reset()
+        required = UNCOUNTED_FRAMES + MIN_COUNTED
+        raise ValueError(f"{len(frames)} frames; give {required} or more")
+    found = InterleavedRun(len(prompts), {target.name: [] for target in targets})
+    for target in targets:
+        target.reset()
     for index, frame in enumerate(frames):
         given = prompts if index == 0 else ()
-        for contender in contenders if index % 2 == 0 else reversed(contenders):
-            found.times[contender.name].append(contender.step(frame, given))
-        watch()
+        for target in targets if index % 2 == 0 else reversed(targets):
+            found.times[target.name].append(target.step(frame, given))
+        on_progress()
     return found

@@ -1,53 +1,80 @@
-"""What can be raced: a bundle through our tracker, and transformers' model in PyTorch."""
+"""What can be benchmarked: a bundle through `VideoTracker`, and transformers' model in PyTorch."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
-from sam2_edge.bundle import Bundle
+from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import BackendError
 from sam2_edge.evaluation.delegating import DelegatingBackend
+from sam2_edge.evaluation.verify.references import source_model
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
-from sam2_edge.runtime.backends.host import HostTensors
+from sam2_edge.runtime.backends.cuda.backend import DeviceBackend
+from sam2_edge.runtime.backends.cuda.driver import bindings, checked
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.runtime.preprocess import model_image
+from sam2_edge.runtime.preprocess import Frame, model_image
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
 
 PREPROCESS, REST, POSTPROCESS, WHOLE = "preprocess", "rest", "postprocess", "whole frame"
-"""Stages that are no graph's. rest: the memory bank and all else between the graphs."""
+"""Stages that are not graphs. rest: the memory bank and everything else between the graphs."""
+
+PYTORCH, COMPILED = "pytorch", "pytorch-compiled"
+"""Names of the targets that run in PyTorch."""
 
 Times = dict[str, float]
 """Milliseconds by stage."""
 
 
 class BenchTarget(Protocol):
-    """Tracks the same frames as the others, each for itself."""
+    """One of several trackers that take turns on the same frames."""
 
     name: str
-    image_size: int
     device: Literal["cpu", "gpu"]
 
     def reset(self) -> None:
-        """Forget everything."""
+        """Forget all objects."""
         ...
 
-    def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
-        """Track one frame; what it took, `WHOLE` at least."""
+    def step(self, frame: Frame, prompts: Sequence[Prompt]) -> Times:
+        """Track one frame; returns the times of its stages, at least `WHOLE`."""
         ...
+
+
+def open_target(
+    name: str,
+    bundle: Bundle,
+    *,
+    backend: BackendName = "auto",
+    threads: int | None = None,
+    staged: bool = True,
+) -> BenchTarget:
+    """Open a bundle by its folder, or `PYTORCH` or `COMPILED` with the model of `bundle`.
+
+    Raises:
+        BackendError: PyTorch is not installed, or the target cannot run.
+    """
+    if name not in (PYTORCH, COMPILED):
+        return BundleTarget(load_bundle(name), backend=backend, threads=threads, staged=staged)
+    try:
+        model = source_model(bundle.manifest).model
+        return PyTorchTarget(model, compiled=name == COMPILED, threads=threads)
+    except ImportError as error:
+        raise BackendError(
+            f"comparing with PyTorch needs the extra export ({error}); install it with: "
+            "pip install 'sam2_edge[export]', or compare with other bundles"
+        ) from error
 
 
 class BundleTarget:
-    """A bundle through `VideoTracker`, masks at the frame's own size included.
+    """A bundle through `VideoTracker`, including masks at the size of the frame.
 
-    staged: tell what every graph took, on a GPU by the device's own clock; without, the time of the
-    whole frame alone.
+    Args:
+        staged: Time every graph, on a GPU with the device's own clock; otherwise only the whole
+            frame. All others are as for `VideoTracker`.
     """
 
     def __init__(
@@ -65,24 +92,23 @@ class BundleTarget:
             self.name += f", recent memories {recent_memories}"
         if memory_policy != "original":
             self.name += f", memory policy {memory_policy}"
-        self.image_size = bundle.manifest.image_size
+        self._image_size = bundle.manifest.image_size
         opened = open_backend(bundle, backend, threads=threads)
-        self.device: Literal["cpu", "gpu"] = "cpu" if isinstance(opened, HostTensors) else "gpu"
-        self._clock = _StageClock(opened, staged=staged)
+        self.device: Literal["cpu", "gpu"] = "gpu" if isinstance(opened, DeviceBackend) else "cpu"
+        self._timed = TimedBackend(opened) if staged else None
         self._tracker = VideoTracker(
             bundle,
-            backend=self._clock,
+            backend=self._timed or opened,
             recent_memories=recent_memories,
             memory_policy=memory_policy,
         )
-        self._staged = staged
 
     def reset(self) -> None:
-        """See `BenchTarget.reset`."""
+        """Forget all objects."""
         self._tracker.reset()
 
-    def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
-        """See `BenchTarget.step`."""
+    def step(self, frame: Frame, prompts: Sequence[Prompt]) -> Times:
+        """Track one frame and compute its masks."""
         start = time.perf_counter()
         result = self._tracker.track(frame, prompts)
         tracked = time.perf_counter()
@@ -90,48 +116,88 @@ class BundleTarget:
             _ = found.mask
         end = time.perf_counter()
         times = {WHOLE: 1e3 * (end - start)}
-        if self._staged:
-            spent = self._clock.spent()
-            times |= spent
-            times[PREPROCESS] = _milliseconds(lambda: model_image(frame, self.image_size))
-            inside = sum(spent.values()) + times[PREPROCESS]
+        if self._timed is not None:
+            graphs = self._timed.take_times()
+            # The tracker does this inside `track`; it is repeated to time it alone.
+            model_image(frame, self._image_size)
+            preprocess = 1e3 * (time.perf_counter() - end)
+            inside = sum(graphs.values()) + preprocess
+            times |= graphs
+            times[PREPROCESS] = preprocess
             times[REST] = max(0.0, 1e3 * (tracked - start) - inside)
             times[POSTPROCESS] = 1e3 * (end - tracked)
         return times
 
 
-class _StageClock(DelegatingBackend):
-    """Puts marks before and after every graph; nothing waits for them while a frame is tracked."""
+class HostClock:
+    """Times work on the CPU, where a call returns when its work is done."""
 
-    def __init__(self, own: Backend, *, staged: bool) -> None:
-        super().__init__(own)
-        self._staged = staged
-        self._marks: list[tuple[Graph, Any, Any]] = []
+    def now(self) -> float:
+        """A time stamp."""
+        return time.perf_counter()
+
+    def milliseconds(self, first: float, last: float) -> float:
+        """Time between two time stamps."""
+        return 1e3 * (last - first)
+
+
+class CudaClock:
+    """Times work on a GPU by events on its stream, which does not wait for the work."""
+
+    def __init__(self, stream: int) -> None:
+        self._cuda, self._stream = bindings(), stream
+
+    def now(self) -> Any:
+        """An event that the stream reaches after all work so far."""
+        event = checked(self._cuda.cudaEventCreate(), "creating a CUDA event")
+        checked(self._cuda.cudaEventRecord(event, self._stream), "recording a CUDA event")
+        return event
+
+    def milliseconds(self, first: Any, last: Any) -> float:
+        """Time between two events; waits for the last, and destroys both."""
+        checked(self._cuda.cudaEventSynchronize(last), "waiting for the GPU")
+        elapsed = checked(self._cuda.cudaEventElapsedTime(first, last), "reading CUDA events")
+        for event in (first, last):
+            self._cuda.cudaEventDestroy(event)
+        return float(elapsed)
+
+
+class TimedBackend(DelegatingBackend):
+    """Times every graph without waiting for it while a frame is tracked."""
+
+    def __init__(self, inner: Backend) -> None:
+        super().__init__(inner)
+        self._clock: HostClock | CudaClock = (
+            CudaClock(inner.stream) if isinstance(inner, DeviceBackend) else HostClock()
+        )
+        self._runs: list[tuple[Graph, Any, Any]] = []
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Backend.run`."""
-        if not self._staged:
-            return self._own.run(graph, inputs)
-        before = self._own.mark()
-        outputs = self._own.run(graph, inputs)
-        self._marks.append((graph, before, self._own.mark()))
+        """Run one graph between two time stamps."""
+        before = self._clock.now()
+        outputs = self._inner.run(graph, inputs)
+        self._runs.append((graph, before, self._clock.now()))
         return outputs
 
-    def spent(self) -> Times:
-        """Milliseconds of every graph since this was asked last."""
+    def take_times(self) -> Times:
+        """Milliseconds of every graph since the last call; waits for the last graph."""
         found: Times = {}
-        for graph, before, after in self._marks:
-            spent = self._own.milliseconds(before, after)
-            found[graph.value] = found.get(graph.value, 0.0) + spent
-        self._marks.clear()
+        for graph, before, after in self._runs:
+            elapsed = self._clock.milliseconds(before, after)
+            found[graph.value] = found.get(graph.value, 0.0) + elapsed
+        self._runs.clear()
         return found
 
 
 class PyTorchTarget:
     """transformers' video model as a stream, all objects in one session, in float32 on the CPU.
 
-    compiled: the encoder, memory attention, memory encoder and mask decoder through `torch.compile`
-    (it compiles while the memory fills, which is not measured).
+    Args:
+        compiled: Run the encoder, memory attention, memory encoder and mask decoder through
+            `torch.compile`, which compiles while the memory fills, before times count.
+
+    Raises:
+        BackendError: `torch.compile` fails on this machine.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
@@ -142,7 +208,7 @@ class PyTorchTarget:
         if threads is not None:
             torch.set_num_threads(threads)
         self.name = f"PyTorch on the CPU, {'compiled' if compiled else 'eager'}"
-        self.image_size = int(model.config.image_size)
+        self._image_size = int(model.config.image_size)
         self._model = model
         if compiled:
             _check_compiler()
@@ -152,15 +218,15 @@ class PyTorchTarget:
         self.reset()
 
     def reset(self) -> None:
-        """See `BenchTarget.reset`."""
+        """Forget all objects."""
         import torch
         from transformers import Sam2VideoInferenceSession
 
         self._session = Sam2VideoInferenceSession(dtype=torch.float32)
         self._index = -1
 
-    def step(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt]) -> Times:
-        """See `BenchTarget.step`."""
+    def step(self, frame: Frame, prompts: Sequence[Prompt]) -> Times:
+        """Track one frame and compute its masks."""
         import torch
 
         from sam2_edge.evaluation.pytorch import add_prompt, normalized
@@ -169,11 +235,11 @@ class PyTorchTarget:
         size = (frame.shape[0], frame.shape[1])
         start = time.perf_counter()
         with torch.inference_mode():
-            pixels = normalized(model_image(frame, self.image_size))
+            pixels = normalized(model_image(frame, self._image_size))
             self._session.add_new_frame(pixels, self._index)
             for prompt in prompts:
                 add_prompt(
-                    self._session, prompt, size, frame=self._index, image_size=self.image_size
+                    self._session, prompt, size, frame=self._index, image_size=self._image_size
                 )
             output = self._model(
                 inference_session=self._session, frame_idx=self._index, frame=pixels
@@ -185,7 +251,6 @@ class PyTorchTarget:
 
 
 def _check_compiler() -> None:
-    """Raise BackendError where PyTorch cannot compile."""
     import torch
 
     try:
@@ -193,12 +258,6 @@ def _check_compiler() -> None:
     except Exception as error:  # whatever the compiler's backend raises
         first = str(error).strip().partition("\n")[0]
         raise BackendError(
-            f"torch.compile fails here ({first}); install a C++ compiler such as g++, or race "
-            "pytorch instead"
+            f"torch.compile fails here ({first}); install a C++ compiler such as g++, or compare "
+            "with pytorch instead"
         ) from error
-
-
-def _milliseconds(act: Callable[[], Any]) -> float:
-    start = time.perf_counter()
-    act()
-    return 1e3 * (time.perf_counter() - start)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,39 +12,42 @@ from numpy.typing import NDArray
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import Feeds, Graph
 from sam2_edge.errors import PromptError
-from sam2_edge.evaluation.differences import difference
+from sam2_edge.evaluation.clips import PromptedClip
+from sam2_edge.evaluation.delegating import DelegatingBackend
+from sam2_edge.evaluation.differences import CHOSEN, Difference, difference, rows_of_equal_choice
 from sam2_edge.evaluation.metrics import Mask, boundary_accuracy, region_similarity
-from sam2_edge.evaluation.tracker_adapter import Remembered, State, TrackerAdapter, TrackerLoop
-from sam2_edge.evaluation.verify.clips import PromptedClip
-from sam2_edge.evaluation.verify.comparing import ComparingBackend, Differences
+from sam2_edge.evaluation.tracker import MemoryAndPointer, Tracker
 from sam2_edge.evaluation.verify.references import Reference
-from sam2_edge.evaluation.verify.tolerances import Budget
-from sam2_edge.runtime.backends import Backend
+from sam2_edge.evaluation.verify.tolerances import Tolerances
+from sam2_edge.runtime.backends import Backend, Tensor
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.results import mask_of
+from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.results import ObjectResult
 from sam2_edge.runtime.sources.prompt_file import PromptsByFrame
 from sam2_edge.runtime.tracker import VideoTracker
 
-PARTED_BELOW = 0.9
-"""Two loops have parted where J of one's mask against the other's is below this."""
+DIVERGED_BELOW = 0.9
+"""The loops have diverged on an object where J between their masks is below this."""
 
 WORST_KEPT = 4
-"""Frames that are kept to be looked at."""
+"""Number of frames kept for the report's pictures."""
 
-NOTED_FRAMES = 6
-"""Frames, spread over the clip, on which every graph is compared."""
+COMPARED_FRAMES = 6
+"""Number of frames, spread over the clip, on which every graph is compared."""
 
-Picture = NDArray[np.uint8]
+Differences = dict[tuple[Graph, str], Difference]
+"""The worst difference of every output of a graph."""
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """One object on one frame, against the reference.
+class ObjectComparison:
+    """One object on one frame: J and F of the two masks, presence on both sides, and differences.
 
-    j, f: of the masks, 0..1. logits: largest difference of a mask logit, inf where one side alone
-    says that the object is absent. memory, pointer: relative L2 difference of what the frame before
-    has left to be remembered; None where nothing is.
+    Attributes:
+        logits: Maximum absolute difference of the mask logits; infinite if only one side sees the
+            object.
+        memory: Relative L2 difference of the memory stored for the frame before; None if none is.
+        pointer: The same for the object pointer.
     """
 
     frame: int
@@ -58,178 +62,232 @@ class Compared:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loops no longer say the same."""
-        return self.j < PARTED_BELOW or self.present != self.reference_present
+        """Whether the loops no longer agree on this object."""
+        return self.j < DIVERGED_BELOW or self.present != self.reference_present
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """A frame to look at: the picture [H,W,3] BGR, and the masks of an object on both sides."""
+class WorstFrame:
+    """A frame for the report: picture [H, W, 3] BGR and the masks [H, W] of both sides."""
 
-    compared: Compared
-    picture: Picture
+    comparison: ObjectComparison
+    picture: Frame
     mask: Mask
     reference_mask: Mask
 
 
 @dataclass(slots=True)
 class Verification:
-    """What was found. graphs, inputs: see `ComparingBackend`."""
+    """Result of comparing a bundle with its reference.
+
+    Attributes:
+        graphs: Differences of the graphs that ran on both sides.
+        inputs: The last recorded inputs of each graph.
+        comparisons: Every object on every frame, in order.
+        worst: The `WORST_KEPT` entries with the lowest J.
+    """
 
     graphs: Differences
     inputs: dict[Graph, Feeds]
-    compared: list[Compared] = field(default_factory=list)
-    worst: list[Shown] = field(default_factory=list)
+    comparisons: list[ObjectComparison] = field(default_factory=list)
+    worst: list[WorstFrame] = field(default_factory=list)
 
     @property
     def j_and_f(self) -> float:
         """Mean over frames and objects."""
-        return float(np.mean([(c.j + c.f) / 2 for c in self.compared]))
+        return float(np.mean([(c.j + c.f) / 2 for c in self.comparisons]))
 
     @property
     def presence(self) -> float:
-        """Share of frames and objects on which both say the same of presence."""
-        return float(np.mean([c.present == c.reference_present for c in self.compared]))
+        """Share of frames and objects on which both sides agree on presence."""
+        return float(np.mean([c.present == c.reference_present for c in self.comparisons]))
 
     @property
-    def first_parting(self) -> Compared | None:
-        """Where the loops part for the first time."""
-        return next((c for c in self.compared if c.diverged), None)
+    def first_divergence(self) -> ObjectComparison | None:
+        """The first object and frame on which the loops diverge."""
+        return next((c for c in self.comparisons if c.diverged), None)
+
+    @property
+    def diverged_at(self) -> str:
+        """Where the loops diverge, in words."""
+        first = self.first_divergence
+        return "never" if first is None else f"at frame {first.frame}, object {first.object_id}"
 
     def drift(self, name: str) -> float | None:
-        """The median over frames of the difference of "memory" or "pointer"."""
-        values = [value for c in self.compared if (value := getattr(c, name)) is not None]
+        """Median over frames of the difference of "memory" or "pointer"; None if there is none."""
+        values = [value for c in self.comparisons if (value := getattr(c, name)) is not None]
         return float(np.median(values)) if values else None
 
-    def objects(self) -> dict[int, list[Compared]]:
-        """What was compared, by object."""
-        found: dict[int, list[Compared]] = {}
-        for compared in self.compared:
-            found.setdefault(compared.object_id, []).append(compared)
+    def by_object(self) -> dict[int, list[ObjectComparison]]:
+        """The comparisons of each object, by id."""
+        found: dict[int, list[ObjectComparison]] = {}
+        for comparison in self.comparisons:
+            found.setdefault(comparison.object_id, []).append(comparison)
         return found
 
-    def problems(self, budget: Budget) -> list[str]:
-        """Every budget that is broken, in words."""
+    def problems(self, tolerances: Tolerances) -> list[str]:
+        """A sentence for every tolerance that is exceeded; NaN exceeds all."""
         found = [
-            f"{graph.value}, output {name}: relative difference {worst.relative:.3g}, "
-            f"{budget.graph[graph]:g} is allowed"
+            f"{graph.value}, output {name}: relative L2 difference {worst.relative_l2:.3g}, at "
+            f"most {tolerances.graph[graph]:g} is allowed"
             for (graph, name), worst in self.graphs.items()
-            if not worst.relative <= budget.graph[graph]
+            if not worst.relative_l2 <= tolerances.graph[graph]
         ]
-        for name, value, least in (
-            ("J&F against the reference", self.j_and_f, budget.j_and_f),
-            ("agreement on presence", self.presence, budget.presence),
+        for name, value, lower in (
+            ("J&F against the reference", self.j_and_f, tolerances.j_and_f),
+            ("agreement on presence", self.presence, tolerances.presence),
         ):
-            if not value >= least:
-                found.append(f"{name} is {value:.4f}, at least {least:g} is asked for")
-        for name, most in (("memory", budget.memory), ("pointer", budget.pointer)):
+            if not value >= lower:
+                found.append(f"{name} is {value:.4f}, at least {lower:g} is required")
+        for name, upper in (("memory", tolerances.memory), ("pointer", tolerances.pointer)):
             drift = self.drift(name)
-            if drift is not None and not drift <= most:
-                found.append(f"{name} differs by {drift:.3g} in the median, {most:g} is allowed")
+            if drift is not None and not drift <= upper:
+                found.append(f"median {name} difference {drift:.3g}, at most {upper:g} is allowed")
         return found
 
 
 def verify(
     bundle: Bundle,
-    own: Backend,
+    backend: Backend,
     reference: Reference,
-    prompted_clip: PromptedClip,
+    clip: PromptedClip,
     *,
     prompts: PromptsByFrame | None = None,
     swapped: Collection[Graph] = (),
     recent_memories: int | None = None,
     memory_policy: MemoryPolicyName = "original",
-    watch: Callable[[], None] = lambda: None,
+    on_progress: Callable[[], None] = lambda: None,
 ) -> Verification:
-    """Follow a clip through a bundle and through its reference.
+    """Track a clip with a bundle and with its reference, and compare them.
 
-    own: a backend that is open for the bundle. prompts: by frame number; None for those of the
-    footage. swapped: graphs of the bundle that the reference runs in its place. recent_memories,
-    memory_policy: as for `VideoTracker`, of the bundle's loop alone. watch: called after every
-    frame.
+    Args:
+        bundle: The bundle to verify.
+        backend: Backend opened for the bundle.
+        reference: What to compare with.
+        clip: The frames.
+        prompts: Prompts by frame number; None for those of the clip.
+        swapped: Graphs that the bundle's loop runs on the reference.
+        recent_memories: As for `VideoTracker`; for the bundle's loop only.
+        memory_policy: As for `VideoTracker`; for the bundle's loop only.
+        on_progress: Called after every frame.
 
-    Raises PromptError, BackendError.
+    Raises:
+        PromptError: There are no prompts, or a prompt is invalid.
+        BackendError: A graph cannot run.
     """
     if prompts is not None and not any(prompts.values()):
-        raise PromptError("no prompt is given, so there is nothing to follow; give one")
-    script = {prompted_clip.numbers[0]: prompted_clip.prompts} if prompts is None else prompts
-    beside = ComparingBackend(own, reference.backend, swapped)
-    count = len(prompted_clip.numbers)
-    tracker = VideoTracker(
+        raise PromptError("there is no prompt, so there is nothing to track; give at least one")
+    script = {clip.numbers[0]: clip.prompts} if prompts is None else prompts
+    comparing = ComparingBackend(backend, reference.backend, swapped)
+    tracker: Tracker = VideoTracker(
         bundle,
-        backend=beside,
-        clip_frames=count,
+        backend=comparing,
+        clip_frames=len(clip.numbers),
         recent_memories=recent_memories,
         memory_policy=memory_policy,
     )
-    ours = TrackerLoop(tracker)
-    theirs = reference.loop(count)
-    noted = frames_to_note(prompted_clip.numbers)
-    found = Verification(beside.differences, beside.inputs)
-    for frame, picture in zip(prompted_clip.numbers, prompted_clip.pictures, strict=True):
+    other = reference.make_tracker(len(clip.numbers))
+    recorded = frames_to_compare(clip.numbers)
+    found = Verification(comparing.differences, comparing.inputs)
+    for frame, picture in zip(clip.numbers, clip.pictures, strict=True):
         given = script.get(frame, ())
-        beside.noting = frame in noted or bool(given)
-        for shown in _step(ours, theirs, frame, picture, given):
-            found.compared.append(shown.compared)
-            worst = sorted([*found.worst, shown], key=lambda s: s.compared.j)
+        comparing.recording = frame in recorded or bool(given)
+        ours, theirs = tracker.track(picture, given), other.track(picture, given)
+        for result in ours.objects:
+            expected = theirs[result.object_id]
+            memories = (side.latest_memory(result.object_id) for side in (tracker, other))
+            compared = _compare(frame, result, expected, *memories)
+            found.comparisons.append(compared)
+            shown = WorstFrame(compared, picture, result.mask, expected.mask)
+            worst = sorted([*found.worst, shown], key=lambda s: s.comparison.j)
             found.worst = worst[:WORST_KEPT]
-        watch()
+        on_progress()
     return found
 
 
-def _step(
-    ours: TrackerAdapter,
-    theirs: TrackerAdapter,
-    frame: int,
-    picture: Picture,
-    prompts: Sequence[Prompt],
-) -> Iterator[Shown]:
-    """Follow one frame on both sides and compare every object on it."""
-    states, reference_states = (side.follow(picture, prompts) for side in (ours, theirs))
-    for object_id, state in states.items():
-        kept = (ours.remembered(object_id), theirs.remembered(object_id))
-        both = (state, reference_states[object_id])
-        yield _compare(frame, object_id, picture, both, kept)
-
-
-def frames_to_note(frames: Sequence[int], count: int = NOTED_FRAMES) -> frozenset[int]:
-    """`count` of the frames, the first two and the last among them, the others evenly between."""
-    if len(frames) <= count:
+def frames_to_compare(frames: Sequence[int]) -> frozenset[int]:
+    """Choose `COMPARED_FRAMES`: the first two, the last, and others spread evenly between."""
+    if len(frames) <= COMPARED_FRAMES:
         return frozenset(frames)
-    places = np.linspace(1, len(frames) - 1, count - 1).round().astype(int)
+    places = np.linspace(1, len(frames) - 1, COMPARED_FRAMES - 1).round().astype(int)
     return frozenset([frames[0], *(frames[place] for place in places)])
+
+
+class ComparingBackend(DelegatingBackend):
+    """Runs graphs on one backend, or those of `swapped` on the reference.
+
+    While `recording`, every other graph also runs on the reference with the same inputs, and
+    `differences` and `inputs` are updated. Outputs of the mask decoder that depend on its choice of
+    a mask are compared where both sides choose the same one.
+    """
+
+    def __init__(self, inner: Backend, reference: Backend, swapped: Collection[Graph] = ()) -> None:
+        super().__init__(inner)
+        self.recording = False
+        self.differences: Differences = {}
+        self.inputs: dict[Graph, Feeds] = {}
+        self._reference, self._swapped = reference, frozenset(swapped)
+
+    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one graph, and compare it while recording."""
+        swapped = graph in self._swapped
+        if not (self.recording or swapped):
+            return self._inner.run(graph, inputs)
+        feeds = {name: self._inner.download(tensor) for name, tensor in inputs.items()}
+        if self.recording:
+            self.inputs[graph] = feeds
+        expected = self._run_reference(graph, feeds)
+        if swapped:
+            return {name: self._inner.upload(array) for name, array in expected.items()}
+        outputs = self._inner.run(graph, inputs)
+        got = {name: self._inner.download(tensor) for name, tensor in outputs.items()}
+        self._record(graph, got, expected)
+        return outputs
+
+    def _run_reference(
+        self, graph: Graph, feeds: Mapping[str, NDArray[Any]]
+    ) -> dict[str, NDArray[np.float32]]:
+        inputs = {name: self._reference.upload(array) for name, array in feeds.items()}
+        outputs = self._reference.run(graph, inputs)
+        return {name: self._reference.download(tensor) for name, tensor in outputs.items()}
+
+    def _record(
+        self, graph: Graph, got: Mapping[str, NDArray[Any]], want: Mapping[str, NDArray[Any]]
+    ) -> None:
+        comparable = rows_of_equal_choice(got, want)
+        for name in got:
+            rows = comparable if name in CHOSEN else slice(None)
+            found = difference(got[name][rows], want[name][rows])
+            if found is not None:
+                before = self.differences.get((graph, name), found)
+                self.differences[graph, name] = found.worse(before)
 
 
 def _compare(
     frame: int,
-    object_id: int,
-    picture: Picture,
-    states: tuple[State, State],
-    kept: tuple[Remembered | None, Remembered | None],
-) -> Shown:
-    size = (picture.shape[0], picture.shape[1])
-    mask, reference_mask = (mask_of(state.logits, size) for state in states)
-    memory, pointer = _drift(*kept)
-    ours, theirs = states
+    ours: ObjectResult,
+    theirs: ObjectResult,
+    our_memory: MemoryAndPointer | None,
+    their_memory: MemoryAndPointer | None,
+) -> ObjectComparison:
+    memory = pointer = None
+    if our_memory is not None and their_memory is not None:
+        memory, pointer = map(_relative_l2, our_memory, their_memory)
     one_absent = ours.present != theirs.present
-    compared = Compared(
+    return ObjectComparison(
         frame=frame,
-        object_id=object_id,
-        j=region_similarity(mask, reference_mask),
-        f=boundary_accuracy(mask, reference_mask),
+        object_id=ours.object_id,
+        j=region_similarity(ours.mask, theirs.mask),
+        f=boundary_accuracy(ours.mask, theirs.mask),
         present=ours.present,
         reference_present=theirs.present,
         logits=float("inf") if one_absent else float(np.abs(ours.logits - theirs.logits).max()),
         memory=memory,
         pointer=pointer,
     )
-    return Shown(compared, picture, mask, reference_mask)
 
 
-def _drift(ours: Remembered | None, theirs: Remembered | None) -> tuple[float | None, float | None]:
-    if ours is None or theirs is None:
-        return None, None
-    memory, pointer = (difference(a, b) for a, b in zip(ours, theirs, strict=True))
-    assert memory is not None
-    assert pointer is not None
-    return memory.relative, pointer.relative
+def _relative_l2(got: NDArray[Any], want: NDArray[Any]) -> float:
+    found = difference(got, want)
+    assert found is not None  # memories are not empty
+    return found.relative_l2

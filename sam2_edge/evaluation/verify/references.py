@@ -1,4 +1,4 @@
-"""What a bundle is compared with: another bundle, or PyTorch."""
+"""The reference that a bundle is compared with: another bundle, or PyTorch."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sam2_edge.bundle.contract import Graph
 from sam2_edge.bundle.manifest import MANIFEST_FILE, Manifest
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
 from sam2_edge.evaluation.delegating import DelegatingBackend
-from sam2_edge.evaluation.tracker_adapter import TrackerAdapter, TrackerLoop
+from sam2_edge.evaluation.tracker import Tracker
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -25,15 +25,19 @@ NEEDS_EXTRA = (
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """manifest: of a bundle, None for PyTorch. backend: runs its graphs. loop: follows a clip of so
-    many frames. same_weights: whether they are those that the bundle was made from, None where
-    nothing tells.
+    """What a bundle is compared with.
+
+    Attributes:
+        bundle: The other bundle; None for PyTorch.
+        backend: Runs single graphs.
+        make_tracker: Makes a tracker for a clip of the given number of frames.
+        same_weights: Whether the bundle was made from the same weights; None if unknown.
     """
 
     name: str
-    manifest: Manifest | None
+    bundle: Bundle | None
     backend: Backend
-    loop: Callable[[int | None], TrackerAdapter]
+    make_tracker: Callable[[int], Tracker]
     same_weights: bool | None
 
 
@@ -44,13 +48,19 @@ def open_reference(
     backend: BackendName = "auto",
     threads: int | None = None,
 ) -> Reference:
-    """The reference of a bundle.
+    """Open the reference of a bundle.
 
-    name: a folder with a bundle, or a model as `sam2-edge export` takes it, which runs in PyTorch;
-    None for the model that the bundle was made from. backend: what runs a bundle.
+    Args:
+        bundle: The bundle to compare.
+        name: Folder of another bundle, or a model as `sam2-edge export` takes it, which runs in
+            PyTorch; None for the model that the bundle was made from.
+        backend: Runs the graphs of a reference bundle.
+        threads: CPU threads.
 
-    Raises BundleError where the reference has another geometry, CheckpointError for a model that
-    cannot be loaded, BackendError where PyTorch is not installed or a backend is given for it.
+    Raises:
+        BundleError: The reference has another geometry.
+        CheckpointError: The model cannot be loaded.
+        BackendError: PyTorch is not installed, or a backend was given for it.
     """
     if name is not None and (Path(name) / MANIFEST_FILE).is_file():
         return _bundle_reference(bundle, load_bundle(name), backend, threads)
@@ -71,37 +81,40 @@ def _bundle_reference(
     if its not in (mine, replace(mine, memory_tokens=None)):
         raise BundleError(
             f"{other.path} has another geometry ({its}) than {bundle.path} ({mine}); compare "
-            "bundles of one model and image size, of as many memory tokens or with one that sees "
-            "them all"
+            "bundles of the same model and image size, with the same number of memory tokens or a "
+            "reference that uses all of them"
         )
     backend = open_backend(other, backend_name, threads=threads)
 
-    def loop(clip_frames: int | None) -> TrackerAdapter:
-        return TrackerLoop(VideoTracker(other, backend=backend, clip_frames=clip_frames))
+    def make_tracker(clip_frames: int) -> Tracker:
+        return VideoTracker(other, backend=backend, clip_frames=clip_frames)
 
-    ours, theirs = (b.manifest.model.sha256 for b in (bundle, other))
-    same = ours == theirs if ours and theirs else None
-    asked = backend if its == mine else _SeesAll(backend)
-    return Reference(str(other.path), other.manifest, asked, loop, same)
+    return Reference(
+        name=str(other.path),
+        bundle=other,
+        backend=backend if its == mine else _AllTokens(backend),
+        make_tracker=make_tracker,
+        same_weights=_same(bundle.manifest.model.sha256, other.manifest.model.sha256),
+    )
 
 
-class _SeesAll(DelegatingBackend):
-    """Memory attention over all tokens, asked by a bundle that names some."""
+class _AllTokens(DelegatingBackend):
+    """Attends to all memory tokens, for a bundle that selects some."""
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """See `Backend.run`."""
+        """Run one graph, without the selection of tokens."""
         return super().run(graph, {n: x for n, x in inputs.items() if n != "memory_cells"})
 
 
 def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) -> Reference:
     import torch
 
-    from sam2_edge.evaluation.pytorch import PyTorchLoop, TorchBackend
+    from sam2_edge.evaluation.pytorch import PyTorchTracker, TorchBackend
 
     if threads is not None:
         torch.set_num_threads(threads)
     manifest = bundle.manifest
-    loaded = model_of(manifest, name)
+    loaded = source_model(manifest, name)
     backend = TorchBackend(loaded.model, manifest.memory)
     if backend.geometry != manifest.geometry:
         raise BundleError(
@@ -109,27 +122,32 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
             f"({manifest.geometry}); name the model that the bundle was made from"
         )
 
-    def loop(clip_frames: int | None) -> TrackerAdapter:
-        if not manifest.memory.seen_in_full:  # transformers has no such loop
-            return TrackerLoop(VideoTracker(bundle, backend=backend, clip_frames=clip_frames))
-        return PyTorchLoop(loaded.model, manifest, clip_frames)
+    def make_tracker(clip_frames: int) -> Tracker:
+        if not manifest.memory.seen_in_full:  # transformers cannot select memory tokens
+            return VideoTracker(bundle, backend=backend, clip_frames=clip_frames)
+        return PyTorchTracker(loaded.model, manifest, clip_frames)
 
-    ours = manifest.model.sha256
-    same = loaded.sha256 == ours if ours and loaded.sha256 else None
+    same = _same(manifest.model.sha256, loaded.sha256)
     if name is None and same is False:
         raise CheckpointError(
-            f"{loaded.source} no longer holds the weights that {bundle.path} was made from; name "
+            f"{loaded.source} no longer has the weights that {bundle.path} was made from; give "
             "them with --reference"
         )
     name = f"{loaded.name} in PyTorch {torch.__version__}"
-    return Reference(name, None, backend, loop, same)
+    return Reference(name, None, backend, make_tracker, same)
 
 
-def model_of(manifest: Manifest, name: str | None) -> Any:
-    """The `LoadedModel` of a name, or the one that a manifest tells of, at the manifest's image
-    size.
+def _same(first: str | None, second: str | None) -> bool | None:
+    """Whether two hashes agree; None if either is unknown."""
+    return first == second if first and second else None
 
-    Raises CheckpointError where it cannot be loaded, ModuleNotFoundError without PyTorch.
+
+def source_model(manifest: Manifest, name: str | None = None) -> Any:
+    """The `LoadedModel` that a bundle was made from, or another by name, at its image size.
+
+    Raises:
+        CheckpointError: The model cannot be loaded.
+        ModuleNotFoundError: PyTorch is not installed.
     """
     from sam2_edge.models.checkpoints import load_folder, load_model, load_published
 

@@ -1,9 +1,9 @@
-"""Which annotated frames of an object count in its score: each data set's evaluation differs.
+"""Which annotated frames of an object are scored: each data set has its own protocol.
 
 Sources: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py`; facebookresearch/sam2,
 `sav_dataset/utils/sav_benchmark.py`; henghuiding/MOSE-api, `MOSEv2/sam2_rcms/tools/score.py`;
-LingyiHongfd/lvos-evaluation, `lvos/evaluation_mt.py`. The server of YouTube-VOS has not published
-its program.
+LingyiHongfd/lvos-evaluation, `lvos/evaluation_mt.py`. The program of YouTube-VOS's server is not
+published.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from sam2_edge.evaluation.vos.datasets import LayoutName
 
 @dataclass(frozen=True, slots=True)
 class FrameScore:
-    """One object on one annotated frame.
+    """J and F of one object on one annotated frame.
 
-    number: of the frame, from its file name where that is a number, else its place. j, f: 0..1.
-    shown: whether the true mask or the predicted one has a pixel. truth: whether the true one has.
-    prompted: whether the prompt was on this frame.
+    Attributes:
+        number: Frame number: its file name if that is a number, otherwise its index.
+        shown: Whether the true or the predicted mask has a pixel.
+        truth: Whether the true mask has a pixel.
+        prompted: Whether the prompt was on this frame.
     """
 
     number: int
@@ -35,7 +37,7 @@ class FrameScore:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """An object over the frames that count: how many they are, and J and F over them."""
+    """J and F of an object over the frames that count, and their number."""
 
     frames: int
     j: Statistics
@@ -43,18 +45,17 @@ class Score:
 
 
 LVOS_STEP = 5
-"""In LVOS frames count whose number is the object's first one plus a multiple of this; others have
-no masks there."""
+"""In LVOS, frames count at this step from the object's first one; others have no masks."""
 
 Rows = Sequence[FrameScore]
 Range = tuple[int, int]
 
 
 def score(rows: Rows, layout: LayoutName, scored_range: Range | None = None) -> Score | None:
-    """The score of an object from all its annotated frames in order; None if none of them counts.
+    """Score an object from all its annotated frames, in order; None if no frame counts.
 
-    scored_range: first and last frame number of the object in LVOS; None takes the first and the
-    last frame whose true mask shows it.
+    `scored_range` has the object's first and last frame number in LVOS; None takes the first and
+    the last frame whose true mask shows it.
     """
     counted = _COUNTED[layout](rows, scored_range)
     if not counted:
@@ -65,19 +66,19 @@ def score(rows: Rows, layout: LayoutName, scored_range: Range | None = None) -> 
 
 
 def _without_ends(rows: Rows, _range: Range | None = None) -> Rows:
-    """DAVIS and MOSE: all annotated frames of the video but the first and the last."""
+    """DAVIS and MOSE: all annotated frames of the video except the first and the last."""
     return rows[1:-1]
 
 
 def _sav(rows: Rows, _range: Range | None) -> Rows:
-    """SA-V: all but the first and the last file of the object, and from the first of these on in
-    which truth or prediction shows it (`Evaluator.feed_frame` knows no object before).
+    """SA-V: all files of the object except the first and the last, starting at the first one in
+    which truth or prediction shows it (`Evaluator.feed_frame` does not know the object before).
     """
     return list(dropwhile(lambda row: not row.shown, rows[1:-1]))
 
 
 def _lvos(rows: Rows, scored_range: Range | None) -> Rows:
-    """LVOS: from the first to the last frame of the object, without these two."""
+    """LVOS: from the object's first to its last frame, excluding both."""
     if scored_range is None:
         numbers = [row.number for row in rows if row.truth]
         scored_range = (numbers[0], numbers[-1]) if numbers else (0, -1)
@@ -87,7 +88,7 @@ def _lvos(rows: Rows, scored_range: Range | None) -> Rows:
 
 
 def _youtube(rows: Rows, _range: Range | None) -> Rows:
-    """YouTube-VOS: all frames after the one on which the object is prompted."""
+    """YouTube-VOS: all frames after the prompted one."""
     return list(dropwhile(lambda row: not row.prompted, rows))[1:]
 
 

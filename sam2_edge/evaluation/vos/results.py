@@ -1,25 +1,43 @@
-"""What an evaluation keeps of each video, and the table and figures that follow from it."""
+"""Results of an evaluation: the records of its videos, and the folder that keeps them.
+
+settings.json         what the results depend on
+Annotations/NAME/     masks of a video, all or none
+records/NAME.json     its scores, written after the masks: the video is done once this exists
+results.csv           a line per object
+summary.json          scores over all objects
+"""
 
 from __future__ import annotations
 
 import csv
 import io
+import json
+import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sam2_edge.bundle.storage import PARTIAL, atomic_folder
+from sam2_edge.errors import SinkError
 from sam2_edge.evaluation.metrics import Accuracy, mean_accuracy
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import LayoutName
 from sam2_edge.evaluation.vos.protocols import Score
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.sinks.files import check_new_folder, write_text
 
 COLUMNS = ("video", "object", "J", "F", "J&F", "frames")
 DIGITS = 6
-"""Digits after the point in the table."""
+"""Digits after the decimal point in results.csv."""
+
+MASKS, RECORDS = "Annotations", "records"
+SETTINGS, RESULTS, SUMMARY = "settings.json", "results.csv", "summary.json"
 
 
 class _Entry(BaseModel):
@@ -27,9 +45,9 @@ class _Entry(BaseModel):
 
 
 class EvalSettings(_Entry):
-    """What the figures hang on; results of different settings are never mixed in a folder.
+    """What the results depend on; one folder never mixes results of different settings.
 
-    dataset: its folder, resolved. bundle_sha256: of the manifest, which has that of every file.
+    The hash of a bundle is that of its manifest, which has the hash of every file.
     """
 
     sam2_edge_version: str
@@ -43,10 +61,11 @@ class EvalSettings(_Entry):
 
 
 class ObjectRecord(_Entry):
-    """One object of a video.
+    """One object of a video, by the data set's name.
 
-    prompt, prompt_frame: how and on which frame, by name, it was prompted; None if no mask of it
-    has a pixel. score: None without truth, or where no frame counts.
+    Attributes:
+        prompt: Kind of its prompt; None if all its masks are empty, as is `prompt_frame`.
+        score: None without true masks, or if no frame counts.
     """
 
     object: str
@@ -56,30 +75,103 @@ class ObjectRecord(_Entry):
 
 
 class VideoRecord(_Entry):
-    """One video; frames: their number."""
+    """One video: its name, number of frames and objects."""
 
     video: str
     frames: int
     objects: tuple[ObjectRecord, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class EvalFolder:
+    """The folder of an evaluation, made by `open_folder`, from which it can resume.
+
+    Its methods raise SinkError for a file that cannot be read or written.
+    """
+
+    path: Path
+
+    @property
+    def masks(self) -> Path:
+        """Folder of the masks, as servers and the published evaluators take it."""
+        return self.path / MASKS
+
+    def record(self, video: str) -> VideoRecord | None:
+        """The record of a video that is done; None for others."""
+        path = self._record_path(video)
+        if not path.is_file() or not (self.masks / video).is_dir():
+            return None
+        try:
+            return VideoRecord.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise SinkError(f"{path} is damaged; delete it to evaluate the video again") from error
+
+    def new_masks(self, video: str) -> AbstractContextManager[Path]:
+        """A temporary folder for the masks of a video, put in place if the block succeeds."""
+        # Not inside `masks`, which evaluators take as it is.
+        return atomic_folder(self.masks / video, error=SinkError, staging=self.path)
+
+    def save_record(self, record: VideoRecord) -> None:
+        """Write the record of a video, after its masks."""
+        write_text(self._record_path(record.video), record.model_dump_json(indent=1) + "\n")
+
+    def finish(self, settings: EvalSettings, records: Sequence[VideoRecord]) -> dict[str, Any]:
+        """Write results.csv and summary.json, and return the summary."""
+        figures = summary(settings, records)
+        write_text(self.path / RESULTS, results_csv(records))
+        write_text(self.path / SUMMARY, json.dumps(figures, indent=1) + "\n")
+        return figures
+
+    def _record_path(self, video: str) -> Path:
+        return self.path / RECORDS / f"{video}.json"
+
+
+def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) -> EvalFolder:
+    """Make the folder of an evaluation, or open one with the same settings to resume it.
+
+    `overwrite` first deletes an evaluation that exists, whatever its settings.
+
+    Raises:
+        SinkError: The folder holds something else or other settings, or cannot be made.
+    """
+    settings_path = path / SETTINGS
+    if settings_path.is_file():
+        found = _read_settings(settings_path)
+        if overwrite:
+            _clear(path)
+        else:
+            _check_same(path, found, settings)
+    elif path.is_dir() and any(path.iterdir()):
+        raise SinkError(f"{path} is not empty and holds no evaluation; choose another folder")
+    check_new_folder(path, overwrite=True)
+    try:
+        for name in (MASKS, RECORDS):
+            (path / name).mkdir(parents=True, exist_ok=True)
+        for leftover in path.glob(f".*{PARTIAL}"):
+            shutil.rmtree(leftover)
+    except OSError as error:
+        raise SinkError(f"{path} cannot be written: {error.strerror}; choose another") from error
+    write_text(settings_path, settings.model_dump_json(indent=1) + "\n")
+    return EvalFolder(path)
+
+
 def results_csv(records: Iterable[VideoRecord]) -> str:
-    """A line per object with `COLUMNS`; J, F and J&F 0..1, empty without a score."""
+    """A line per object with `COLUMNS`; J, F and J&F from 0 to 1, empty without a score."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for record in records:
         for found in record.objects:
-            writer.writerow([record.video, found.object, *_figures(found.score)])
+            writer.writerow([record.video, found.object, *_cells(found.score)])
     return text.getvalue()
 
 
 def summary(settings: EvalSettings, records: Sequence[VideoRecord]) -> dict[str, Any]:
-    """The settings, and figures over all objects with a score, each 0..1 (decay -1..1).
+    """The settings, and the scores over all objects.
 
-    "j", "f", "j_and_f": means over objects. "j_recall", "j_decay", "f_recall", "f_decay": as DAVIS
-    has them. All are None without scores. "clicked_instead": objects whose mask was too small for a
-    mask prompt.
+    "j", "f" and "j_and_f" are means over objects, 0 to 1; "j_recall", "j_decay", "f_recall" and
+    "f_decay" as DAVIS defines them. Without scores all are None. "clicked_instead" lists the
+    objects whose masks were too small for the requested prompt.
     """
     objects = [(record.video, found) for record in records for found in record.objects]
     scores = [found.score for _, found in objects if found.score is not None]
@@ -98,10 +190,10 @@ def summary(settings: EvalSettings, records: Sequence[VideoRecord]) -> dict[str,
     }
 
 
-def _figures(score: Score | None) -> list[str]:
+def _cells(score: Score | None) -> list[str]:
     if score is None:
         return ["", "", "", "0"]
-    accuracy = _accuracy(score)
+    accuracy = Accuracy(score.j.mean, score.f.mean)
     figures = (accuracy.j, accuracy.f, accuracy.j_and_f)
     return [*(f"{figure:.{DIGITS}f}" for figure in figures), str(score.frames)]
 
@@ -110,11 +202,11 @@ def _overall(scores: Sequence[Score]) -> dict[str, float | None]:
     if not scores:
         names = ("j_and_f", "j", "f", "j_recall", "j_decay", "f_recall", "f_decay")
         return dict.fromkeys(names)
-    whole = mean_accuracy([_accuracy(score) for score in scores])
+    overall = mean_accuracy([Accuracy(score.j.mean, score.f.mean) for score in scores])
     return {
-        "j_and_f": whole.j_and_f,
-        "j": whole.j,
-        "f": whole.f,
+        "j_and_f": overall.j_and_f,
+        "j": overall.j,
+        "f": overall.f,
         "j_recall": float(np.mean([score.j.recall for score in scores])),
         "j_decay": float(np.mean([score.j.decay for score in scores])),
         "f_recall": float(np.mean([score.f.recall for score in scores])),
@@ -122,5 +214,33 @@ def _overall(scores: Sequence[Score]) -> dict[str, float | None]:
     }
 
 
-def _accuracy(score: Score) -> Accuracy:
-    return Accuracy(score.j.mean, score.f.mean)
+def _read_settings(path: Path) -> EvalSettings:
+    try:
+        return EvalSettings.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        # Not even --overwrite may empty a folder that may be someone else's.
+        raise SinkError(
+            f"{path} is not from an evaluation of this sam2_edge; choose another folder"
+        ) from error
+
+
+def _check_same(path: Path, found: EvalSettings, wanted: EvalSettings) -> None:
+    given = wanted.model_dump()
+    for name, value in found.model_dump().items():
+        if value != given[name]:
+            raise SinkError(
+                f"{path} holds an evaluation with {name} {value}, this one has {given[name]}; "
+                "choose another folder or pass --overwrite"
+            )
+
+
+def _clear(path: Path) -> None:
+    """Remove the files of an evaluation, and nothing else."""
+    try:
+        for name in (MASKS, RECORDS):
+            if (path / name).is_dir():
+                shutil.rmtree(path / name)
+        for name in (RESULTS, SUMMARY, SETTINGS):
+            (path / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise SinkError(f"{path} cannot be emptied: {error.strerror}") from error

@@ -1,4 +1,4 @@
-"""An evaluation of a data set: the videos that are not done yet, in one process or several."""
+"""Evaluates the videos of a data set that are not done yet, in one process or several."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from multiprocessing.synchronize import Event
 
@@ -21,17 +22,16 @@ from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import BackendError
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, Video
-from sam2_edge.evaluation.vos.folder import EvalFolder
-from sam2_edge.evaluation.vos.results import EvalSettings, VideoRecord
+from sam2_edge.evaluation.vos.results import EvalFolder, EvalSettings, VideoRecord
 from sam2_edge.evaluation.vos.video import evaluate_video
-from sam2_edge.runtime.backends import BackendName, open_backend
+from sam2_edge.runtime.backends import Backend, BackendName, open_backend
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.tracker import VideoTracker
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every process needs; threads: CPU threads of each, None for all cores."""
+    """What every process needs; `threads` are the CPU threads of each, None for all cores."""
 
     bundle: Bundle
     settings: EvalSettings
@@ -63,11 +63,13 @@ def eval_settings(
 def evaluate(
     dataset: DataSet, job: Job, *, processes: int = 1
 ) -> Generator[VideoRecord, None, None]:
-    """Evaluate the videos that have no record yet, and yield their records as they are done.
+    """Evaluate the videos without a record, and yield their records as they finish.
 
-    However the iteration ends, every video that was done is kept whole in the job's folder.
+    However the iteration ends, the job's folder keeps every finished video.
 
-    Raises the errors of `evaluate_video`, and BackendError when a process dies.
+    Raises:
+        Sam2EdgeError: `evaluate_video` failed.
+        BackendError: A process died.
     """
     missing = [video for video in dataset.videos if job.folder.record(video.name) is None]
     processes = min(processes, len(missing))
@@ -80,24 +82,28 @@ def evaluate(
 
 
 def threads_each(processes: int) -> int | None:
-    """CPU threads for each of several processes, so that they share the cores; None for one."""
+    """CPU threads per process such that several share the cores; None for a single process."""
     if processes == 1:
         return None
     return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 class _Worker:
-    """Evaluates videos one after the other; the backend stays open between them."""
+    """Evaluates videos one after another with one open backend."""
 
     def __init__(self, job: Job, stopped: Callable[[], bool]) -> None:
         self._job = job
         self._stopped = stopped
-        self._backend = open_backend(job.bundle, job.settings.backend, threads=job.threads)
+
+    @cached_property
+    def _backend(self) -> Backend:
+        # Opened with the first video: an error while a process starts would only break the pool.
+        return open_backend(self._job.bundle, self._job.settings.backend, threads=self._job.threads)
 
     def evaluate(self, video: Video) -> VideoRecord:
-        """Evaluate a video and put the result into the folder."""
+        """Evaluate a video and add the result to the folder."""
         job = self._job
-        # A tracker of its own: the published predictor's rule for short clips needs their length.
+        # A tracker per video: the published predictor's rule for short clips needs their length.
         tracker = VideoTracker(
             job.bundle,
             backend=self._backend,
@@ -132,8 +138,8 @@ def _in_processes(
                 yield done.result()
         except BrokenProcessPool as error:
             raise BackendError(
-                "a process of the evaluation was killed, perhaps for want of memory; run the same "
-                "command again to go on, with fewer --processes"
+                "a process of the evaluation was killed, perhaps out of memory; rerun the same "
+                "command with fewer --processes to resume"
             ) from error
         finally:
             stop.set()
@@ -141,24 +147,21 @@ def _in_processes(
 
 
 class _Process:
-    """What a process of the pool keeps: the job, and from its first video on the open backend."""
+    """State of a process of the pool."""
 
-    job: Job
-    stop: Event
-    worker: _Worker | None = None
+    worker: _Worker
 
 
 def _start(job: Job, stop: Event) -> None:
-    """Prepare a process; the backend waits, as an error here would only break the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; `stop` tells it
-    threading.Thread(target=_leave_with_parent, daemon=True).start()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; `stop` ends it
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     if job.threads is not None:
         cv2.setNumThreads(job.threads)
-    _Process.job, _Process.stop = job, stop
+    _Process.worker = _Worker(job, stop.is_set)
 
 
-def _leave_with_parent() -> None:
-    """End when the parent was killed, so that none goes on beside the next run."""
+def _exit_with_parent() -> None:
+    """Exit if the parent is killed, so that no process keeps running beside the next run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -166,6 +169,4 @@ def _leave_with_parent() -> None:
 
 
 def _evaluate(video: Video) -> VideoRecord:
-    if _Process.worker is None:
-        _Process.worker = _Worker(_Process.job, _Process.stop.is_set)
     return _Process.worker.evaluate(video)

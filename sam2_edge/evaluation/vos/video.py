@@ -1,4 +1,4 @@
-"""One video of a data set through a tracker: masks to PNG files, scores to a record."""
+"""Evaluates one video of a data set: masks as PNG files, scores as a record."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.errors import PromptError, SinkError, SourceError
-from sam2_edge.evaluation.metrics import boundary_accuracy, region_similarity
+from sam2_edge.evaluation.metrics import Mask, boundary_accuracy, region_similarity
 from sam2_edge.evaluation.prompting import PromptKind, prompt_from_mask
-from sam2_edge.evaluation.vos.datasets import LayoutName, Mask, Video
+from sam2_edge.evaluation.vos.datasets import LayoutName, Video
 from sam2_edge.evaluation.vos.protocols import FrameScore, score
 from sam2_edge.evaluation.vos.results import ObjectRecord, VideoRecord
 from sam2_edge.runtime.prompts import Prompt, model_prompt
@@ -23,16 +23,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 
 
 class StoppedError(Exception):
-    """The evaluation was told to stop in the middle of a video."""
-
-
-@dataclass(slots=True)
-class _Object:
-    """What is known of one object so far; prompted: the place of its prompt's frame."""
-
-    rows: list[FrameScore] = field(default_factory=list)
-    prompted: int | None = None
-    kind: PromptKind | None = None
+    """The evaluation was stopped in the middle of a video."""
 
 
 def evaluate_video(
@@ -43,24 +34,35 @@ def evaluate_video(
     kind: PromptKind,
     image_size: int,
     folder: Path,
-    stopped: Callable[[], bool] = lambda: False,
+    stopped: Callable[[], bool],
 ) -> VideoRecord:
-    """Track a video's objects from their first masks, write masks into `folder` and score them.
+    """Track a video's objects from their first masks, write the masks and score them.
 
-    tracker: without objects, made for the clip's number of frames. image_size: side of the model's
-    input in pixels; a mask that vanishes there is replaced by a click. folder: gets NAME.png for
-    every frame, indexed, or for SA-V OBJECT/NAME.png. Frames are read one by one.
+    Args:
+        video: The video; its frames are read one by one.
+        layout: Layout of its data set.
+        tracker: Made for the video's number of frames, without objects.
+        kind: Kind of the prompts. A mask too small for the model is replaced by a click.
+        image_size: Side of the model's input in pixels.
+        folder: Gets an indexed NAME.png per frame, or OBJECT/NAME.png for SA-V.
+        stopped: Checked before every frame.
 
-    Raises SourceError for what cannot be read or does not fit, SinkError where masks cannot be
-    written, and StoppedError once `stopped()` is true.
+    Raises:
+        SourceError: A frame or mask cannot be read, has another size, or no mask shows an object.
+        SinkError: The masks cannot be written.
+        StoppedError: `stopped()` is true.
     """
-    run = _Run(video, layout, kind, image_size)
-    run.make_folders(folder)
-    for place, path in enumerate(video.frames):
+    evaluation = _Evaluation(video, layout, kind, image_size)
+    try:
+        for name in video.masks:
+            (folder / name).mkdir(exist_ok=True)
+    except OSError as error:
+        raise SinkError(f"{folder} cannot be written: {error.strerror}") from error
+    for index, path in enumerate(video.frames):
         if stopped():
             raise StoppedError
         picture = read_image(path)
-        truth = video.read_masks(place)
+        truth = video.read_masks(index)
         for object_id, mask in truth.items():
             if mask.shape != picture.shape[:2]:
                 raise SourceError(
@@ -68,15 +70,39 @@ def evaluate_video(
                     f"{video.object_name(object_id)} is {_size(mask)}; give masks of the frame's "
                     "size"
                 )
-        prompts = run.prompts(place, truth)
-        predicted = _Predicted(video, tracker.track(picture, prompts))
-        predicted.write(folder, path.stem)
-        run.score(place, truth, predicted)
-    return run.record()
+        result = tracker.track(picture, evaluation.prompts(index, truth))
+        predicted = _write_masks(folder, path.stem, video, result)
+        evaluation.score(index, truth, predicted)
+    return evaluation.record()
 
 
-class _Run:
-    """Objects and scores of a video as its frames go by."""
+def _write_masks(folder: Path, name: str, video: Video, result: FrameResult) -> dict[int, Mask]:
+    """Write the masks of a frame and return them by object id.
+
+    Masks are exclusive in an indexed file; with a file per object they may overlap.
+    """
+    if not video.per_object:
+        indexed = result.index_mask()
+        write_indexed_png(folder / f"{name}.png", indexed)
+        return {found.object_id: indexed == found.object_id for found in result.objects}
+    masks = {found.object_id: found.mask for found in result.objects}
+    for object_id, subfolder in enumerate(video.masks, 1):
+        mask = masks.setdefault(object_id, np.zeros(result.frame_size, np.bool_))
+        write_indexed_png(folder / subfolder / f"{name}.png", mask.astype(np.uint8))
+    return masks
+
+
+@dataclass(slots=True)
+class _Object:
+    """One object so far: its scores, and index and kind of its prompt."""
+
+    rows: list[FrameScore] = field(default_factory=list)
+    prompted: int | None = None
+    kind: PromptKind | None = None
+
+
+class _Evaluation:
+    """Objects and scores of a video, collected frame by frame."""
 
     def __init__(self, video: Video, layout: LayoutName, kind: PromptKind, image_size: int) -> None:
         self._video = video
@@ -86,57 +112,39 @@ class _Run:
         self._objects: dict[int, _Object] = {}
         if video.per_object:
             self._objects = {i: _Object() for i, _ in enumerate(video.masks, 1)}
-        self._before: list[FrameScore] = []  # annotated frames so far, as absent objects have them
+        self._absent: list[FrameScore] = []  # the annotated frames so far, for objects to come
         self._has_truth = video.per_object
 
-    def make_folders(self, folder: Path) -> None:
-        """Make the folders of the objects of SA-V."""
-        try:
-            for name in self._video.masks:
-                (folder / name).mkdir(exist_ok=True)
-        except OSError as error:
-            raise SinkError(f"{folder} cannot be filled: {error.strerror}") from error
-
-    def prompts(self, place: int, truth: Mapping[int, Mask]) -> list[Prompt]:
-        """Prompts of the objects that a frame shows for the first time."""
-        annotated = self._video.annotated(place)
-        # DAVIS scores the objects of the first mask alone, and refuses others.
-        may_begin = self._layout != "davis" or not self._before
+    def prompts(self, index: int, truth: Mapping[int, Mask]) -> list[Prompt]:
+        """Prompts for the objects that appear for the first time."""
+        # DAVIS scores only the objects of the first mask and rejects others.
+        may_start = self._layout != "davis" or not self._absent
         found = []
         for object_id, mask in truth.items():
             known = self._objects.get(object_id)
-            if not mask.any() or not may_begin or (known and known.prompted is not None):
+            if not mask.any() or not may_start or (known and known.prompted is not None):
                 continue
-            prompt, kind = self._fitting(object_id, mask)
+            prompt, kind = self._prompt(object_id, mask)
             found.append(prompt)
-            begun = known or _Object(list(self._before))
-            begun.prompted, begun.kind = place, kind
-            self._objects[object_id] = begun
-        # An annotation that brings no new object is there to compare with. Valid sets of
-        # YouTube-VOS show in each file only the objects that begin there.
+            started = known or _Object(list(self._absent))
+            started.prompted, started.kind = index, kind
+            self._objects[object_id] = started
+        # An annotation without a new object is there for scoring. Valid sets of YouTube-VOS show in
+        # each file only the objects that start there.
+        annotated = self._video.annotated(index)
         self._has_truth |= annotated and not found and bool(self._objects)
         return found
 
-    def _fitting(self, object_id: int, mask: Mask) -> tuple[Prompt, PromptKind]:
-        """A prompt of the kind asked for, or a click where a mask is too small for the model."""
-        prompt = prompt_from_mask(object_id, mask, self._kind)
-        try:
-            model_prompt(prompt, (mask.shape[0], mask.shape[1]), self._image_size)
-        except PromptError:
-            return prompt_from_mask(object_id, mask, "click"), "click"
-        return prompt, self._kind
-
-    def score(self, place: int, truth: Mapping[int, Mask], predicted: _Predicted) -> None:
-        """Note J and F of the objects that are annotated on a frame."""
-        if not self._video.annotated(place):
+    def score(self, index: int, truth: Mapping[int, Mask], predicted: Mapping[int, Mask]) -> None:
+        """Add J and F of every object, if the frame is annotated."""
+        if not self._video.annotated(index):
             return
-        number = _number(self._video.frames[place], place)
-        self._before.append(FrameScore(number, 1.0, 1.0, shown=False, truth=False))
-        scored = truth if self._video.per_object else self._objects
-        for object_id in scored:
-            known, ours = self._objects[object_id], predicted.mask(object_id)
-            theirs = truth.get(object_id)
-            theirs = np.zeros_like(ours) if theirs is None else theirs
+        stem = self._video.frames[index].stem
+        number = int(stem) if stem.isdecimal() else index
+        self._absent.append(FrameScore(number, 1.0, 1.0, shown=False, truth=False))
+        for object_id in truth if self._video.per_object else self._objects:
+            known, ours = self._objects[object_id], predicted[object_id]
+            theirs = truth.get(object_id, np.zeros_like(ours))
             known.rows.append(
                 FrameScore(
                     number,
@@ -144,65 +152,40 @@ class _Run:
                     boundary_accuracy(ours, theirs),
                     shown=bool(ours.any() or theirs.any()),
                     truth=bool(theirs.any()),
-                    prompted=known.prompted == place,
+                    prompted=known.prompted == index,
                 )
             )
 
     def record(self) -> VideoRecord:
         """The record of the whole video.
 
-        Raises SourceError if no mask showed an object.
+        Raises:
+            SourceError: No mask shows an object.
         """
         video = self._video
         if not any(known.kind for known in self._objects.values()):
             raise SourceError(f"the masks of video {video.name} show no object; copy it again")
-        objects = []
-        for object_id, known in sorted(self._objects.items()):
-            scored_range = video.ranges.get(object_id)
-            objects.append(
-                ObjectRecord(
-                    object=video.object_name(object_id),
-                    prompt=known.kind,
-                    prompt_frame=(
-                        None if known.prompted is None else video.frames[known.prompted].stem
-                    ),
-                    score=score(known.rows, self._layout, scored_range)
-                    if self._has_truth
-                    else None,
-                )
+        objects = tuple(
+            ObjectRecord(
+                object=video.object_name(object_id),
+                prompt=known.kind,
+                prompt_frame=None if known.prompted is None else video.frames[known.prompted].stem,
+                score=score(known.rows, self._layout, video.ranges.get(object_id))
+                if self._has_truth
+                else None,
             )
-        return VideoRecord(video=video.name, frames=len(video.frames), objects=tuple(objects))
+            for object_id, known in sorted(self._objects.items())
+        )
+        return VideoRecord(video=video.name, frames=len(video.frames), objects=objects)
 
-
-class _Predicted:
-    """Masks of a frame as they are written: exclusive in an indexed file, free in files of one
-    object.
-    """
-
-    def __init__(self, video: Video, result: FrameResult) -> None:
-        self._video = video
-        self._empty = np.zeros(result.frame_size, np.bool_)
-        self._indexed = None if video.per_object else result.index_mask()
-        self._masks = {found.object_id: found.mask for found in result.objects if video.per_object}
-
-    def mask(self, object_id: int) -> Mask:
-        """[H,W] bool; empty before the object is prompted."""
-        if self._indexed is not None:
-            return self._indexed == object_id
-        return self._masks.get(object_id, self._empty)
-
-    def write(self, folder: Path, name: str) -> None:
-        """Write the frame's file, or one of 0 and 1 per object."""
-        if self._indexed is not None:
-            write_indexed_png(folder / f"{name}.png", self._indexed)
-            return
-        for object_id, subfolder in enumerate(self._video.masks, 1):
-            mask = self.mask(object_id).astype(np.uint8)
-            write_indexed_png(folder / subfolder / f"{name}.png", mask)
-
-
-def _number(path: Path, place: int) -> int:
-    return int(path.stem) if path.stem.isdecimal() else place
+    def _prompt(self, object_id: int, mask: Mask) -> tuple[Prompt, PromptKind]:
+        """A prompt of the requested kind, or a click if the mask vanishes at the model's size."""
+        prompt = prompt_from_mask(object_id, mask, self._kind)
+        try:
+            model_prompt(prompt, (mask.shape[0], mask.shape[1]), self._image_size)
+        except PromptError:
+            return prompt_from_mask(object_id, mask, "click"), "click"
+        return prompt, self._kind
 
 
 def _size(picture: NDArray[np.generic]) -> str:

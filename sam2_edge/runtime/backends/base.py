@@ -59,13 +59,3 @@ class Backend(Protocol):
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy between two tensors or views of equal shape."""
         ...
-
-    def mark(self) -> Any:
-        """A moment in the backend's work, to measure with: it is reached when all that was started
-        before is done.
-        """
-        ...
-
-    def milliseconds(self, first: Any, last: Any) -> float:
-        """Time between two marks; waits for the last."""
-        ...

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any, cast
 
 import numpy as np
@@ -29,11 +28,3 @@ class HostTensors:
     def copy(self, source: Tensor, target: Tensor) -> None:
         """Copy between two arrays or views of equal shape."""
         np.copyto(cast("NDArray[np.float32]", target), cast("NDArray[np.float32]", source))
-
-    def mark(self) -> Any:
-        """Now: nothing is under way when a call returns."""
-        return time.perf_counter()
-
-    def milliseconds(self, first: Any, last: Any) -> float:
-        """See `Backend.milliseconds`."""
-        return 1e3 * float(last - first)

@@ -37,13 +37,10 @@ class DeviceBackend:
         """Copy between two tensors on the GPU."""
         self._memory.copy(cast("DeviceTensor", source), cast("DeviceTensor", target))
 
-    def mark(self) -> Any:
-        """See `Backend.mark`."""
-        return self._memory.mark()
-
-    def milliseconds(self, first: Any, last: Any) -> float:
-        """See `Backend.milliseconds`."""
-        return self._memory.milliseconds(first, last)
+    @property
+    def stream(self) -> int:
+        """The CUDA stream on which all work runs."""
+        return self._memory.stream
 
     def _outputs(
         self, spec: GraphSpec, inputs: Mapping[str, DeviceTensor]

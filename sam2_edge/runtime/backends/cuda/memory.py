@@ -98,21 +98,6 @@ class _Block:
             heapq.heappush(self.pool.free[self.size], self.address)
 
 
-class _Event:
-    """A CUDA event that has been put on a stream."""
-
-    __slots__ = ("_cuda", "event")
-
-    def __init__(self, cuda: Any, stream: int) -> None:
-        self._cuda = cuda
-        self.event = checked(cuda.cudaEventCreate(), "making a CUDA event")
-        checked(cuda.cudaEventRecord(self.event, stream), "recording a CUDA event")
-
-    def __del__(self) -> None:
-        if hasattr(self, "event"):
-            self._cuda.cudaEventDestroy(self.event)
-
-
 class DeviceTensor:
     """A contiguous tensor in device memory; see `backends.base.Tensor`."""
 
@@ -193,16 +178,6 @@ class DeviceMemory:
         for staging in self._in_flight:
             self._pinned[staging.nbytes].append(staging)
         self._in_flight.clear()
-
-    def mark(self) -> _Event:
-        """An event on the stream, reached when all that was started before is done."""
-        return _Event(self._cuda, self.stream)
-
-    def milliseconds(self, first: _Event, last: _Event) -> float:
-        """Time between two events, by the device's clock; waits for the last."""
-        checked(self._cuda.cudaEventSynchronize(last.event), "waiting for the GPU")
-        elapsed = self._cuda.cudaEventElapsedTime(first.event, last.event)
-        return float(checked(elapsed, "reading the time between two events"))
 
     def _stage(self, size: int) -> NDArray[np.uint8]:
         """Return page-locked host memory, which the GPU copies from and to directly."""

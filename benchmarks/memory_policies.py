@@ -1,11 +1,11 @@
-"""Memory rules with nano, on held-out clips with look-alikes and occlusions, in turns.
+"""Memory policies with nano, interleaved on held-out clips with look-alikes and occlusions.
 
-    python benchmarks/memory_rules.py --json FILE [--first 0] [--clips 40] [--lookalikes 4]
+    python benchmarks/memory_policies.py --json FILE [--first 0] [--clips 40] [--lookalikes 4]
 
-Every object is followed from one click by a tracker of each rule; the trackers take turns on every
-frame, so that the ratios of their times do not hang on what else the machine does. Clips in which
-no object is hidden or leaves are passed over. A run adds its clips to FILE, where earlier runs of
-other clips may have left theirs, and prints the figures of all.
+A tracker per policy tracks every object from one click; the trackers take turns on every frame, so
+that the ratios of their times do not depend on other load. Clips in which no object is hidden or
+leaves are skipped. A run adds its clips to FILE, which may hold those of earlier runs, and prints
+the figures of all.
 """
 
 from __future__ import annotations
@@ -20,23 +20,30 @@ from typing import Any, get_args
 import numpy as np
 
 from sam2_edge import VideoTracker, load_bundle
-from sam2_edge.evaluation import synthetic
 from sam2_edge.evaluation.metrics import Accuracy
-from sam2_edge.evaluation.synthetic import SIZE, ObjectScore, Seen, first_prompts, summary
+from sam2_edge.evaluation.synthetic import (
+    OCCLUDED_SHARE,
+    SIZE,
+    ObjectScore,
+    first_prompts,
+    score_object,
+    summary,
+)
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.results import FrameResult
 from sam2_edge.synthetic import SyntheticClip, clip
 
-RULES = get_args(MemoryPolicyName)
+POLICIES = get_args(MemoryPolicyName)
 UNCOUNTED_FRAMES = 8
-"""First frames of a clip whose times are left out: memory is filling."""
+"""First frames of a clip whose times do not count, as the memory is filling."""
 
 
 def clips(first: int, count: int, frames: int, lookalikes: int) -> Iterator[SyntheticClip]:
-    """`count` clips in which an object is hidden or away, after the first `first` such clips."""
+    """`count` clips in which an object is hidden or out of sight, after the first `first`."""
     seed = found = 0
     while found < first + count:
-        # Small and without photographs: who is hidden is the same, and drawn in no time.
+        # Without photographs a clip has the same occlusions and is drawn much faster.
         options: dict[str, Any] = {
             "frames": frames,
             "objects": 2,
@@ -44,7 +51,7 @@ def clips(first: int, count: int, frames: int, lookalikes: int) -> Iterator[Synt
             "lookalikes": lookalikes,
         }
         sketch = clip(seed, size=SIZE, photographs=False, **options)
-        hidden = (sketch.occluded > synthetic.OCCLUDED_SHARE).any() or not sketch.present.all()
+        hidden = (sketch.occluded > OCCLUDED_SHARE).any() or not sketch.present.all()
         if hidden:
             found += 1
             if found > first:
@@ -52,26 +59,26 @@ def clips(first: int, count: int, frames: int, lookalikes: int) -> Iterator[Synt
         seed += 1
 
 
-def follow(
+def track(
     trackers: dict[str, VideoTracker], drawn: SyntheticClip
 ) -> tuple[dict[str, list[ObjectScore]], dict[str, list[float]]]:
-    """Scores of every object and milliseconds of every counted frame, by rule."""
-    seen: dict[str, list[dict[int, Seen]]] = {rule: [] for rule in trackers}
-    times: dict[str, list[float]] = {rule: [] for rule in trackers}
+    """Scores of every object and milliseconds of every counted frame, by policy."""
+    results: dict[str, list[FrameResult]] = {policy: [] for policy in trackers}
+    times: dict[str, list[float]] = {policy: [] for policy in trackers}
     prompts = first_prompts(drawn, "click")
     for tracker in trackers.values():
         tracker.reset()
     for index, frame in enumerate(drawn.frames):
-        for turn in range(len(RULES)):
-            rule = RULES[(index + turn) % len(RULES)]
+        for turn in range(len(POLICIES)):
+            policy = POLICIES[(index + turn) % len(POLICIES)]
             start = time.perf_counter()
-            result = trackers[rule].track(frame, prompts if index == 0 else ())
+            result = trackers[policy].track(frame, prompts if index == 0 else ())
             if index >= UNCOUNTED_FRAMES:
-                times[rule].append(1e3 * (time.perf_counter() - start))
-            seen[rule].append({o.object_id: Seen(o.mask, o.present) for o in result.objects})
+                times[policy].append(1e3 * (time.perf_counter() - start))
+            results[policy].append(result)
     scores = {
-        rule: [synthetic._score(drawn, o, [f[o + 1] for f in frames]) for o in range(2)]
-        for rule, frames in seen.items()
+        policy: [score_object(drawn, object_id, frames) for object_id in (1, 2)]
+        for policy, frames in results.items()
     }
     return scores, times
 
@@ -79,14 +86,14 @@ def follow(
 def record(
     drawn: SyntheticClip, scores: dict[str, list[ObjectScore]], times: dict[str, list[float]]
 ) -> dict[str, Any]:
-    """What is kept of a clip."""
+    """The entry of a clip in the file."""
     original = np.array(times["original"])
     return {
         "seed": drawn.seed,
-        "rules": {
-            rule: {
-                "ms": round(float(np.median(times[rule])), 3),
-                "times_original": round(float(np.median(np.array(times[rule]) / original)), 4),
+        "policies": {
+            policy: {
+                "ms": round(float(np.median(times[policy])), 3),
+                "times_original": round(float(np.median(np.array(times[policy]) / original)), 4),
                 "objects": [
                     {
                         "j": round(s.accuracy.j, 5),
@@ -97,31 +104,31 @@ def record(
                     for s in found
                 ],
             }
-            for rule, found in scores.items()
+            for policy, found in scores.items()
         },
     }
 
 
 def figures(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Means over objects by rule, with wins and losses against the original, and times."""
+    """Means over objects by policy, with wins and losses against the original, and times."""
     scores = {
-        rule: [
+        policy: [
             ObjectScore(r["seed"], i, Accuracy(o["j"], o["f"]), o["presence"], o["occluded"])
             for r in records
-            for i, o in enumerate(r["rules"][rule]["objects"])
+            for i, o in enumerate(r["policies"][policy]["objects"])
         ]
-        for rule in RULES
+        for policy in POLICIES
     }
     found = {}
-    for rule in RULES:
+    for policy in POLICIES:
         change = np.array(
             [
                 mine.accuracy.j_and_f - theirs.accuracy.j_and_f
-                for mine, theirs in zip(scores[rule], scores["original"], strict=True)
+                for mine, theirs in zip(scores[policy], scores["original"], strict=True)
             ]
         )
-        ratios = [r["rules"][rule]["times_original"] for r in records]
-        found[rule] = summary(scores[rule]) | {
+        ratios = [r["policies"][policy]["times_original"] for r in records]
+        found[policy] = summary(scores[policy]) | {
             "better_by_0.05": int((change > 0.05).sum()),
             "worse_by_0.05": int((change < -0.05).sum()),
             "largest_gain": float(change.max()),
@@ -133,13 +140,13 @@ def figures(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
 
 
 def main() -> None:
-    """Follow the clips and add them to the file."""
+    """Track the clips and add them to the file."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument("--json", type=Path, required=True)
     parser.add_argument("--bundle", default="nano")
-    parser.add_argument("--first", type=int, default=0, help="clips to pass over")
+    parser.add_argument("--first", type=int, default=0, help="clips to skip")
     parser.add_argument("--clips", type=int, default=40)
     parser.add_argument("--frames", type=int, default=48)
     parser.add_argument("--lookalikes", type=int, default=4)
@@ -153,17 +160,18 @@ def main() -> None:
             parser.error(f"{options.json} is of {kept['about']}; give another file")
     backend = open_backend(load_bundle(options.bundle), "cpu", threads=options.threads)
     trackers = {
-        rule: VideoTracker(options.bundle, backend=backend, memory_policy=rule) for rule in RULES
+        policy: VideoTracker(options.bundle, backend=backend, memory_policy=policy)
+        for policy in POLICIES
     }
     done = {entry["seed"] for entry in kept["clips"]}
     for drawn in clips(options.first, options.clips, options.frames, options.lookalikes):
         if drawn.seed in done:
             continue
-        kept["clips"].append(record(drawn, *follow(trackers, drawn)))
+        kept["clips"].append(record(drawn, *track(trackers, drawn)))
         kept["figures"] = figures(kept["clips"])
         options.json.write_text(json.dumps(kept, indent=1) + "\n")
-    for rule, values in figures(kept["clips"]).items():
-        print(rule, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
+    for policy, values in figures(kept["clips"]).items():
+        print(policy, "  ".join(f"{name} {value:.4g}" for name, value in values.items()))
 
 
 if __name__ == "__main__":

@@ -1,11 +1,11 @@
-"""What is faster and not exact: what each option costs and brings.
+"""Accuracy and speed of the approximations: options that are faster and not exact.
 
-    python benchmarks/nearly.py [nano] [--clips 20] [--frames 48] [--threads N] [--json FILE]
-                                [--only TEXT]
+    python benchmarks/approximations.py [nano] [--clips 20] [--frames 48] [--threads N]
+                                        [--json FILE] [--only TEXT]
 
-J&F on held-out clips from one click per object, mean IoU of the masks with those of the exact
-bundle on the same clips, and the speed of the whole frame with a full memory, raced against the
-exact bundle in turns on the same frames. --only: of the variants, those with this in their name.
+J&F on held-out clips from one click per object, mean IoU with the masks of the exact bundle on the
+same clips, and the time of the whole frame with a full memory, interleaved with the exact bundle on
+the same frames. --only: the variants with this text in their name.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ from typing import Any
 import numpy as np
 
 from sam2_edge import Bundle, VideoTracker
-from sam2_edge.evaluation.bench.clips import bench_clip
-from sam2_edge.evaluation.bench.runner import race
+from sam2_edge.evaluation.bench.runner import run_interleaved
 from sam2_edge.evaluation.bench.targets import BundleTarget
+from sam2_edge.evaluation.clips import bench_clip
 from sam2_edge.evaluation.metrics import mean_accuracy, object_accuracy, region_similarity
-from sam2_edge.evaluation.synthetic import first_prompts, heldout_clips, track_with
-from sam2_edge.evaluation.vos.synthetic_dataset import write_dataset
+from sam2_edge.evaluation.synthetic import heldout_clips, track_clip
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import Calibration, ExportOptions
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.synthetic import SyntheticClip, clip
+from sam2_edge.synthetic.dataset import write_dataset
 
 Masks = list[list[np.ndarray]]
 """By clip and object: one mask per frame."""
 
 
 def variants(model: str, folder: Path) -> Iterator[tuple[str, Callable[[], Bundle], int | None]]:
-    """Name, what gives the bundle, and recent memories of everything that is compared; the exact
-    one first.
+    """Name, a function that makes the bundle, and recent memories of each variant, the exact one
+    first.
     """
     loaded = load_model(model)
     exact = cache(partial(export_bundle, loaded, folder / "exact"))
@@ -74,8 +74,8 @@ def tracked(bundle: Bundle, recent: int | None, clips: list[SyntheticClip], thre
     found: Masks = []
     for drawn in clips:
         tracker = VideoTracker(bundle, backend=backend, recent_memories=recent)
-        frames = list(track_with(tracker)(drawn, first_prompts(drawn, "click")))
-        found += [[frame[i].mask for frame in frames] for i in frames[0]]
+        frames = track_clip(tracker, drawn, "click")
+        found += [[f[o.object_id].mask for f in frames] for o in frames[0].objects]
     return found
 
 
@@ -91,15 +91,15 @@ def truth(clips: list[SyntheticClip]) -> Masks:
 def speed(
     exact: Bundle, bundle: Bundle, recent: int | None, frames: int, threads: int
 ) -> tuple[float, float]:
-    """How many times as long the exact one takes, and the other's milliseconds; medians."""
+    """Median time of the exact bundle over that of the other, and milliseconds of the other."""
     with ExitStack() as stack:
-        prompted_clip = bench_clip(None, exact.manifest.image_size, frames, 1, stack)
+        clicked = bench_clip(None, exact.manifest.image_size, frames, 1, stack)
     first = BundleTarget(exact, backend="cpu", threads=threads, staged=False)
     other = BundleTarget(
         bundle, backend="cpu", threads=threads, staged=False, recent_memories=recent
     )
     first.name, other.name = "exact", "other"
-    found = race([first, other], prompted_clip.pictures, prompted_clip.prompts)
+    found = run_interleaved([first, other], clicked.pictures, clicked.prompts)
     return found.ratio("other", "exact").median, float(np.median(found.whole("other")))
 
 

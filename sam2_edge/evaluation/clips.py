@@ -1,0 +1,170 @@
+"""Clips with prompts, to verify and to benchmark on: of a given source, or synthetic."""
+
+from __future__ import annotations
+
+import itertools
+import tempfile
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from sam2_edge.errors import SourceError
+from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.sources import FrameRange
+from sam2_edge.runtime.sources.video import open_source
+from sam2_edge.synthetic import center_click, clip
+
+VERIFY_SEED = 116
+"""A held-out clip in which one of two objects disappears for five frames and comes back."""
+
+MAX_VERIFY_FRAMES = 500
+"""All frames to verify on are kept in memory, with PyTorch's results for each."""
+
+BENCH_SEED = 1
+
+MAX_BENCH_OBJECTS = 16
+
+
+@dataclass(frozen=True, slots=True)
+class PromptedClip:
+    """Consecutive frames, with prompts for the first one."""
+
+    name: str
+    numbers: tuple[int, ...]
+    pictures: tuple[Frame, ...]
+    prompts: tuple[Prompt, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class BenchClip:
+    """The first frames of a video, a click per object, and milliseconds per frame to decode."""
+
+    path: Path
+    pictures: tuple[Frame, ...]
+    prompts: tuple[Prompt, ...]
+    decode_ms: tuple[float, ...]
+
+
+def verify_clip(source: Path | None, chosen: FrameRange, image_size: int) -> PromptedClip:
+    """Read a clip and prompt it with a click on one object and a mask of another, which together
+    run every graph.
+
+    Args:
+        source: Video or folder of images, prompted in its center; None for a synthetic clip.
+        chosen: Range of frames to read.
+        image_size: Side of the synthetic clip in pixels.
+
+    Raises:
+        SourceError: The source cannot be read, or there are fewer than two frames or more than
+            `MAX_VERIFY_FRAMES`.
+    """
+    found = _synthetic(chosen, image_size) if source is None else _recorded(source, chosen)
+    if len(found.numbers) < 2:
+        raise SourceError(
+            f"{found.name} has {len(found.numbers)} frame in this range; give two or more, as "
+            "memory is used from the second frame on"
+        )
+    return found
+
+
+def _recorded(source: Path, chosen: FrameRange) -> PromptedClip:
+    frames = list(itertools.islice(open_source(source, chosen), MAX_VERIFY_FRAMES + 1))
+    if len(frames) > MAX_VERIFY_FRAMES:
+        raise SourceError(
+            f"{source} has more than {MAX_VERIFY_FRAMES} frames; give a range such as 0:100"
+        )
+    height, width = frames[0].picture.shape[:2]
+    mask = np.zeros((height, width), np.uint8)
+    mask[height // 4 : height - height // 4, width // 4 : width - width // 4] = 1
+    return PromptedClip(
+        name=source.name,
+        numbers=tuple(frame.index for frame in frames),
+        pictures=tuple(frame.picture for frame in frames),
+        prompts=(Prompt(1, points=[(width // 2, height // 2)]), Prompt(2, mask=mask)),
+    )
+
+
+def _synthetic(chosen: FrameRange, size: int) -> PromptedClip:
+    if chosen.stop is None or chosen.stop - chosen.start > MAX_VERIFY_FRAMES:
+        raise SourceError(
+            f"a synthetic clip is endless; give a range of at most {MAX_VERIFY_FRAMES} frames, "
+            "such as 0:32"
+        )
+    # Photographs would need scikit-image.
+    drawn = clip(VERIFY_SEED, frames=chosen.stop, size=size, split="heldout", photographs=False)
+    first, second = (drawn.mask(chosen.start, object_id) for object_id in (1, 2))
+    if not (first.any() and second.any()):
+        raise SourceError(
+            f"an object is out of sight on frame {chosen.start} of the synthetic clip and cannot "
+            "be prompted; start at another frame, such as 0"
+        )
+    numbers = tuple(range(chosen.start, chosen.stop))
+    return PromptedClip(
+        name="a synthetic clip",
+        numbers=numbers,
+        pictures=tuple(drawn.frames[number] for number in numbers),
+        prompts=(Prompt(1, points=[center_click(first)]), Prompt(2, mask=second.astype(np.uint8))),
+    )
+
+
+def bench_clip(
+    source: Path | None, size: int, frames: int, objects: int, stack: ExitStack
+) -> BenchClip:
+    """Decode the first frames of a source and add a click per object.
+
+    Args:
+        source: Video or folder of images, clicked on a grid; None for a synthetic clip, written
+            as a video that is deleted when `stack` closes.
+        size: Side of the synthetic clip in pixels.
+        frames: Number of frames.
+        objects: Number of objects, at most `MAX_BENCH_OBJECTS`.
+        stack: Owns the temporary video.
+
+    Raises:
+        SourceError: The source cannot be read or is too short.
+    """
+    prompts = None
+    if source is None:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sam2_edge")))
+        source = folder / "clip.mp4"
+        prompts = _write_video(source, size, frames, objects)
+    pictures, times = [], []
+    start = time.perf_counter()
+    for frame in open_source(source, FrameRange(0, frames)):
+        times.append(1e3 * (time.perf_counter() - start))
+        pictures.append(frame.picture)
+        start = time.perf_counter()
+    if len(pictures) < frames:
+        raise SourceError(
+            f"{source} has {len(pictures)} frames, {frames} are needed; give a longer one or "
+            "fewer --frames"
+        )
+    clicks = prompts or _grid_clicks(pictures[0], objects)
+    return BenchClip(source, tuple(pictures), clicks, tuple(times))
+
+
+def _write_video(path: Path, size: int, frames: int, objects: int) -> tuple[Prompt, ...]:
+    """Write a synthetic clip as a video and return a click per object."""
+    drawn = clip(
+        BENCH_SEED, frames=frames, size=size, objects=objects, split="heldout", photographs=False
+    )
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (size, size))
+    for frame in drawn.frames:
+        writer.write(frame)
+    writer.release()
+    ids = range(1, objects + 1)
+    return tuple(Prompt(i, points=[center_click(drawn.mask(0, i))]) for i in ids)
+
+
+def _grid_clicks(picture: Frame, objects: int) -> tuple[Prompt, ...]:
+    """Clicks on a 4 x 4 grid."""
+    height, width = picture.shape[:2]
+    return tuple(
+        Prompt(i + 1, points=[((i % 4 + 0.5) * width / 4, (i // 4 + 0.5) * height / 4)])
+        for i in range(objects)
+    )
