@@ -95,7 +95,7 @@ def _changed_tolerances(
 @click.option(
     "--layers",
     type=click.Choice([graph.value for graph in Graph]),
-    help="Also compare the layers of this graph; needs a bundle as --reference, and Polygraphy.",
+    help="Also compare the layers of this graph; needs a bundle as --reference.",
 )
 @click.option(
     "--tolerance",

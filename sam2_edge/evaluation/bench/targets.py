@@ -59,14 +59,8 @@ def open_target(
     """
     if name not in (PYTORCH, COMPILED):
         return BundleTarget(load_bundle(name), backend=backend, threads=threads, staged=staged)
-    try:
-        model = source_model(bundle.manifest).model
-        return PyTorchTarget(model, compiled=name == COMPILED, threads=threads)
-    except ImportError as error:
-        raise BackendError(
-            f"comparing with PyTorch needs the extra export ({error}); install it with: "
-            "pip install 'sam2_edge[export]', or compare with other bundles"
-        ) from error
+    model = source_model(bundle.manifest).model
+    return PyTorchTarget(model, compiled=name == COMPILED, threads=threads)
 
 
 class BundleTarget:

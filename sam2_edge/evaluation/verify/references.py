@@ -17,11 +17,6 @@ from sam2_edge.evaluation.tracker import Tracker
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.tracker import VideoTracker
 
-NEEDS_EXTRA = (
-    "comparing with PyTorch needs the extra export ({}); install it with: "
-    "pip install 'sam2_edge[export]', or give --reference with another bundle"
-)
-
 
 @dataclass(frozen=True, slots=True)
 class Reference:
@@ -68,10 +63,7 @@ def open_reference(
         raise BackendError(
             f"the reference runs in PyTorch, not on {backend}; name another bundle as the reference"
         )
-    try:
-        return _pytorch_reference(bundle, name, threads)
-    except ImportError as error:
-        raise BackendError(NEEDS_EXTRA.format(error)) from error
+    return _pytorch_reference(bundle, name, threads)
 
 
 def _bundle_reference(
@@ -107,14 +99,14 @@ class _AllTokens(DelegatingBackend):
 
 
 def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) -> Reference:
+    manifest = bundle.manifest
+    loaded = source_model(manifest, name)
     import torch
 
     from sam2_edge.evaluation.pytorch import PyTorchTracker, TorchBackend
 
     if threads is not None:
         torch.set_num_threads(threads)
-    manifest = bundle.manifest
-    loaded = source_model(manifest, name)
     backend = TorchBackend(loaded.model, manifest.memory)
     if backend.geometry != manifest.geometry:
         raise BundleError(
@@ -146,10 +138,16 @@ def source_model(manifest: Manifest, name: str | None = None) -> Any:
     """The `LoadedModel` that a bundle was made from, or another by name, at its image size.
 
     Raises:
+        BackendError: PyTorch is not installed.
         CheckpointError: The model cannot be loaded.
-        ModuleNotFoundError: PyTorch is not installed.
     """
-    from sam2_edge.models.checkpoints import load_folder, load_model, load_published
+    try:
+        from sam2_edge.models.checkpoints import load_folder, load_model, load_published
+    except ImportError as error:
+        raise BackendError(
+            f"comparing with PyTorch needs the extra export ({error}); install it with: "
+            "pip install 'sam2_edge[export]', or compare with another bundle"
+        ) from error
 
     size, model = manifest.image_size, manifest.model
     if name is not None:
