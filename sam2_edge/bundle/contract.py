@@ -42,7 +42,8 @@ Precision = Literal["fp32", "fp16", "int8"]
 PARITY_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2, "int8": 0.3}
 """Largest absolute difference between a graph and its PyTorch module, by precision, relative to
 `max(1, largest magnitude in the output)`. In INT8 on calibration frames: it finds a graph that is
-broken, not one that is less exact; what counts there is the accuracy of masks."""
+broken, not one that is less exact; what counts there is the accuracy of masks. `verify` allows the
+same relative L2 difference of every output."""
 
 BFLOAT16_TOLERANCE = 5e-2
 """The same for the mask logits of a whole loop whose memory is rounded to bfloat16: a value near

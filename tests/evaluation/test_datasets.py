@@ -31,7 +31,7 @@ def data(tmp_path: Path, clips: dict[str, SyntheticClip]) -> Callable[[LayoutNam
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_a_layout_is_recognized_and_its_videos_are_listed(
+def test_a_layout_is_detected_and_its_videos_are_listed(
     layout: LayoutName, data: Callable[[LayoutName], Path]
 ) -> None:
     root = data(layout)

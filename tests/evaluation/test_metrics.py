@@ -1,4 +1,4 @@
-"""J and F against cases worked out by hand and against a slow literal reading of the definition."""
+"""J and F, against cases worked out by hand and a slow, literal version of the definition."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def test_decay_is_the_literal_definition(thousandths: list[int]) -> None:
     assert statistics(values).decay == pytest.approx(want, abs=1e-12)
 
 
-def test_masks_that_do_not_pair_are_refused() -> None:
+def test_masks_that_do_not_match_are_rejected() -> None:
     with pytest.raises(ValueError, match=r"\(6, 6\) and \(6, 7\)"):
         region_similarity(np.zeros((6, 6)), np.zeros((6, 7)))
     with pytest.raises(ValueError, match="2 predicted and 3 true"):
