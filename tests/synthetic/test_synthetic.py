@@ -16,6 +16,7 @@ from PIL import Image
 from sam2_edge.errors import SinkError, SourceError
 from sam2_edge.runtime.sources.prompt_file import load_prompts
 from sam2_edge.synthetic import SyntheticClip, center_click, clip, textures
+from sam2_edge.synthetic.dataset import write_dataset
 from sam2_edge.synthetic.effects import degrade, random_degradation
 from sam2_edge.synthetic.scene import Look, Painter, Scene, Thing, outline_mask, random_scene
 
