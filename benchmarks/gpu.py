@@ -29,11 +29,11 @@ from real_frames import click, frames_of
 from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
 from sam2_edge.errors import ExportError
 from sam2_edge.evaluation.bench.targets import TimedBackend
+from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceTracker
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines
 from sam2_edge.models.checkpoints import LoadedModel, load_model
-from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
 from sam2_edge.runtime.backends import BackendName, open_backend
 from sam2_edge.runtime.doctor import findings
 

@@ -29,12 +29,12 @@ from real_frames import click, frames_of
 
 from sam2_edge import Bundle, Prompt, VideoTracker, load_bundle
 from sam2_edge.bundle.contract import MemoryRounding
+from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceTracker
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original
 from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
 from sam2_edge.models.key_mapping import from_original
-from sam2_edge.models.reference import ReferencePrompt, ReferenceTracker
 from tools.original_names import to_original
 
 MODEL, SEED = "sam2.1-hiera-tiny", 1

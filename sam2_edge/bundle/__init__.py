@@ -1,4 +1,4 @@
-"""A bundle: a folder with manifest.json and the graph files it names, checked before it is used."""
+"""A bundle: a folder with manifest.json and the graph files it names, checked before use."""
 
 from __future__ import annotations
 
@@ -15,13 +15,12 @@ from sam2_edge.bundle.manifest import (
     FileEntry,
     GraphEntry,
     Manifest,
-    tensor_entries,
 )
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import BundleError
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "models" / "bundled" / "nano"}
-"""Bundles that come with the package, by name."""
+"""Bundles in the package, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +35,19 @@ class Bundle:
         return self.path / self.manifest.graphs[graph].file
 
     def max_size(self, axis: str) -> int | None:
-        """The largest size of a dynamic axis that every engine takes; None without engines."""
+        """Largest size of a dynamic axis that every engine takes; None without engines."""
         engines = [entry.engine for entry in self.manifest.graphs.values() if entry.engine]
         return min((e.profile[axis][2] for e in engines if axis in e.profile), default=None)
 
 
 def load_bundle(path: str | Path) -> Bundle:
-    """Read and check a bundle: version, fields, files, hashes and the graphs' contract.
+    """Load a bundle and check its version, fields, files, hashes and contract.
 
-    path: a folder, or "nano" for the bundle that comes with the package (unless there is a folder
-    of that name).
+    Args:
+        path: A folder, or "nano" for the bundle in the package (unless a folder has that name).
 
-    Raises BundleError, naming the file and the remedy, before any graph is opened.
+    Raises:
+        BundleError: A check failed; the message names the file and the remedy.
     """
     folder = Path(path)
     if not folder.exists():
@@ -92,13 +92,13 @@ def _read_manifest(path: Path) -> Manifest:
 
 def _check_contract(manifest_path: Path, spec: GraphSpec, entry: GraphEntry) -> None:
     for kind, given, wanted in (
-        ("inputs", entry.inputs, tensor_entries(spec.inputs)),
-        ("outputs", entry.outputs, tensor_entries(spec.outputs)),
+        ("inputs", entry.inputs, spec.inputs),
+        ("outputs", entry.outputs, spec.outputs),
     ):
         if given != wanted:
             raise BundleError(
-                f"{manifest_path}: the {kind} of {spec.graph.value} are not those of this "
-                "sam2_edge's contract; export the bundle again"
+                f"{manifest_path}: the {kind} of {spec.graph.value} do not match the "
+                "contract of this sam2_edge; export the bundle again"
             )
 
 

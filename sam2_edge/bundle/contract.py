@@ -1,7 +1,7 @@
 """The contract of the graphs: their names, tensors, axes and tolerances.
 
-Export, check, build and run all read this file; nothing else spells a tensor name. Axes that are
-letters are dynamic: B objects, N points, M memory slots, P object pointers.
+Export, check, build and run all read it. Axes that are letters are dynamic: B objects, N points, M
+memory slots, P object pointers.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal
+from typing import ClassVar, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +20,9 @@ MEMORY_STRIDE = 16
 MASK_STRIDE = 4
 """Pixels of the square model input per pixel of the mask logits (4 in SAM 2)."""
 
-SIZE_STEP = 32
-"""Image sizes are multiples of this: the last Hiera stage has stride 32, and 8 x 8 windows tile
-the stage of stride 4."""
-
-MIN_IMAGE_SIZE = 64
-MAX_IMAGE_SIZE = 2048
+IMAGE_SIZES = range(64, 2048 + 1, 32)
+"""Sides of the model input that the backbone takes, pixels: the last Hiera stage has stride 32, and
+8 x 8 windows tile the stage of stride 4."""
 
 LABEL_PAD = -1
 LABEL_BACKGROUND = 0
@@ -37,25 +34,25 @@ NO_OBJECT_LOGIT = -1024.0
 """Mask logit of every pixel where the object score is not positive (SAM 2's own constant)."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""What a graph computes in; its inputs and outputs are the same in all."""
+"""Precision of a graph's computation; inputs and outputs do not depend on it."""
 
 PARITY_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2, "int8": 0.3}
-"""Largest absolute difference between a graph and its PyTorch module, by precision, relative to
-`max(1, largest magnitude in the output)`. In INT8 on calibration frames: it finds a graph that is
-broken, not one that is less exact; what counts there is the accuracy of masks. `verify` allows the
-same relative L2 difference of every output."""
+"""Largest allowed difference between a graph and its PyTorch module, by precision, relative to
+max(1, largest magnitude of the output): the one table. INT8's, on calibration frames, finds broken
+graphs; the accuracy of masks shows how exact a graph is. `verify` allows the same relative L2
+difference of every output."""
 
 BFLOAT16_TOLERANCE = 5e-2
 """The same for the mask logits of a whole loop whose memory is rounded to bfloat16: a value near
-the middle of two steps, 2**-7 of its size apart, may be rounded either way, and which way hangs on
-the processor. Seen with one model: 2.5e-4 to 1.5e-2 by the instructions that PyTorch used."""
+the middle of two steps, 2**-7 of its size apart, is rounded up or down depending on the processor.
+Measured with one model: 2.5e-4 to 1.5e-2, depending on the instructions that PyTorch used."""
 
 MemoryRounding = Literal["none", "bfloat16"]
 """How the memory encoder rounds what is stored."""
 
 
 class Graph(str, Enum):
-    """The exported graphs, in the order in which a frame meets them."""
+    """The exported graphs, in the order of a frame's path."""
 
     IMAGE_ENCODER = "image_encoder"
     MEMORY_ATTENTION = "memory_attention"
@@ -72,7 +69,9 @@ Axis = int | str
 
 @dataclass(frozen=True, slots=True)
 class TensorSpec:
-    """Name, numpy dtype name and axes of one input or output; a letter is a dynamic axis."""
+    """One input or output: its name, numpy dtype name and axes; a letter is a dynamic axis."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}  # in a manifest
 
     name: str
     dtype: str
@@ -100,14 +99,15 @@ class GraphSpec:
 
 @dataclass(frozen=True, slots=True)
 class Geometry:
-    """Sizes that fix every tensor of a model.
+    """Sizes that determine every tensor of a model.
 
-    image_size: side of the square model input, pixels.
-    hidden: channels of the embedding (256 in SAM 2).
-    memory_channels: channels of one memory (64 in SAM 2).
-    memory_slots: memories attended to with one prompted frame (7 in SAM 2).
-    pointers: object pointers attended to with one prompted frame (16 in SAM 2).
-    memory_tokens: cells of each memory that are attended to, None for all of them.
+    Attributes:
+        image_size: Side of the square model input, pixels.
+        hidden: Channels of the embedding (256 in SAM 2).
+        memory_channels: Channels of one memory (64 in SAM 2).
+        memory_slots: Memories attended to with one conditioning frame (7 in SAM 2).
+        pointers: Object pointers attended to with one conditioning frame (16 in SAM 2).
+        memory_tokens: Cells of each memory that are attended to; None for all.
     """
 
     image_size: int
@@ -129,12 +129,12 @@ class Geometry:
 
     @property
     def recent_memories(self) -> int:
-        """Most unprompted frames whose memory is attended to: those of the last so many frames."""
+        """Number of recent frames whose memory is attended to."""
         return self.memory_slots - 1
 
     @property
     def recent_pointers(self) -> int:
-        """Most unprompted frames whose pointer is attended to: those of the last so many frames."""
+        """Number of recent frames whose pointer is attended to."""
         return self.pointers - 1
 
 
@@ -157,7 +157,7 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
     conditioned = f32("conditioned", "B", c, h, h)
     mask_input = f32("mask_input", "B", 1, low, low)
     object_score = f32("object_score", "B")
-    # Indices y * h + x of the cells that are kept of each memory.
+    # Indices y * h + x of the cells attended to.
     kept = geometry.memory_tokens
     memory_cells = () if kept is None else (i32("memory_cells", "M", "B", kept),)
     specs = (
@@ -217,8 +217,3 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
         ),
     )
     return {spec.graph: spec for spec in specs}
-
-
-def supported_image_sizes() -> list[int]:
-    """Every image size that the backbone takes, pixels."""
-    return list(range(MIN_IMAGE_SIZE, MAX_IMAGE_SIZE + 1, SIZE_STEP))

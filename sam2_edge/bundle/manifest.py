@@ -1,4 +1,4 @@
-"""What manifest.json holds: a versioned model of a bundle."""
+"""The contents of manifest.json: a versioned model of a bundle."""
 
 from __future__ import annotations
 
@@ -16,21 +16,11 @@ from sam2_edge.bundle.contract import (
 )
 
 MANIFEST_FILE = "manifest.json"
-
-
 FORMAT_VERSION = 2
 
 
 class _Entry(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TensorEntry(_Entry):
-    """One input or output: numpy dtype name, and a size or the letter of a dynamic axis each."""
-
-    name: str
-    dtype: str
-    axes: tuple[int | str, ...]
 
 
 class FileEntry(_Entry):
@@ -93,8 +83,8 @@ class GraphEntry(FileEntry):
     backend: Literal["onnxruntime", "tensorrt", "tensorrt-rtx"]
     precision: Precision
     opset: int
-    inputs: tuple[TensorEntry, ...]
-    outputs: tuple[TensorEntry, ...]
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
     data: tuple[FileEntry, ...] = ()
     parity: dict[str, float] = {}
     engine: EngineEntry | None = None
@@ -130,11 +120,6 @@ class MemoryEntry(_Entry):
     rounding: MemoryRounding
     tokens: int | None = Field(default=None, ge=1)
 
-    @property
-    def seen_in_full(self) -> bool:
-        """Whether memory attention sees every token of a memory as it is."""
-        return self.tokens is None
-
 
 class NormalizationEntry(_Entry):
     """Mean and standard deviation of RGB in 0..1; applied inside the image encoder."""
@@ -144,7 +129,7 @@ class NormalizationEntry(_Entry):
 
 
 class Manifest(_Entry):
-    """What manifest.json holds."""
+    """The contents of manifest.json."""
 
     format_version: Literal[2]
     sam2_edge_version: str
@@ -156,9 +141,9 @@ class Manifest(_Entry):
 
     @field_validator("memory")
     @classmethod
-    def _tokens_are_there(cls, memory: MemoryEntry, info: ValidationInfo) -> MemoryEntry:
+    def _check_tokens(cls, memory: MemoryEntry, info: ValidationInfo) -> MemoryEntry:
         cells = (info.data.get("image_size", 0) // MEMORY_STRIDE) ** 2
-        if memory.tokens is not None and (memory.tokens >= cells):
+        if memory.tokens is not None and memory.tokens >= cells:
             raise ValueError(f"{memory.tokens} tokens of {cells}")
         return memory
 
@@ -173,8 +158,3 @@ class Manifest(_Entry):
             pointers=self.memory.pointers,
             memory_tokens=self.memory.tokens,
         )
-
-
-def tensor_entries(specs: tuple[TensorSpec, ...]) -> tuple[TensorEntry, ...]:
-    """A contract's tensors as manifest entries."""
-    return tuple(TensorEntry(name=s.name, dtype=s.dtype, axes=s.axes) for s in specs)

@@ -15,10 +15,10 @@ from transformers import Sam2VideoInferenceSession
 
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import Manifest, MemoryEntry
+from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.evaluation.tracker import MemoryAndPointer
 from sam2_edge.models.graphs import graph_modules
 from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
-from sam2_edge.models.reference import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.models.variants import geometry_of
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.host import HostTensors

@@ -19,7 +19,6 @@ from sam2_edge.bundle.manifest import (
     MemoryEntry,
     ModelEntry,
     NormalizationEntry,
-    tensor_entries,
 )
 from sam2_edge.bundle.storage import file_entry, new_bundle_folder, save_manifest
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
@@ -203,8 +202,8 @@ class _Exporter:
             backend="onnxruntime",
             precision=precision,
             opset=opset_of(path),
-            inputs=tensor_entries(spec.inputs),
-            outputs=tensor_entries(spec.outputs),
+            inputs=spec.inputs,
+            outputs=spec.outputs,
             data=tuple(file_entry(self._folder, file.name) for file in weights),
             parity=parity,
         )

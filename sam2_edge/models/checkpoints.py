@@ -32,17 +32,20 @@ from sam2_edge.models.variants import (
     variant_config,
 )
 
-_LISTED = 20
-"""At most so many tensor names of each kind in an error."""
+MAX_LISTED = 20
+"""Tensor names of each kind in an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedModel:
-    """A model in evaluation mode and where it came from.
+    """A model in evaluation mode and its origin.
 
-    name: variant or folder name. family: "sam2" or "sam2.1". source: path, Hub repository or
-    "random seed N". sha256: of the weight file, of the files' digests when there are several, or
-    None for random weights.
+    Attributes:
+        name: Variant or folder name.
+        family: "sam2" or "sam2.1".
+        source: Path, Hub repository or "random seed N".
+        sha256: Of the weight file, or of the files' digests if there are several; None for random
+            weights.
     """
 
     model: Sam2VideoModel
@@ -61,12 +64,16 @@ def load_model(
 ) -> LoadedModel:
     """Load a model.
 
-    name: a variant ("sam2.1-hiera-tiny"), "nano" for the one that comes with the package, a folder
-    with config.json and safetensors, or an original .pt checkpoint. checkpoint: an original .pt
-    file for the variant `name`. random_seed: weights drawn at random for the variant instead.
-    image_size: side of the model input, pixels; None takes what the model was trained at.
+    Args:
+        name: A variant ("sam2.1-hiera-tiny"), "nano" for the model that comes with the package, a
+            folder with config.json and safetensors, or an original .pt checkpoint.
+        checkpoint: An original .pt file for the variant `name`.
+        random_seed: Draw random weights for the variant instead.
+        image_size: Side of the model input, pixels; None for the size of training.
 
-    Raises CheckpointError for anything that does not fit, ExportError for the image size.
+    Raises:
+        CheckpointError: The name is unknown, or the weights cannot be read or do not fit.
+        ExportError: The backbone does not take the image size.
     """
     if image_size is not None:
         check_image_size(image_size)
@@ -75,7 +82,10 @@ def load_model(
     variant = find_variant(name)
     original_size = image_size or DEFAULT_IMAGE_SIZE
     if random_seed is not None:
-        return _load_random(_required(variant, name), random_seed, original_size)
+        variant = _required(variant, name)
+        model = random_model(variant_config(variant, original_size), random_seed)
+        source = f"random seed {random_seed}"
+        return LoadedModel(model, variant.name, variant.family, source, sha256=None)
     if checkpoint is not None:
         expected = _required(variant, name)
         return load_original(checkpoint, image_size=original_size, expected=expected)
@@ -90,13 +100,20 @@ def load_model(
 
 
 def load_published(name: str, *, image_size: int | None = None) -> LoadedModel:
-    """Load a variant from the Hugging Face Hub, whatever lies in the present folder.
+    """Load a variant from the Hugging Face Hub, even if a local folder has its name.
 
-    Raises CheckpointError for a name that is none, and where the Hub cannot be reached.
+    Raises:
+        CheckpointError: The name is unknown, or the Hub cannot be reached.
     """
     known = _required(find_variant(name), name)
-    folder = _download(known)
-    return load_folder(folder, image_size=image_size, name=known.name, source=known.hub_id)
+    try:
+        folder = snapshot_download(known.hub_id, allow_patterns=["config.json", "*.safetensors"])
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise CheckpointError(
+            f"{known.hub_id} could not be fetched from the Hugging Face Hub ({error}); check the "
+            "network, or give an original checkpoint with --checkpoint or a local folder as MODEL"
+        ) from error
+    return load_folder(Path(folder), image_size=image_size, name=known.name, source=known.hub_id)
 
 
 def load_folder(
@@ -108,7 +125,14 @@ def load_folder(
 ) -> LoadedModel:
     """Load a folder in Hugging Face format (config.json and safetensors, no pickles).
 
-    image_size: side of the model input, pixels; None takes the configuration's.
+    Args:
+        folder: The folder.
+        image_size: Side of the model input, pixels; None for that of the configuration.
+        name: Name of the model, by default that of the folder.
+        source: Origin of the model, by default the folder.
+
+    Raises:
+        CheckpointError: The folder cannot be read or its weights do not fit.
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not (folder / "config.json").is_file() or not weights:
@@ -147,7 +171,11 @@ def load_folder(
 
 
 def load_original(path: Path, *, image_size: int, expected: Variant | None = None) -> LoadedModel:
-    """Load one of Meta's .pt checkpoints, or one fine-tuned from it."""
+    """Load one of Meta's .pt checkpoints, or one fine-tuned from it.
+
+    Raises:
+        CheckpointError: The file cannot be read, does not fit, or is not the `expected` variant.
+    """
     state = _read_state(path)
     variant = recognize_variant({name: tuple(t.shape) for name, t in state.items()})
     if expected is not None and expected != variant:
@@ -155,12 +183,12 @@ def load_original(path: Path, *, image_size: int, expected: Variant | None = Non
             f"{path} holds {variant.name}, not {expected.name}; name the model {variant.name}"
         )
     model = Sam2VideoModel(variant_config(variant, image_size))
-    load_strictly(model, from_original(state), str(path))
+    _load_strictly(model, from_original(state), str(path))
     return LoadedModel(model.eval(), variant.name, variant.family, str(path), _digest([path]))
 
 
-def load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into the model; any tensor too many, too few or of another shape is an error."""
+def _load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: str) -> None:
+    """Copy `state` into the model; a missing, extra or misshapen tensor is an error."""
     own = model.state_dict()
     _refuse(
         source,
@@ -175,11 +203,6 @@ def load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: st
     model.load_state_dict({k: v.to(torch.float32) for k, v in state.items()})
 
 
-def _load_random(variant: Variant, seed: int, image_size: int) -> LoadedModel:
-    model = random_model(variant_config(variant, image_size), seed)
-    return LoadedModel(model, variant.name, variant.family, f"random seed {seed}", None)
-
-
 def _required(variant: Variant | None, name: str) -> Variant:
     if variant is None:
         raise CheckpointError(
@@ -189,27 +212,16 @@ def _required(variant: Variant | None, name: str) -> Variant:
     return variant
 
 
-def _download(variant: Variant) -> Path:
-    try:
-        return Path(
-            snapshot_download(variant.hub_id, allow_patterns=["config.json", "*.safetensors"])
-        )
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
-        raise CheckpointError(
-            f"{variant.hub_id} could not be fetched from the Hugging Face Hub ({error}); check the "
-            "network, or give an original checkpoint with --checkpoint or a local folder as MODEL"
-        ) from error
-
-
 def _read_state(path: Path) -> dict[str, Tensor]:
     try:
         content: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"checkpoint {path} does not exist; check the path") from error
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise CheckpointError(
-            f"checkpoint {path} cannot be read as tensors ({_first_line(error)}); give a complete "
-            ".pt file that holds only weights"
+            f"checkpoint {path} cannot be read as tensors ({reason}); give a complete .pt file "
+            "that holds only weights"
         ) from error
     state = content.get("model", content) if isinstance(content, dict) else None
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
@@ -219,20 +231,17 @@ def _read_state(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def _first_line(error: Exception) -> str:
-    lines = str(error).splitlines()
-    return lines[0] if lines else type(error).__name__
-
-
 def _share_frequencies(model: Sam2VideoModel, info: dict[str, Any]) -> None:
-    """The positional frequencies stand in two places; a file may store them once."""
-    names = ("shared_image_embedding", "prompt_encoder.shared_embedding")
-    keys = [f"{name}.positional_embedding" for name in names]
-    absent = [key for key in keys if key in info["missing_keys"]]
+    """Copy the positional frequencies, which the model has twice, if a file stores them once."""
+    keys = {
+        "shared_image_embedding.positional_embedding",
+        "prompt_encoder.shared_embedding.positional_embedding",
+    }
+    absent = keys.intersection(info["missing_keys"])
     if len(absent) == 1:
-        present = next(key for key in keys if key not in absent)
-        model.get_buffer(absent[0]).copy_(model.get_buffer(present))
-        info["missing_keys"] = [k for k in info["missing_keys"] if k != absent[0]]
+        (missing,), (present,) = absent, keys - absent
+        model.get_buffer(missing).copy_(model.get_buffer(present))
+        info["missing_keys"] = [key for key in info["missing_keys"] if key != missing]
 
 
 def _refuse(source: str, **problems: Any) -> None:
@@ -241,9 +250,9 @@ def _refuse(source: str, **problems: Any) -> None:
     for kind, names in problems.items():
         listed = sorted(names)
         if listed:
-            more = f" and {len(listed) - _LISTED} more" if len(listed) > _LISTED else ""
+            more = f" and {len(listed) - MAX_LISTED} more" if len(listed) > MAX_LISTED else ""
             label = kind.replace("_", " ")
-            lines.append(f"{len(listed)} {label}: {', '.join(listed[:_LISTED])}{more}")
+            lines.append(f"{len(listed)} {label}: {', '.join(listed[:MAX_LISTED])}{more}")
     if lines:
         raise CheckpointError(
             f"{source} does not fit the model: {'; '.join(lines)}; give the weights of this variant"

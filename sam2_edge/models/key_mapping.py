@@ -1,4 +1,4 @@
-"""Names of the tensors in Meta's original checkpoints, mapped onto transformers' names."""
+"""Tensor names of Meta's original checkpoints, mapped to transformers' names."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _RENAMES = tuple(
     )
 )
 
-# Multi-layer perceptrons of two layers (image encoder, decoder's transformer) and of three.
+# Perceptrons of two layers (image encoder, decoder's transformer) and of three.
 _MLP_OF_TWO = re.compile(r"\.mlp\.layers\.(\d)\.")
 _MLP_OF_THREE = re.compile(
     r"((?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head"

@@ -1,4 +1,4 @@
-"""Random weights under which every path of the model does something, for tests and demos."""
+"""Random weights that exercise every path of the model, for tests and demos."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
 SPREAD = 0.3
-"""Standard deviation given to parameters that a fresh model has constant."""
+"""Standard deviation of parameters that are constant in a fresh model."""
 
 ATTENTION_GAIN = 2.0
-"""Factor on query and key weights: without it, attention over hundreds of keys is an average."""
+"""Factor on query and key weights: without it, attention over hundreds of keys only averages."""
 
 POINTER_GAIN = 3.0
-"""Factor on object pointers and on the encoding of their age: among hundreds of memory tokens, a
-wrong pointer would otherwise not show."""
-
+"""Factor on object pointers and on the encoding of their age: without it, a wrong pointer would not
+show among hundreds of memory tokens."""
 
 _POINTER_WEIGHTS = (
     "object_pointer_proj.proj_out.weight",
@@ -24,11 +23,11 @@ _POINTER_WEIGHTS = (
 
 
 def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
-    """A model in evaluation mode, its weights drawn from `seed`.
+    """A model in evaluation mode with random weights.
 
-    A fresh model has weights of 0.02, embeddings of zero and a layer scale of 1e-6: masks are the
-    same whatever memory and prompt say, and half of the model could be wired wrongly without a
-    trace. Here every layer keeps the scale of its input, and nothing is constant.
+    A fresh model has weights of 0.02, embeddings of zero and a layer scale of 1e-6: its masks do
+    not depend on memory and prompts, so wrong wiring would go unnoticed. Here every layer keeps the
+    scale of its input, and nothing is constant.
     """
     state = torch.random.get_rng_state()
     try:
@@ -38,7 +37,7 @@ def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
             for module in model.modules():
                 _scale_weights(module)
             for name, parameter in model.named_parameters():
-                _wake(name, parameter)
+                _vary(name, parameter)
             # Points and image share their frequencies in SAM 2; transformers keeps them twice.
             frequencies = model.prompt_encoder.shared_embedding.positional_embedding
             model.shared_image_embedding.positional_embedding.copy_(frequencies)
@@ -48,7 +47,7 @@ def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
 
 
 def _scale_weights(module: nn.Module) -> None:
-    """Weights of standard deviation 1 / sqrt(inputs): outputs as large as inputs."""
+    """Draw weights of standard deviation 1 / sqrt(inputs), so that outputs scale like inputs."""
     if isinstance(module, nn.Linear):
         module.weight.normal_(0.0, module.in_features**-0.5)
     elif isinstance(module, nn.Conv2d):
@@ -59,7 +58,7 @@ def _scale_weights(module: nn.Module) -> None:
         module.weight.normal_(0.0, 1.0)
 
 
-def _wake(name: str, parameter: torch.Tensor) -> None:
+def _vary(name: str, parameter: torch.Tensor) -> None:
     if name.endswith(".scale"):
         parameter.normal_(0.5, SPREAD)
     elif name.endswith(("q_proj.weight", "k_proj.weight")):

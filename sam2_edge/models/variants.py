@@ -9,13 +9,7 @@ from types import MappingProxyType
 from transformers import Sam2VideoConfig, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
-from sam2_edge.bundle.contract import (
-    MASK_STRIDE,
-    MEMORY_STRIDE,
-    SIZE_STEP,
-    Geometry,
-    supported_image_sizes,
-)
+from sam2_edge.bundle.contract import IMAGE_SIZES, MASK_STRIDE, MEMORY_STRIDE, Geometry
 from sam2_edge.errors import CheckpointError, ExportError
 
 DEFAULT_IMAGE_SIZE = 1024
@@ -26,9 +20,9 @@ NANO = "sam2-edge-nano"
 
 @dataclass(frozen=True, slots=True)
 class Hiera:
-    """What differs between the sizes of the image encoder (SAM 2 paper, appendix; model configs).
+    """The image encoder of one size (SAM 2 paper, appendix; model configs).
 
-    width and heads are those of the first stage and double with each stage.
+    Width and heads are those of the first stage and double with each stage.
     """
 
     width: int
@@ -104,11 +98,12 @@ def variant_config(variant: Variant, image_size: int = DEFAULT_IMAGE_SIZE) -> Sa
 
 
 def at_image_size(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
-    """Set every entry of a configuration that follows from the image size, and return it.
+    """Set every entry of a configuration that depends on the image size, and return it.
 
     The weights of SAM 2 do not depend on the image size.
 
-    Raises ExportError for a size that the backbone does not take.
+    Raises:
+        ExportError: The backbone does not take this size.
     """
     check_image_size(image_size)
     sides = [image_size // stride for stride in (MASK_STRIDE, 2 * MASK_STRIDE, MEMORY_STRIDE)]
@@ -121,7 +116,7 @@ def at_image_size(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
 
 
 def geometry_of(config: Sam2VideoConfig) -> Geometry:
-    """The geometry that a configuration fixes."""
+    """The geometry of a configuration."""
     return Geometry(
         image_size=int(config.image_size),
         hidden=config.vision_config.fpn_hidden_size,
@@ -133,19 +128,19 @@ def geometry_of(config: Sam2VideoConfig) -> Geometry:
 
 def check_image_size(image_size: int) -> None:
     """Raise ExportError unless the backbone takes this image size in pixels."""
-    sizes = supported_image_sizes()
-    if image_size not in sizes:
-        listed = ", ".join(map(str, sizes))
+    if image_size not in IMAGE_SIZES:
+        listed = ", ".join(map(str, IMAGE_SIZES))
         raise ExportError(
-            f"image size {image_size} is not one that the backbone takes: it must be a multiple of "
-            f"{SIZE_STEP} from {sizes[0]} to {sizes[-1]}; choose one of {listed}"
+            f"the backbone does not take image size {image_size}; choose a multiple of "
+            f"{IMAGE_SIZES.step}: {listed}"
         )
 
 
 def recognize_variant(shapes: Mapping[str, Sequence[int]]) -> Variant:
     """The variant of an original checkpoint, from the names and shapes of its tensors.
 
-    Raises CheckpointError when the image encoder is none of the published ones.
+    Raises:
+        CheckpointError: The image encoder is not one of the published ones.
     """
     prefix = "image_encoder.trunk."
     blocks = {name.split(".")[3] for name in shapes if name.startswith(prefix + "blocks.")}
@@ -155,6 +150,6 @@ def recognize_variant(shapes: Mapping[str, Sequence[int]]) -> Variant:
             return Variant("sam2.1" if "no_obj_embed_spatial" in shapes else "sam2", size)
     known = "; ".join(f"{n}: {sum(h.blocks)} of width {h.width}" for n, h in HIERA.items())
     raise CheckpointError(
-        f"these weights have {len(blocks)} image encoder blocks of width {width}, which is no "
-        f"SAM 2 model ({known}); give a SAM 2 or SAM 2.1 checkpoint"
+        f"these weights have {len(blocks)} image encoder blocks of width {width}, unlike any SAM 2 "
+        f"model ({known}); give a SAM 2 or SAM 2.1 checkpoint"
     )

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam2_edge import Bundle, BundleError, load_bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.contract import Graph, TensorSpec
 from sam2_edge.bundle.manifest import (
     MANIFEST_FILE,
     FileEntry,
@@ -24,7 +24,6 @@ from sam2_edge.bundle.manifest import (
     MemoryEntry,
     ModelEntry,
     NormalizationEntry,
-    TensorEntry,
 )
 
 NAMES_A_FILE = re.compile(r"manifest\.json|\.onnx|/etc/hostname")
@@ -161,10 +160,10 @@ SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 FINITE = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)
 TENSORS = st.lists(
     st.builds(
-        TensorEntry,
+        TensorSpec,
         name=st.text(max_size=4),
         dtype=st.sampled_from(["float32", "int32", "uint8"]),
-        axes=st.lists(st.integers(1, 2048) | st.text(max_size=2), max_size=4),
+        axes=st.lists(st.integers(1, 2048) | st.text(max_size=2), max_size=4).map(tuple),
     ),
     max_size=2,
 )

@@ -149,7 +149,7 @@ def test_the_manifest_tells_how_many_tokens_and_older_ones_mean_all(
     assert load_bundle(few_bundle.path).manifest == few_bundle.manifest
     older = manifest_without_tokens(small_bundle, tmp_path / "older")
     assert load_bundle(older).manifest.geometry.memory_tokens is None
-    with pytest.raises(BundleError, match="inputs of memory_attention are not those"):
+    with pytest.raises(BundleError, match="inputs of memory_attention do not match"):
         load_bundle(manifest_without_tokens(few_bundle, tmp_path / "wrong"))
 
 

@@ -115,7 +115,7 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
         )
 
     def make_tracker(clip_frames: int) -> Tracker:
-        if not manifest.memory.seen_in_full:  # transformers cannot select memory tokens
+        if manifest.memory.tokens is not None:  # transformers cannot select memory tokens
             return VideoTracker(bundle, backend=backend, clip_frames=clip_frames)
         return PyTorchTracker(loaded.model, manifest, clip_frames)
 

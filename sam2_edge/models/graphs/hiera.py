@@ -1,9 +1,8 @@
-"""The image encoder's blocks over transformers' weights, with as few passes over memory as can be.
+"""The image encoder's blocks over transformers' weights, with few passes over memory.
 
-transformers cuts the picture into windows, projects queries, keys and values together, and takes
-them apart again, head by head, each time with a copy. Here each is projected from the whole picture
-by itself and brought into windows and heads by one transposition, as is what comes out. What is
-computed is the same.
+transformers cuts the picture into windows, projects queries, keys and values together, and splits
+them by head, each time with a copy. Here each is projected from the whole picture and brought into
+windows and heads by one transposition, and so is the result. The arithmetic is the same.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 QUERY_TILE = 512
-"""Queries that attention over the whole picture takes at a time, so that its scores, 268 MB in SAM
-2.1 tiny at 1024 pixels, never stand whole."""
+"""Queries per tile of global attention; all scores at once would take 268 MB in SAM 2.1 tiny at
+1024 pixels."""
 
 
 def block_output(block: Any, hidden: Tensor) -> Tensor:
-    """A block of Hiera [B,H,W,C] -> [B,H,W,C'], half as high and wide where a stage begins."""
+    """A block of Hiera: [B,H,W,C] -> [B,H,W,C'], at half the size where a stage begins."""
     normed = block.layer_norm1(hidden)
     stride = block.query_stride
     if block.dim != block.dim_out:
@@ -30,43 +29,43 @@ def block_output(block: Any, hidden: Tensor) -> Tensor:
 
 
 def _attention(attn: Any, x: Tensor, window: int, stride: tuple[int, int] | None) -> Tensor:
-    """Attention within windows of the picture, 0 for all of it; queries are pooled by `stride`."""
+    """Attention within windows (0: the whole picture); queries are pooled by `stride`."""
     heads = attn.num_attention_heads
     weights, biases = _thirds(attn.qkv.weight), _thirds(attn.qkv.bias)
     query = _pooled(F.linear(x, weights[0], biases[0]), stride)
     height, width = query.shape[1:3]
     query_window = window // stride[0] if stride else window
     key, value = (
-        _windows(_padded(x, w, b, window), window, heads)
+        _windows(_project_padded(x, w, b, window), window, heads)
         for w, b in zip(weights[1:], biases[1:], strict=True)
     )
-    query = _windows(_filled(query, query_window), query_window, heads)
+    query = _windows(_pad(query, query_window), query_window, heads)
     attended = _attend(query * attn.scale, key.transpose(-2, -1), value)
     return attn.proj(_picture(attended, query_window, (height, width)))
 
 
 def _thirds(rows: Tensor) -> list[Tensor]:
-    """Slices, which the exporter folds into constants; a Split it does not."""
+    """Slices, which the exporter folds into constants, unlike a Split."""
     third = len(rows) // 3
     return [rows[i * third : (i + 1) * third] for i in range(3)]
 
 
 def _pooled(x: Tensor, stride: tuple[int, int] | None) -> Tensor:
-    """The largest of each square of `stride` of [B,H,W,C]."""
+    """Max pooling of [B,H,W,C]."""
     if stride is None:
         return x
     return F.max_pool2d(x.permute(0, 3, 1, 2), stride, stride).permute(0, 2, 3, 1)
 
 
-def _padded(x: Tensor, weight: Tensor, bias: Tensor, window: int) -> Tensor:
-    """A projection of [B,H,W,C] on a picture that is filled up with zeros to whole windows."""
+def _project_padded(x: Tensor, weight: Tensor, bias: Tensor, window: int) -> Tensor:
+    """Project [B,H,W,C] on a picture padded with zeros to whole windows."""
     if not window or not (x.shape[1] % window or x.shape[2] % window):
         return F.linear(x, weight, bias)
-    return _filled(F.linear(x, weight), window) + bias
+    return _pad(F.linear(x, weight), window) + bias
 
 
-def _filled(x: Tensor, window: int) -> Tensor:
-    """[B,H,W,C] with zeros to the right and below, up to whole windows."""
+def _pad(x: Tensor, window: int) -> Tensor:
+    """Pad [B,H,W,C] on the right and below to whole windows."""
     if not window:
         return x
     return F.pad(x, (0, 0, 0, -x.shape[2] % window, 0, -x.shape[1] % window))
@@ -81,7 +80,7 @@ def _windows(x: Tensor, window: int, heads: int) -> Tensor:
 
 
 def _picture(x: Tensor, window: int, size: tuple[int, int]) -> Tensor:
-    """What `_windows` made, as [B,H,W,C] again, without what the picture was filled up with."""
+    """Undo `_windows` and the padding: -> [B,H,W,C]."""
     height, width = size
     high, wide = window or height, window or width
     rows, columns = -(-height // high), -(-width // wide)
@@ -92,6 +91,6 @@ def _picture(x: Tensor, window: int, size: tuple[int, int]) -> Tensor:
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """[N,h,Q,d], [N,h,d,K], [N,h,K,d] -> [N,h,Q,d], tile by tile of many queries."""
+    """[N,h,Q,d], [N,h,d,K], [N,h,K,d] -> [N,h,Q,d], tile by tile of the queries."""
     tiles = torch.split(query, QUERY_TILE, dim=2)
     return torch.cat([(tile @ key).softmax(dim=-1) @ value for tile in tiles], dim=2)

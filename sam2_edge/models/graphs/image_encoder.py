@@ -11,10 +11,8 @@ from sam2_edge.bundle.contract import MASK_STRIDE
 from sam2_edge.models.graphs.hiera import block_output
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
-
-
 IMAGE_STD = (0.229, 0.224, 0.225)
-"""ImageNet's mean and standard deviation of RGB in 0..1, with which SAM 2 is trained."""
+"""Mean and standard deviation of RGB in 0..1 that SAM 2 is trained with (ImageNet's)."""
 
 
 class ImageEncoder(nn.Module):
@@ -35,8 +33,7 @@ class ImageEncoder(nn.Module):
         for name, values in (("mean", IMAGE_MEAN), ("std", IMAGE_STD)):
             channels = 255.0 * torch.tensor(values).reshape(3, 1, 1)
             self.register_buffer(name, channels, persistent=False)
-        # In the graph it would be a bicubic Resize of a parameter, which runtimes interpolate
-        # differently: constant, except in training.
+        # Constant, except in training: runtimes differ in bicubic interpolation.
         position = self._position(int(model.config.image_size)).detach()
         self.register_buffer("position", position, persistent=False)
 
@@ -50,7 +47,7 @@ class ImageEncoder(nn.Module):
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Features of one image; shapes as in the contract."""
-        # Turned first: a channel in one piece broadcasts faster. (TensorRT turns no bytes.)
+        # As float first: TensorRT does not transpose bytes. Contiguous channels broadcast faster.
         pixels = (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
         position = self._position(image.shape[1]) if self.training else self.position
         hidden = self.backbone.patch_embed(pixels) + position
@@ -60,7 +57,7 @@ class ImageEncoder(nn.Module):
             if index in self.backbone.stage_ends:
                 stages.append(hidden)
         features, _ = self.neck(tuple(stages))
-        # The neck returns low to high resolution; the graph gives high to low.
+        # The neck returns low to high resolution, the graph high to low.
         finest, middle, embedding = features[-self.levels :][::-1]
         no_memory = self.no_memory.reshape(1, -1, 1, 1)
         return self.conv_s0(finest), self.conv_s1(middle), embedding, embedding + no_memory

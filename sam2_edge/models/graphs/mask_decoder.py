@@ -1,4 +1,4 @@
-"""The mask decoder graph as a PyTorch module: prompts and features become masks and the choice."""
+"""The mask decoder graph as a PyTorch module: prompts and features become masks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from sam2_edge.bundle.contract import NO_OBJECT_LOGIT
 
 
 class MaskDecoder(nn.Module):
-    """Prompts and a conditioned embedding -> four masks with scores and pointers, and the choice.
+    """Prompts and a conditioned embedding -> four masks with scores and pointers, and the best.
 
-    The prompt encoder is inside. As in SAM 2 a padding point follows the points always, so that
-    tracking without a prompt is one point of label -1. `multimask` picks the best of masks 1 to 3
-    by predicted IoU; otherwise mask 0 is taken, or the best of the others where mask 0 is not
-    stable ("dynamic multimask"), while its pointer stays that of mask 0.
+    Includes the prompt encoder. As in SAM 2, a padding point always follows the points, so tracking
+    without a prompt is one point of label -1. `multimask` picks the best of masks 1 to 3 by
+    predicted IoU. Otherwise mask 0 is taken, or the best of the others where mask 0 is unstable
+    ("dynamic multimask"); the pointer stays that of mask 0.
     """
 
     image_position: Tensor

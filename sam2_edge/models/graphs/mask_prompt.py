@@ -17,7 +17,7 @@ class MaskPrompt(nn.Module):
     """mask float32 [B,1,S,S] of 0 and 1 -> mask_input (for the decoder), mask_logits.
 
     The reduction by 4 is PyTorch's antialiased bilinear one, written as a convolution: a triangle
-    of 8 taps, renormalized at the border (Resize with antialias is not to be had everywhere).
+    of 8 taps, renormalized at the border (not every runtime has Resize with antialias).
     """
 
     taps: Tensor

@@ -12,9 +12,8 @@ from transformers import Sam2VideoModel
 from sam2_edge.models.variants import geometry_of
 
 QUERY_TILE = 512
-"""Queries that memory attention takes at a time. At 1024 pixels with a full bank the scores of all
-4096 queries are half a gigabyte per layer; tile by tile they are an eighth of that, and ONNX
-Runtime is no slower (docs/measurements.md)."""
+"""Queries per tile. At 1024 pixels with a full bank the scores of all 4096 queries take half a
+gigabyte per layer, those of a tile an eighth; ONNX Runtime is no slower (docs/measurements.md)."""
 
 TEMPERATURE = 10000.0
 """Base of the sine encoding of pointer ages (SAM 2, `get_1d_sine_pe`)."""
@@ -26,12 +25,12 @@ Rotary = tuple[Tensor, Tensor]
 class MemoryAttention(nn.Module):
     """embedding, memory, memory_age, pointers, pointer_age (, memory_cells) -> conditioned.
 
-    Rotary encoding is written in real numbers, with the channel pairs of queries and keys sorted
-    into two halves by their weights (the scores do not change), and applied slot by slot, so that
-    nothing is tiled along the keys.
+    Rotary encoding is written in real numbers. Permuted weights sort the channel pairs of queries
+    and keys into two halves (the scores do not change), and the encoding is applied slot by slot,
+    so that nothing is tiled along the keys.
 
-    A sixth input, memory_cells, names the cells of each memory that cross-attention sees; the
-    others are left out before anything is computed of them. Not exact; their share of the keys.
+    The optional input memory_cells names the cells of each memory that cross-attention sees; the
+    others are dropped before any computation. This is faster and not exact.
     """
 
     embedding_position: Tensor
@@ -94,7 +93,7 @@ class MemoryAttention(nn.Module):
         slots, objects, channels = memory.shape[:3]
         side = embedding.shape[-1]
         tokens = memory.permute(1, 0, 3, 4, 2).reshape(objects, slots, side * side, channels)
-        # Age 0 (a prompted frame) takes the last row of the table, age n the row n - 1.
+        # Age 0 (a conditioning frame) takes the last row of the table, age n the row n - 1.
         age = (memory_age.long() + self.slots - 1) % self.slots
         position = self.temporal.reshape(self.slots, channels)[age].transpose(0, 1)
         where, rotary = self.memory_position, (self.cosine, self.sine)
@@ -137,9 +136,7 @@ class MemoryAttention(nn.Module):
         return F.linear(x, linear.weight[self.halves], linear.bias[self.halves])
 
     def _rotate(self, x: Tensor, rotary: Rotary | None = None) -> Tensor:
-        """Rotary encoding of [..., h*w, C] whose pairs stand in two halves; rotary: of the cells of
-        `x` where they are not all of them in order.
-        """
+        """Rotary encoding of [..., h*w, C] with pairs in two halves; rotary: of selected cells."""
         first, second = x.chunk(2, dim=-1)
         cosine, sine = rotary or (self.cosine, self.sine)
         return torch.cat([first * cosine - second * sine, second * cosine + first * sine], dim=-1)
@@ -162,8 +159,8 @@ class MemoryAttention(nn.Module):
         memory_key = self._rotate(self._project(attention.k_proj, tokens), rotary).flatten(1, 2)
         pointer_key = self._project(attention.k_proj, pointer_keyed)
         key = torch.cat([memory_key, pointer_key], dim=1)
-        # The weights of a query sum to one, so the mean of projected values is the projected mean,
-        # of a quarter of the channels in every SAM 2 variant.
+        # The weights of a query sum to one: the mean of projected values is the projected mean, of
+        # a quarter of the channels in every SAM 2 variant.
         mean = _attend(query, key, values, attention.scaling)
         return attention.o_proj(attention.v_proj(mean))
 

@@ -10,14 +10,16 @@ from transformers import Sam2VideoModel
 from sam2_edge.bundle.contract import MemoryRounding
 
 FEW_CHANNELS = 32
-"""Below so many channels, layer normalization is written out."""
+"""With fewer channels, layer normalization is written out."""
 
 
 class MemoryEncoder(nn.Module):
     """embedding, mask_logits, object_score, binarize -> memory.
 
-    rounding: "bfloat16" rounds what is stored as the published predictor does (the tensor stays
-    float32), "none" does not.
+    Args:
+        model: The model.
+        rounding: "bfloat16" rounds the memory as the published predictor does (the tensor stays
+            float32), "none" does not.
     """
 
     def __init__(self, model: Sam2VideoModel, *, rounding: MemoryRounding) -> None:
@@ -38,7 +40,7 @@ class MemoryEncoder(nn.Module):
         )
         hard = (logits > 0).to(logits.dtype)
         mask = torch.where(binarize[:, None, None, None] > 0, hard, logits.sigmoid())
-        mask = self._downsampled(mask * self.scale + self.bias)
+        mask = self._downsample(mask * self.scale + self.bias)
         hidden = self.encoder.feature_projection(embedding) + mask
         memory = self.encoder.projection(self.encoder.memory_fuser(hidden))
         if self.absent is not None:
@@ -48,22 +50,22 @@ class MemoryEncoder(nn.Module):
             memory = memory.to(torch.bfloat16).to(torch.float32)
         return memory
 
-    def _downsampled(self, mask: Tensor) -> Tensor:
+    def _downsample(self, mask: Tensor) -> Tensor:
         """A mask [B,1,S,S] as features of the embedding's size [B,C,h,w]."""
         downsampler = self.encoder.mask_downsampler
         for layer in downsampler.layers:
-            mask = layer.activation(_normalized(layer.layer_norm, layer.conv(mask)))
+            mask = layer.activation(_normalize(layer.layer_norm, layer.conv(mask)))
         return downsampler.final_conv(mask)
 
 
-def _normalized(norm: nn.LayerNorm, x: Tensor) -> Tensor:
+def _normalize(norm: nn.LayerNorm, x: Tensor) -> Tensor:
     """Layer normalization over the channels of [B,C,H,W].
 
-    ONNX Runtime's operator goes cell by cell: with 4 channels that takes several times as long as
+    ONNX Runtime's operator works cell by cell, which with 4 channels is several times slower than
     arithmetic on whole channels.
     """
     if x.shape[1] >= FEW_CHANNELS:
         return norm(x)
-    centerd = x - x.mean(dim=1, keepdim=True)
-    scale = torch.rsqrt((centerd * centerd).mean(dim=1, keepdim=True) + norm.eps)
-    return centerd * scale * norm.weight[:, None, None] + norm.bias[:, None, None]
+    centered = x - x.mean(dim=1, keepdim=True)
+    scale = torch.rsqrt((centered * centered).mean(dim=1, keepdim=True) + norm.eps)
+    return centered * scale * norm.weight[:, None, None] + norm.bias[:, None, None]

@@ -7,8 +7,8 @@ meets. Here they follow the published one:
 2. the pointer of a mask prompt is made with the single mask output (`_use_mask_as_output`);
 3. the memory of a mask prompt is made from its logits at low resolution
    (`propagate_in_video_preflight`);
-4. a prompt binarizes the memory mask of its own object, not of all objects on the frame; this is
-   had by one session per object.
+4. a prompt binarizes the memory mask of its own object, not of all objects on the frame: here each
+   object has a session.
 """
 
 from __future__ import annotations
@@ -31,7 +31,13 @@ PREVIOUS_LOGIT_LIMIT = 32.0
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrompt:
-    """coords [N,2] float, pixels of the S x S input, box corners first; labels [N]; mask [S,S]."""
+    """Points, or a mask.
+
+    Attributes:
+        coords: [N,2] float, pixels of the S x S input, box corners first.
+        labels: [N].
+        mask: [S,S].
+    """
 
     coords: Tensor | None = None
     labels: Tensor | None = None
@@ -40,9 +46,7 @@ class ReferencePrompt:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceResult:
-    """logits [S/4,S/4], pointer [C], memory [m,h,w], object score and predicted IoU of one object
-    on one frame.
-    """
+    """One object on one frame: logits [S/4,S/4], pointer [C], memory [m,h,w]."""
 
     logits: Tensor
     pointer: Tensor
@@ -52,10 +56,12 @@ class ReferenceResult:
 
 
 class ReferenceTracker:
-    """Runs a `Sam2VideoModel` frame by frame as a stream, keeping everything (for short clips).
+    """Runs a `Sam2VideoModel` frame by frame as a stream and keeps everything: for short clips.
 
-    clip_frames: number of frames of the clip, or None for a stream of unknown length.
-    memory_rounding: "none" leaves out the published rounding of stored memory.
+    Args:
+        model: The model.
+        clip_frames: Number of frames of the clip; None for a stream of unknown length.
+        memory_rounding: "none" skips the published rounding of stored memory.
     """
 
     def __init__(
@@ -75,7 +81,7 @@ class ReferenceTracker:
     def track(
         self, image: Tensor, prompts: Mapping[int, ReferencePrompt] | None = None
     ) -> dict[int, ReferenceResult]:
-        """The next frame: image uint8 [S,S,3] RGB, prompts by object id."""
+        """Track the next frame, uint8 [S,S,3] RGB, with prompts by object id."""
         self._index += 1
         device = image.device
         pixels = image.float() / 255.0
@@ -144,7 +150,7 @@ class ReferenceTracker:
         try:
             if self._span is not None:
                 self._model.config.max_object_pointers_in_encoder = min(allowed, self._span)
-            # Handing the frame over makes transformers stream: the clip's length is not asked for.
+            # Passing the frame makes transformers stream, without the clip's length.
             frame = session.get_frame(self._index)
             if not self._rounded:
                 self._model._encode_new_memory = partial(_encode_in_full, self._model)
@@ -188,7 +194,7 @@ def _encode_in_full(
 
 
 def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
-    """Set places 1 to 3 right on this instance (once), and note each decoding's best IoU."""
+    """Correct places 1 to 3 on this instance (once), and record each decoding's best IoU."""
     if hasattr(model, "sam2_edge_last_iou"):
         return model
     run, forward, use_mask = (
@@ -210,7 +216,7 @@ def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
             inference_session=inference_session, frame_idx=frame_idx, obj_idx=obj_idx, **rest
         )
 
-    def forward_noting_iou(**arguments: Any) -> Any:
+    def forward_recording_iou(**arguments: Any) -> Any:
         output = forward(**arguments)
         model.sam2_edge_last_iou = output.iou_scores.max()
         return output
@@ -220,7 +226,7 @@ def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
         try:
             output = use_mask(backbone, high_res, mask)
         finally:
-            model._single_frame_forward = forward_noting_iou
+            model._single_frame_forward = forward_recording_iou
         size = (model.image_size, model.image_size)
         output.high_res_masks = F.interpolate(output.pred_masks, size=size, mode="bilinear")
         model.sam2_edge_last_iou = output.iou_scores.max()
@@ -228,6 +234,6 @@ def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
 
     model.sam2_edge_last_iou = torch.tensor(0.0)
     model._run_single_frame_inference = run_with_previous
-    model._single_frame_forward = forward_noting_iou
+    model._single_frame_forward = forward_recording_iou
     model._use_mask_as_output = use_mask_published
     return model
