@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import click
+from rich import progress
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from sam2_edge.cli.options import (
     PATH,
@@ -89,24 +89,14 @@ def track(
 
 def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: list[Sink]) -> None:
     console = Console(stderr=True)
-    columns = (
-        TextColumn("tracking"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )
     present: Counter[int] = Counter()
     done, start_s = 0, time.perf_counter()
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=source.frames, rate="")
-        # Closed whatever happens, so that an interrupt anywhere still finishes the outputs.
-        with closing(track_source(source, tracker, prompts, sinks)) as results:
-            for _, result in results:
-                done += 1
-                rate = done / (time.perf_counter() - start_s)
-                progress.update(task, completed=done, rate=f"{rate:.2f} frames/s")
-                present.update({entry.object_id: int(entry.present) for entry in result.objects})
+    # Closed whatever happens, so that an interrupt anywhere still finishes the outputs.
+    with closing(track_source(source, tracker, prompts, sinks)) as results:
+        shown = progress.track(results, "tracking", total=source.frames, console=console)
+        for _, result in shown:
+            done += 1
+            present.update({entry.object_id: int(entry.present) for entry in result.objects})
     rate = done / (time.perf_counter() - start_s)
     console.print(f"{done} frames, {rate:.1f} frames/s including reading, drawing and writing")
     for object_id, count in present.items():

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.synthetic import motion
-from sam2_edge.synthetic.shapes import Part, Shape, fill, random_shape
+from sam2_edge.synthetic.shapes import Shape, fill, random_shape
 from sam2_edge.synthetic.textures import POOL, SIDE, Split, texture
 
 Image = NDArray[np.uint8]
@@ -177,8 +177,7 @@ def outline_mask(thing: Thing, frame: int, size: int) -> Image:
             points = (points + wave).astype(np.float32)
         return points @ matrix[:, :2].T + matrix[:, 2]
 
-    parts = thing.shape.parts
-    fill(mask, [Part(placed(p.outline), None if p.hole is None else placed(p.hole)) for p in parts])
+    fill(mask, tuple(tuple(map(placed, part)) for part in thing.shape))
     return mask
 
 
@@ -225,11 +224,6 @@ class Painter:
         local = matrix.copy()
         local[:, :2] /= SIDE
         local[:, 2] -= (x, y)
-        warped = cv2.warpAffine(
-            pixels,
-            local,
-            (width, height),
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_REFLECT_101,
-        )
+        border = cv2.BORDER_REFLECT_101
+        warped = cv2.warpAffine(pixels, local, (width, height), borderMode=border)
         return np.asarray(warped, np.uint8)

@@ -2,56 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.float32]
 
+Shape = tuple[tuple[Points, ...], ...]
+"""Parts whose union is the shape, each a closed outline [K, 2], and a hole [J, 2] in it if any."""
+
 SHIFT = 4
 """Fractional bits of the vertices given to OpenCV: outlines move by sixteenths of a pixel."""
 
 
-@dataclass(frozen=True, slots=True)
-class Part:
-    """One closed outline [K, 2] and a hole [J, 2] in it, if any; unit frame, center at 0."""
-
-    outline: Points
-    hole: Points | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Shape:
-    """The union of its parts."""
-
-    parts: tuple[Part, ...]
-
-
 def random_shape(rng: np.random.Generator) -> Shape:
-    """Draw a shape of a random kind, of area 1."""
+    """Draw a shape of a random kind, of area 1 and with its center at 0."""
     kind = rng.random()
     simple = ((0.28, _blob), (0.42, _ellipse), (0.56, _polygon), (0.66, _star), (0.78, _worm))
-    parts: tuple[Part, ...]
-    if kind < simple[-1][0]:
-        draw = next(draw for limit, draw in simple if kind < limit)
-        parts = (Part(draw(rng)),)
-    elif kind < 0.86:
+    for limit, draw in simple:
+        if kind < limit:
+            return _of_unit_area(((draw(rng),),))
+    if kind < 0.86:
         outline = _blob(rng) if rng.random() < 0.5 else _ellipse(rng)
         hole = np.float32(rng.uniform(0.35, 0.6)) * outline + rng.uniform(-0.1, 0.1, 2)
-        parts = (Part(outline, hole.astype(np.float32)),)
-    else:
-        parts = _composite(rng)
-    return _of_unit_area(Shape(parts))
+        return _of_unit_area(((outline, hole.astype(np.float32)),))
+    return _of_unit_area(_composite(rng))
 
 
-def fill(mask: NDArray[np.uint8], parts: Iterable[Part]) -> None:
-    """Set the pixels of `mask` [H, W] inside the parts to 1; points in pixels."""
-    for part in parts:
-        outlines = [part.outline] if part.hole is None else [part.outline, part.hole]
-        fixed = [np.round(points * (1 << SHIFT)).astype(np.int32) for points in outlines]
+def fill(mask: NDArray[np.uint8], shape: Shape) -> None:
+    """Set the pixels of `mask` [H, W] inside a shape, given in pixels, to 1."""
+    for part in shape:
+        fixed = [np.round(points * (1 << SHIFT)).astype(np.int32) for points in part]
         cv2.fillPoly(mask, fixed, 1, lineType=cv2.LINE_8, shift=SHIFT)
 
 
@@ -113,14 +94,14 @@ def _worm(rng: np.random.Generator) -> Points:
     return np.concatenate([left, right[::-1]]).astype(np.float32)
 
 
-def _composite(rng: np.random.Generator) -> tuple[Part, ...]:
+def _composite(rng: np.random.Generator) -> Shape:
     """A body with one to three limbs that reach out of it."""
-    parts = [Part(_blob(rng))]
+    parts = [(_blob(rng),)]
     for _ in range(int(rng.integers(1, 4))):
         limb = (_ellipse, _polygon, _worm)[int(rng.integers(3))](rng)
         angle = rng.uniform(0, 2 * np.pi)
         place = rng.uniform(0.6, 0.9) * np.array([np.cos(angle), np.sin(angle)])
-        parts.append(Part((rng.uniform(0.35, 0.7) * limb + place).astype(np.float32)))
+        parts.append(((rng.uniform(0.35, 0.7) * limb + place).astype(np.float32),))
     return tuple(parts)
 
 
@@ -128,14 +109,13 @@ def _of_unit_area(shape: Shape) -> Shape:
     """Center and scale a shape by its area on a raster."""
     side, scale = 96, 18.0
     mask = np.zeros((side, side), np.uint8)
-    fill(mask, (_moved(part, scale, np.full(2, side / 2)) for part in shape.parts))
+    fill(mask, _moved(shape, scale, np.full(2, side / 2)))
     moments = cv2.moments(mask, binaryImage=True)
     area = max(moments["m00"], 1.0) / scale**2
     center = np.array([moments["m10"], moments["m01"]]) / max(moments["m00"], 1.0)
     offset = (side / 2 - center) / scale / np.sqrt(area)
-    return Shape(tuple(_moved(part, 1 / np.sqrt(area), offset) for part in shape.parts))
+    return _moved(shape, 1 / np.sqrt(area), offset)
 
 
-def _moved(part: Part, scale: float, offset: NDArray[np.float64]) -> Part:
-    hole = None if part.hole is None else (scale * part.hole + offset).astype(np.float32)
-    return Part((scale * part.outline + offset).astype(np.float32), hole)
+def _moved(shape: Shape, scale: float, offset: NDArray[np.float64]) -> Shape:
+    return tuple(tuple((scale * p + offset).astype(np.float32) for p in part) for part in shape)
