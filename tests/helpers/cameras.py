@@ -1,4 +1,4 @@
-"""Cameras that do what a script says."""
+"""Cameras that follow a script."""
 
 from __future__ import annotations
 

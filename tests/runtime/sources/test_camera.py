@@ -1,4 +1,4 @@
-"""Opening cameras by what names them, and pacing."""
+"""Cameras are opened by name, and files are read at their own rate."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.clock import FakeTime
         ("nowhere.mp4", "nowhere.mp4 does not exist; give a video file or a folder"),
     ],
 )
-def test_a_source_that_cannot_be_opened_is_named(location: str, message: str) -> None:
+def test_the_error_names_a_source_that_cannot_be_opened(location: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         open_camera(location)
 
@@ -34,7 +34,7 @@ def test_pipelines_need_an_opencv_with_gstreamer(location: str) -> None:
         open_camera(location)
 
 
-def test_cameras_are_told_from_files() -> None:
+def test_cameras_are_distinguished_from_files() -> None:
     cameras = ["0", "/dev/video0", "rtsp://camera/stream", "csi", "csi:1", "a ! appsink"]
     files = ["clip.mp4", "frames", "/data/0", "csi.mp4", "synth"]
     assert all(map(is_camera, cameras))

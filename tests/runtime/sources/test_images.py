@@ -31,13 +31,13 @@ def image(path: Path, value: int = 7) -> None:
     cv2.imwrite(str(path), np.full((4, 4, 3), value, np.uint8))
 
 
-def test_names_sort_whatever_digits_they_hold(tmp_path: Path) -> None:
+def test_names_sort_whatever_digits_they_contain(tmp_path: Path) -> None:
     for name in ("1²3.png", "2.png", "frame 10 of 12.png", "٣.png"):
         image(tmp_path / name)
     assert [f.name for f in open_source(tmp_path)][:2] == ["1²3", "2"]
 
 
-def test_two_images_of_one_name_are_refused_since_their_results_would_be_one(
+def test_images_that_differ_only_in_their_suffix_are_refused(
     tmp_path: Path,
 ) -> None:
     image(tmp_path / "1.png")
@@ -46,18 +46,18 @@ def test_two_images_of_one_name_are_refused_since_their_results_would_be_one(
         open_source(tmp_path)
 
 
-def test_a_folder_called_like_an_image_is_no_image(tmp_path: Path) -> None:
+def test_a_folder_named_like_an_image_is_ignored(tmp_path: Path) -> None:
     image(tmp_path / "1.png")
     (tmp_path / "old.png").mkdir()
     assert [f.name for f in open_source(tmp_path)] == ["1"]
 
 
-def test_a_range_of_a_folder(clip_folder: Path) -> None:
+def test_a_range_of_a_folder_keeps_its_numbers(clip_folder: Path) -> None:
     frames = list(open_source(clip_folder, FrameRange(4)))
     assert [(f.index, f.name) for f in frames] == [(4, "4"), (5, "5")]
 
 
-def test_a_damaged_image_stops_at_its_place(clip_folder: Path) -> None:
+def test_a_damaged_image_is_an_error_where_it_is_read(clip_folder: Path) -> None:
     (clip_folder / "2.png").write_bytes(b"\x89PNG broken")
     frames = iter(open_source(clip_folder))
     assert [next(frames).index for _ in range(2)] == [0, 1]
@@ -79,13 +79,13 @@ def test_gray_and_transparent_images_become_bgr(tmp_path: Path, channels: int) -
     assert (picture == 90).all()
 
 
-def test_more_than_8_bits_are_refused_rather_than_cut(tmp_path: Path) -> None:
+def test_images_with_more_than_8_bits_are_refused(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "slice.png"), np.full((5, 5), 1000, np.uint16))
     with pytest.raises(SourceError, match="uint16 pixels; convert it to 8 bits"):
         read_image(tmp_path / "slice.png")
 
 
-def test_an_image_beyond_what_opencv_decodes_is_refused(tmp_path: Path) -> None:
+def test_an_image_too_large_for_opencv_is_refused(tmp_path: Path) -> None:
     header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + bytes([8, 2, 0, 0, 0])
     content = b"\x89PNG\r\n\x1a\n"
     for chunk in (header, b"IDAT" + zlib.compress(b"")):

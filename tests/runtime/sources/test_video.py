@@ -76,7 +76,7 @@ def test_a_start_past_the_end_is_refused(video: Path, start: int) -> None:
         open_source(video, FrameRange(start))
 
 
-def test_a_truncated_video_gives_what_it_has_and_then_says_so(video: Path) -> None:
+def test_a_truncated_video_gives_its_frames_and_then_an_error(video: Path) -> None:
     # A declared count with fewer frames behind it: the index of an AVI stands at its end.
     cut = half(video)
     frames = []
@@ -86,11 +86,11 @@ def test_a_truncated_video_gives_what_it_has_and_then_says_so(video: Path) -> No
     assert 2 < len(frames) < 24
 
 
-def test_a_range_before_the_break_of_a_truncated_video_is_fine(video: Path) -> None:
+def test_a_range_before_the_end_of_a_truncated_video_is_read(video: Path) -> None:
     assert [f.index for f in open_source(half(video), FrameRange(2, 5))] == [2, 3, 4]
 
 
-def test_a_range_behind_the_break_of_a_truncated_video_names_no_impossible_range(
+def test_a_range_past_the_end_of_a_truncated_video_suggests_no_impossible_range(
     video: Path,
 ) -> None:
     with pytest.raises(SourceError, match=r"ends after \d+ frames") as refused:
@@ -98,14 +98,14 @@ def test_a_range_behind_the_break_of_a_truncated_video_names_no_impossible_range
     assert "--frames 20:" not in str(refused.value)  # an end before its start
 
 
-def test_an_mp4_that_was_cut_off_before_its_index_is_refused(clip: Clip, tmp_path: Path) -> None:
+def test_an_mp4_that_lacks_its_index_is_refused(clip: Clip, tmp_path: Path) -> None:
     cut = half(encoded(tmp_path / "clip.mp4", "mp4v", clip))
     with pytest.raises(SourceError, match=r"cut\.mp4 cannot be opened"):
         open_source(cut)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video", bytes(5000)])
-def test_a_file_that_is_no_video_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_file_that_is_not_a_video_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "bad.mp4").write_bytes(content)
     with pytest.raises(SourceError, match=r"bad\.mp4 cannot be opened"):
         open_source(tmp_path / "bad.mp4")

@@ -36,7 +36,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 
 @pytest.fixture
 def start(clock: FakeTime) -> Iterator[Make]:  # noqa: ARG001
-    """Starts captures, which keep every frame unless told otherwise, and closes them."""
+    """Starts captures, which keep every frame by default, and closes them."""
     made: list[Capture] = []
 
     def make(*cameras: ScriptedCamera | SourceError, every_frame: bool = True) -> Capture:

@@ -1,22 +1,17 @@
-"""Synthetic clips: the same by seed, masks exact, everything there that a tracker must stand."""
+"""Synthetic clips are deterministic, have exact masks, and show what makes tracking hard."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import subprocess
 import sys
-from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
-from PIL import Image
 
-from sam2_edge.errors import SinkError, SourceError
-from sam2_edge.runtime.sources.prompt_file import load_prompts
+from sam2_edge.errors import SourceError
 from sam2_edge.synthetic import SyntheticClip, center_click, clip, textures
-from sam2_edge.synthetic.dataset import write_dataset
 from sam2_edge.synthetic.effects import degrade, random_degradation
 from sam2_edge.synthetic.scene import Look, Painter, Scene, Thing, outline_mask, random_scene
 
@@ -30,7 +25,7 @@ def _digest(drawn: SyntheticClip) -> str:
     return hashlib.sha256(drawn.frames.tobytes() + drawn.masks.tobytes()).hexdigest()
 
 
-def test_a_seed_gives_one_clip_in_every_process() -> None:
+def test_a_seed_gives_the_same_clip_in_every_process() -> None:
     code = (
         "import hashlib; from sam2_edge.synthetic import clip; c = clip(3, frames=3, size=64);"
         "print(hashlib.sha256(c.frames.tobytes() + c.masks.tobytes()).hexdigest())"
@@ -55,7 +50,7 @@ def test_arrays_are_as_documented(many: list[SyntheticClip]) -> None:
         assert ((drawn.occluded >= 0) & (drawn.occluded <= 1)).all()
 
 
-def test_lookalikes_are_added_to_the_scene_as_it_is() -> None:
+def test_lookalikes_do_not_change_the_rest_of_the_scene() -> None:
     scenes = [
         random_scene(np.random.default_rng(3), frames=4, objects=2, lookalikes=n) for n in (0, 3)
     ]
@@ -88,7 +83,7 @@ def test_every_object_can_be_clicked_on_in_the_first_frame(many: list[SyntheticC
             assert mask[int(y), int(x)]
 
 
-def test_clips_hold_what_makes_tracking_hard(many: list[SyntheticClip]) -> None:
+def test_objects_hide_leave_return_and_move_far(many: list[SyntheticClip]) -> None:
     hidden = sum(bool((c.occluded > 0.5).any()) for c in many)
     gone = [c for c in many if not c.present.all()]
     back = [c for c in gone if (np.diff(c.present.astype(int), axis=0) > 0).any()]
@@ -103,12 +98,12 @@ def test_clips_hold_what_makes_tracking_hard(many: list[SyntheticClip]) -> None:
 
 
 def _moved(drawn: SyntheticClip) -> bool:
-    """Whether an object's mask in some frame hardly meets that of the first."""
+    """Whether the mask of an object ever overlaps its first one by less than half."""
     first = drawn.mask(0, 1)
     return any((first & drawn.mask(t, 1)).sum() < 0.5 * first.sum() for t in range(32))
 
 
-def test_masks_are_the_pixels_that_are_drawn() -> None:
+def test_masks_are_exactly_the_drawn_pixels() -> None:
     """Plain colors in place of textures: each pixel off the edges has the color of its mask."""
     size = 128
     for seed in range(6):
@@ -134,12 +129,12 @@ def test_masks_are_the_pixels_that_are_drawn() -> None:
 
 def test_splits_share_no_photograph_and_no_texture() -> None:
     assert not set(textures.PHOTOGRAPHS["train"]) & set(textures.PHOTOGRAPHS["heldout"])
-    ours, theirs = (
+    train, heldout = (
         {textures.texture(n, split, photographs=True).tobytes() for n in range(60)}
         for split in ("train", "heldout")
     )
-    assert len(ours) == len(theirs) == 60
-    assert not ours & theirs
+    assert len(train) == len(heldout) == 60
+    assert not train & heldout
 
 
 def test_without_photographs_scikit_image_is_not_needed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -166,39 +161,3 @@ def test_effects_change_brightness_but_keep_the_picture() -> None:
 def test_impossible_sizes_are_refused(wrong: dict[str, int]) -> None:
     with pytest.raises(ValueError, match="are needed"):
         clip(1, **wrong)
-
-
-def test_a_dataset_is_in_the_layout_of_davis(tmp_path: Path, many: list[SyntheticClip]) -> None:
-    write_dataset(tmp_path / "data", many[:2])
-    names = sorted(p.name for p in (tmp_path / "data/JPEGImages/00001").iterdir())
-    assert names == [f"{i:05d}.jpg" for i in range(32)]
-    for t in (0, 31):
-        with Image.open(tmp_path / f"data/Annotations/00001/{t:05d}.png") as image:
-            assert image.mode == "P"
-            np.testing.assert_array_equal(np.asarray(image), many[1].masks[t])
-    records = json.loads((tmp_path / "data/clips.json").read_text())
-    assert [r["seed"] for r in records] == [0, 1]
-    (script,) = load_prompts(tmp_path / "data/prompts/00001.json").values()
-    for prompt in script:
-        ((x, y),) = prompt.points
-        assert many[1].mask(0, prompt.object_id)[int(y), int(x)]
-
-
-def test_an_object_that_is_hidden_at_first_is_clicked_on_where_it_appears(tmp_path: Path) -> None:
-    drawn = clip(1, frames=24, size=96, objects=12, split="heldout")
-    late = {i + 1 for i in range(12) if not drawn.present[0, i] and drawn.present[:, i].any()}
-    assert late
-    write_dataset(tmp_path, [drawn])
-    prompts = json.loads((tmp_path / "prompts/00000.json").read_text())
-    assert {p["object"] for p in prompts if p["frame"] > 0} == late
-    for prompt in prompts:
-        ((x, y),) = prompt["points"]
-        assert drawn.mask(prompt["frame"], prompt["object"])[int(y), int(x)]
-
-
-def test_a_dataset_does_not_replace_files(tmp_path: Path, many: list[SyntheticClip]) -> None:
-    (tmp_path / "mine").write_text("text")
-    with pytest.raises(SinkError, match="not empty"):
-        write_dataset(tmp_path, many[:1])
-    with pytest.raises(SinkError, match="is not a folder"):
-        write_dataset(tmp_path / "mine", many[:1])
