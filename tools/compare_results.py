@@ -122,7 +122,7 @@ def compare(old: Path, new: Path) -> int:
 
 
 def fingerprints(folder: Path) -> Iterator[tuple[str, str]]:
-    """Name and sha256 of everything that must be equal."""
+    """Yield name and sha256 of everything that must be equal."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or path.name in ("manifest.json", "settings.json", "compat.py"):
             continue
@@ -133,11 +133,13 @@ def fingerprints(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def without_times(line: str) -> str:
-    """A line of JSON without the time that it took."""
+    """Return a line of JSON without what differs by nature."""
     try:
         record = json.loads(line)
-    except ValueError:  # a line of an indented file
-        return "" if '"milliseconds"' in line or "seconds" in line else line
+    except ValueError:
+        # Of an indented file: times, paths, and the hash of a manifest.
+        varies = ("milliseconds", "seconds", '"dataset"', '"bundle_sha256"')
+        return "" if any(key in line for key in varies) else line
     if isinstance(record, dict):
         record.pop("milliseconds", None)
     return json.dumps(record, sort_keys=True)
