@@ -1,4 +1,4 @@
-"""From what the original calls a checkpoint to a bundle: an original .pt file is exported once."""
+"""From an original checkpoint to a bundle: a .pt file is exported once, beside itself."""
 
 from __future__ import annotations
 
@@ -13,14 +13,24 @@ from sam2_edge.errors import BundleError, ExportError
 CHECKPOINT_SUFFIXES = frozenset({".pt", ".pth"})
 
 ORIGINAL_IMAGE_SIZE = 1024
-"""Pixels; what all published configurations say."""
+"""Pixels; the same in all published configurations."""
+
+_FAMILIES = ("sam2", "sam2.1")
+_SIZES = {"t": "tiny", "s": "small", "b+": "base-plus", "l": "large"}
 
 CONFIG_NAMES = {
     f"{family}_hiera_{letter}.yaml": f"{family}-hiera-{size}"
-    for family in ("sam2", "sam2.1")
-    for letter, size in (("t", "tiny"), ("s", "small"), ("b+", "base-plus"), ("l", "large"))
+    for family in _FAMILIES
+    for letter, size in _SIZES.items()
 }
-"""The models that the original's configuration files stand for."""
+"""Model names by original configuration file."""
+
+HUB_CHECKPOINTS = {
+    f"facebook/{family}-hiera-{size}": f"{family}_hiera_{size.replace('-', '_')}.pt"
+    for family in _FAMILIES
+    for size in _SIZES.values()
+}
+"""Original checkpoints by repository of the Hugging Face Hub."""
 
 _log = logging.getLogger(__name__)
 
@@ -28,19 +38,24 @@ _log = logging.getLogger(__name__)
 def find_bundle(
     config_file: str | Path, ckpt_path: str | Path | None, image_size: int | None
 ) -> Bundle:
-    """The bundle that the arguments of a builder name.
+    """Find or export the bundle that a builder's arguments name.
 
-    ckpt_path: a bundle, "nano", or an original .pt file, which is exported into a folder beside it
-    unless that was done before with the same file. Without it config_file is the bundle. Where both
-    are given, config_file may be the name of the original's configuration file.
-    image_size: what the bundle is to have, pixels; None for whatever it has.
+    Args:
+        config_file: Checked against the model if it is one of the original's configuration files;
+            the bundle if there is no `ckpt_path`.
+        ckpt_path: A bundle, "nano", or an original .pt file. Its bundle beside it is used if it
+            was made from the same bytes, and exported otherwise.
+        image_size: Required side of the model input in pixels; None for any.
 
-    Raises BundleError, CheckpointError or ExportError when there is none, or it does not fit.
+    Raises:
+        BundleError: If there is no bundle, or it does not fit the other arguments.
+        CheckpointError: If the checkpoint cannot be read.
+        ExportError: If it cannot be exported.
     """
     named = config_file if ckpt_path is None else ckpt_path
     path = Path(named)
     if path.suffix.lower() in CHECKPOINT_SUFFIXES and not path.is_dir():
-        bundle = _exported(path, image_size or ORIGINAL_IMAGE_SIZE)
+        bundle = _export_once(path, image_size or ORIGINAL_IMAGE_SIZE)
     elif ckpt_path is None and not path.is_dir() and str(named) not in BUNDLED:
         raise BundleError(
             f"{named} alone names no weights; give a bundle, nano or an original .pt file as "
@@ -55,18 +70,49 @@ def find_bundle(
         )
     expected, found = CONFIG_NAMES.get(Path(config_file).name), bundle.manifest.model.name
     if expected is not None and found in CONFIG_NAMES.values() and found != expected:
-        raise BundleError(f"{bundle.path} holds {found}, {config_file} is for {expected}")
+        raise BundleError(
+            f"{bundle.path} holds {found}, and {config_file} is for {expected}; give matching ones"
+        )
     return bundle
 
 
 def bundle_beside(checkpoint: Path, image_size: int) -> Path:
-    """Where an original checkpoint's bundle lies."""
+    """Return the path of an original checkpoint's bundle."""
     size = "" if image_size == ORIGINAL_IMAGE_SIZE else f"-{image_size}"
     return checkpoint.with_name(f"{checkpoint.stem}{size}.bundle")
 
 
-def _exported(checkpoint: Path, image_size: int) -> Bundle:
-    """The bundle of an original checkpoint, made if it is not there or of another file."""
+def hub_checkpoint(model_id: str) -> str | None:
+    """Download the checkpoint of a published model; return None for any other model id.
+
+    Raises:
+        BundleError: If it cannot be downloaded.
+    """
+    if model_id not in HUB_CHECKPOINTS:
+        return None
+    filename = HUB_CHECKPOINTS[model_id]
+    remedy = (
+        f"or run elsewhere: sam2-edge export {model_id.removeprefix('facebook/')} --output FOLDER; "
+        "then give that folder"
+    )
+    try:
+        from huggingface_hub import hf_hub_download
+        from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+    except ImportError as error:
+        raise BundleError(
+            f"{model_id} has to be downloaded and exported; install what that needs with: "
+            f"pip install 'sam2_edge[export]', {remedy}"
+        ) from error
+    try:
+        return str(hf_hub_download(repo_id=model_id, filename=filename))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise BundleError(
+            f"{filename} of {model_id} could not be downloaded from the Hugging Face Hub "
+            f"({error}); check the network, {remedy}"
+        ) from error
+
+
+def _export_once(checkpoint: Path, image_size: int) -> Bundle:
     if not checkpoint.is_file():
         raise BundleError(f"{checkpoint} does not exist; check the path")
     target = bundle_beside(checkpoint, image_size)
@@ -74,22 +120,22 @@ def _exported(checkpoint: Path, image_size: int) -> Bundle:
         bundle = load_bundle(target)
         if bundle.manifest.model.sha256 == sha256_of(checkpoint):
             return bundle
-        _log.warning("%s was made of another %s and is made anew", target, checkpoint.name)
-    by_hand = f"sam2-edge export {checkpoint} --image-size {image_size} --output FOLDER"
+        _log.warning("%s was made from another %s; exporting again", target, checkpoint.name)
+    remedy = (
+        f"or run elsewhere: sam2-edge export {checkpoint} --image-size {image_size} --output "
+        "FOLDER; then give that folder as ckpt_path"
+    )
     try:
         from sam2_edge.export.pipeline import export_bundle
         from sam2_edge.models.checkpoints import load_original
     except ImportError as error:
         raise ExportError(
             f"{checkpoint} is an original checkpoint, and exporting it needs PyTorch and "
-            "transformers. Install them with: pip install 'sam2_edge[export]', or run elsewhere: "
-            f"{by_hand}; then give that folder as ckpt_path"
+            f"transformers; install them with: pip install 'sam2_edge[export]', {remedy}"
         ) from error
-    _log.warning("%s is exported to %s, once; this takes minutes", checkpoint, target)
+    _log.warning("exporting %s to %s, once; this takes minutes", checkpoint, target)
     loaded = load_original(checkpoint, image_size=image_size)
     try:
         return export_bundle(loaded, target, overwrite=target.exists())
     except BundleError as error:
-        raise BundleError(
-            f"{error}; or run: {by_hand}, and give that folder as ckpt_path"
-        ) from error
+        raise BundleError(f"{error}; {remedy}") from error

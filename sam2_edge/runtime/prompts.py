@@ -1,8 +1,8 @@
-"""Prompts: points, boxes and masks in the frame's own pixels, checked and brought to the model."""
+"""Prompts: points, boxes and masks in a frame's own pixels, checked and converted for the model."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,13 +23,20 @@ from sam2_edge.runtime.resampling import antialiased
 MASK_THRESHOLD = 0.5
 """A mask prompt resized to the model's input is binarized here (SAM 2, `add_new_mask`)."""
 
+CLICK_LABELS = {LABEL_FOREGROUND: "foreground", LABEL_BACKGROUND: "background"}
+"""Labels of clicks, with their meanings."""
+
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What a user says about one object on one frame.
+    """A user's prompt for one object on one frame.
 
-    points: [N,2] x,y in pixels of the frame. labels: [N], 1 foreground, 0 background; all 1 if
-    left out. box: x1,y1,x2,y2 in pixels. mask: [H,W], nonzero is the object; excludes the others.
+    Attributes:
+        object_id: An integer of at least 1.
+        points: [N, 2] x, y in pixels of the frame.
+        labels: [N], 1 foreground, 0 background; all 1 if left out.
+        box: x1, y1, x2, y2 in pixels of the frame.
+        mask: [H, W], nonzero on the object; excludes points and box.
     """
 
     object_id: int
@@ -41,10 +48,13 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class ModelPrompt:
-    """A checked prompt in the model's terms, for one object.
+    """A checked prompt as the graphs take it.
 
-    coords: [N,2] float32, or [B,N,2] with a row per object; pixels of the S x S input, box corners
-    first. labels: [N] or [B,N] int32. mask: [S,S] float32 of 0 and 1, or None.
+    Attributes:
+        coords: [N, 2] float32, or [B, N, 2] with a row per object; pixels of the S x S input, box
+            corners first.
+        labels: [N] or [B, N] int32.
+        mask: [S, S] float32 of 0 and 1, or None.
     """
 
     coords: NDArray[np.float32]
@@ -53,18 +63,22 @@ class ModelPrompt:
 
     @property
     def wants_multimask(self) -> bool:
-        """Whether one click, or none, leaves it open what is meant (SAM 2, `_use_multimask`)."""
-        return self.mask is None and len(self.labels) <= 1
+        """Whether the prompt is ambiguous: at most one point (SAM 2, `_use_multimask`)."""
+        return self.mask is None and self.labels.shape[-1] <= 1
 
+
+PromptRows = tuple[NDArray[np.float32], NDArray[np.int32]]
+"""Coordinates [B, N, 2] and labels [B, N], a row per object."""
 
 NO_POINTS = ModelPrompt(np.zeros((1, 2), np.float32), np.array([LABEL_PAD], np.int32))
-"""What the decoder is given where nobody prompts: one padding point."""
+"""The decoder's prompt on frames without one: a padding point."""
 
 
 def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -> ModelPrompt:
     """Check a prompt against a frame of (height, width) pixels and scale it to the model's input.
 
-    Raises PromptError that names the value and the limit.
+    Raises:
+        PromptError: For a prompt that is malformed, empty or outside the frame.
     """
     check_object_id(prompt.object_id)
     if prompt.mask is not None:
@@ -72,69 +86,120 @@ def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -
             raise PromptError("a mask prompt stands alone; give points and boxes in another call")
         mask = _model_mask(prompt.mask, frame_size, image_size)
         return ModelPrompt(NO_POINTS.coords, NO_POINTS.labels, mask)
-    if prompt.points is None and prompt.box is None:
+    (coords,), (labels,) = prompt_rows(prompt.points, prompt.labels, prompt.box)
+    if not len(labels):
         raise PromptError("an empty prompt; give points, a box or a mask")
-    parts: list[tuple[NDArray[np.float32], NDArray[np.int32]]] = []
-    if prompt.box is not None:
-        parts.append(_box_points(prompt.box, frame_size))
-    if prompt.points is not None:
-        parts.append(_points(prompt.points, prompt.labels, frame_size))
-    elif prompt.labels is not None:
-        raise PromptError("labels without points; give as many points as labels")
+    _check_in_frame(coords, labels, frame_size)
     height, width = frame_size
     scale = np.array([image_size / width, image_size / height], np.float32)
-    coords = np.concatenate([c for c, _ in parts]) * scale
-    return ModelPrompt(coords, np.concatenate([labels for _, labels in parts]))
+    return ModelPrompt(coords * scale, labels)
 
 
 def check_object_id(object_id: int) -> None:
-    """Raise PromptError unless this can name an object: an integer of at least 1."""
+    """Raise PromptError unless this is an integer of at least 1."""
     if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or object_id < 1:
         raise PromptError(f"object id {object_id!r}; give an integer of at least 1")
 
 
-def _points(
-    points: ArrayLike, labels: ArrayLike | None, frame_size: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
+def prompt_rows(
+    points: ArrayLike | None,
+    labels: ArrayLike | None,
+    box: ArrayLike | None,
+    *,
+    allowed_labels: Mapping[int, str] = CLICK_LABELS,
+    batched: bool = False,
+) -> PromptRows:
+    """Join points and boxes, box corners first, in the units in which they are given.
+
+    Args:
+        points: [N, 2] x, y, or [B, N, 2] for B objects.
+        labels: [N] or [B, N]; all foreground if left out.
+        box: [4] x1, y1, x2, y2, or [B, 4].
+        allowed_labels: The labels that points may have, with their meanings.
+        batched: Whether B may exceed 1.
+
+    Returns:
+        Coordinates [B, N, 2] and labels [B, N]; N is 0 if nothing is given.
+
+    Raises:
+        PromptError: For wrong shapes, labels that are not allowed, and values that are not finite.
+    """
+    parts: list[PromptRows] = []
+    if box is not None:
+        parts.append(_box_corners(box, batched=batched))
+    if points is not None:
+        parts.append(_labeled_points(points, labels, allowed_labels, batched=batched))
+    elif labels is not None:
+        raise PromptError("labels without points; give one point per label")
+    if not parts:
+        return np.zeros((1, 0, 2), np.float32), np.zeros((1, 0), np.int32)
+    if len({len(kinds) for _, kinds in parts}) > 1:
+        boxes, rows = (len(kinds) for _, kinds in parts)
+        raise PromptError(f"{boxes} boxes and {rows} rows of points; give one row per box")
+    coords, kinds = (np.concatenate(arrays, axis=1) for arrays in zip(*parts, strict=True))
+    return coords, kinds
+
+
+def _labeled_points(
+    points: ArrayLike, labels: ArrayLike | None, allowed: Mapping[int, str], *, batched: bool
+) -> PromptRows:
     coords = finite_numbers(points, "points")
-    if coords.ndim != 2 or coords.shape[1] != 2 or len(coords) == 0:
-        raise PromptError(f"points have shape {coords.shape}; give [N, 2] of x, y")
+    if coords.shape == (0,):  # an empty list
+        coords = coords.reshape(0, 2)
+    given = np.ones(coords.shape[:-1]) if labels is None else finite_numbers(labels, "labels")
+    rows = coords[None] if coords.ndim == 2 else coords
+    kinds = given[None] if given.ndim == 1 else given
+    if rows.ndim != 3 or rows.shape[2] != 2 or (len(rows) != 1 and not (batched and len(rows))):
+        raise PromptError(
+            f"points have shape {coords.shape}; give [N, 2]{' or [B, N, 2]' * batched} of x, y"
+        )
+    if kinds.shape != rows.shape[:2]:
+        raise PromptError(
+            f"labels have shape {given.shape} for points of shape {coords.shape}; give one label "
+            "per point"
+        )
+    for label in np.unique(kinds):
+        if label not in allowed:
+            meanings = " or ".join(f"{known} for {name}" for known, name in allowed.items())
+            raise PromptError(f"label {label:g}; give {meanings}")
+    return rows, kinds.astype(np.int32)
+
+
+def _box_corners(box: ArrayLike, *, batched: bool) -> PromptRows:
+    """Return boxes as pairs of labeled corners, as SAM 2's prompt encoder takes them."""
+    values = finite_numbers(box, "box")
+    several = batched and values.ndim == 2 and values.shape[1] == 4 and len(values)
+    if values.size != 4 and not several:
+        raise PromptError(
+            f"box has shape {values.shape}; give x1, y1, x2, y2 as [4]{' or [B, 4]' * batched}"
+        )
+    corners = values.reshape(-1, 2, 2)
+    labels = np.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], np.int32)
+    return corners, np.tile(labels, (len(corners), 1))
+
+
+def _check_in_frame(
+    coords: NDArray[np.float32], labels: NDArray[np.int32], frame_size: tuple[int, int]
+) -> None:
     height, width = frame_size
-    for x, y in coords:
+    is_corner = labels >= LABEL_BOX_TOP_LEFT
+    if is_corner.any():
+        x1, y1, x2, y2 = box = coords[is_corner].ravel()
+        text = ",".join(f"{value:g}" for value in box)
+        if not (x1 < x2 and y1 < y2):
+            raise PromptError(
+                f"box {text} is empty; x1,y1 is the top left corner, x2,y2 the bottom right"
+            )
+        if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
+            raise PromptError(
+                f"box {text} is outside the frame; x ranges from 0 to {width}, y from 0 to {height}"
+            )
+    for x, y in coords[~is_corner]:
         if not (0 <= x < width and 0 <= y < height):
             raise PromptError(
-                f"point {x:g},{y:g} is outside the frame; x goes from 0 to {width - 1}, y "
-                f"from 0 to {height - 1}"
+                f"point {x:g},{y:g} is outside the frame; x ranges from 0 to {width - 1}, y from 0 "
+                f"to {height - 1}"
             )
-    given = np.ones(len(coords)) if labels is None else finite_numbers(labels, "labels")
-    if given.shape != (len(coords),):
-        raise PromptError(f"{len(coords)} points and labels of shape {given.shape}; give one each")
-    for label in given:
-        if label not in (LABEL_BACKGROUND, LABEL_FOREGROUND):
-            raise PromptError(f"label {label:g}; give 1 for foreground or 0 for background")
-    return coords, given.astype(np.int32)
-
-
-def _box_points(
-    box: ArrayLike, frame_size: tuple[int, int]
-) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """A box as its two corners, the way SAM 2's prompt encoder takes it."""
-    values = finite_numbers(box, "box")
-    if values.shape != (4,):
-        raise PromptError(f"a box of shape {values.shape}; give x1, y1, x2, y2")
-    x1, y1, x2, y2 = values
-    height, width = frame_size
-    text = ",".join(f"{v:g}" for v in values)
-    if not (x1 < x2 and y1 < y2):
-        raise PromptError(
-            f"box {text} is empty; x1,y1 is the top left corner, x2,y2 the bottom right"
-        )
-    if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
-        raise PromptError(
-            f"box {text} is outside the frame; x goes from 0 to {width}, y from 0 to {height}"
-        )
-    labels = np.array([LABEL_BOX_TOP_LEFT, LABEL_BOX_BOTTOM_RIGHT], np.int32)
-    return values.reshape(2, 2), labels
 
 
 def _model_mask(
@@ -146,48 +211,50 @@ def _model_mask(
             f"a mask of shape {given.shape} for a frame of {frame_size}; give [H, W] of the "
             "frame's size"
         )
-    binary = (given != 0).astype(np.float32)
-    if not binary.any():
+    if not given.any():
         raise PromptError("the mask is empty; mark the object with nonzero pixels")
-    soft = antialiased(binary, (image_size, image_size))
-    resized = (soft >= MASK_THRESHOLD).astype(np.float32)
+    resized = resize_mask(given != 0, image_size)
     if not resized.any():
         raise PromptError(
-            f"the mask has {int(binary.sum())} pixels and vanishes at the model's {image_size} x "
-            f"{image_size}; give a larger mask or a point"
+            f"the mask has {np.count_nonzero(given)} pixels and vanishes at the model's "
+            f"{image_size} x {image_size}; give a larger mask or a point"
         )
     return resized
 
 
-def finite_numbers(values: ArrayLike, what: str) -> NDArray[np.float32]:
-    """What a user gave as `what`, float32.
+def resize_mask(mask: NDArray[np.bool_ | np.float32], image_size: int) -> NDArray[np.float32]:
+    """Resize a mask [H, W] to the model's input [S, S] and binarize it to 0 and 1."""
+    soft = antialiased(mask.astype(np.float32), (image_size, image_size))
+    return (soft >= MASK_THRESHOLD).astype(np.float32)
 
-    Raises PromptError for what are no finite numbers.
-    """
+
+def finite_numbers(values: ArrayLike, name: str) -> NDArray[np.float32]:
+    """Convert an argument to float32; raise PromptError, with its name, unless all are finite."""
     try:
         array = np.asarray(values, np.float32)
     except (TypeError, ValueError) as error:
-        raise PromptError(f"{what} {values!r} are not numbers; give numbers") from error
-    wrong = array[~np.isfinite(array)]
-    if wrong.size:
-        raise PromptError(f"{what} holds {wrong[0]}, which is not finite; give finite numbers")
+        raise PromptError(f"{name} {values!r} are not numbers; give numbers") from error
+    invalid = array[~np.isfinite(array)]
+    if invalid.size:
+        raise PromptError(f"{name} holds {invalid[0]}, which is not finite; give finite numbers")
     return array
 
 
 def read_mask(path: str) -> NDArray[np.uint8]:
-    """A mask file as [H,W] uint8, nonzero where the object is (any channel of a color picture).
+    """Read a mask file as [H, W] uint8, nonzero where any color channel is.
 
-    Raises PromptError when it cannot be read.
+    Raises:
+        PromptError: If it cannot be read as an image.
     """
     image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
     if image is None:
-        raise PromptError(f"mask {path} cannot be read; give a PNG or another picture")
+        raise PromptError(f"mask {path} cannot be read; give a PNG or another image file")
     color = image[..., :3] if image.ndim == 3 else image[..., None]
     return (color != 0).any(axis=2).astype(np.uint8)
 
 
 def prompts_by_object(prompts: Sequence[Prompt]) -> dict[int, Prompt]:
-    """Prompts by object id; two for one object on one frame are an error."""
+    """Index the prompts of a frame by object id; raise PromptError if an object has two."""
     found: dict[int, Prompt] = {}
     for prompt in prompts:
         if prompt.object_id in found:

@@ -1,4 +1,4 @@
-"""Results: what is known of each object on a frame, and conversions to other formats."""
+"""Results of each object on a frame, and their conversion to other formats."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     import supervision
 
 MAX_MASK_ID = 255
-"""The largest object id that an indexed mask of 8 bits holds."""
+"""The largest object id that fits an indexed mask of 8 bits."""
 
 MASK_LOGIT = 0.0
-"""A pixel belongs to the object where its logit is above this."""
+"""A pixel belongs to the object if its logit is above this."""
 
 
 class Rle(TypedDict):
@@ -32,14 +32,14 @@ class Rle(TypedDict):
 
 
 def full_size(logits: NDArray[np.float32], frame_size: tuple[int, int]) -> NDArray[np.float32]:
-    """Logits [s,s] at a frame's (height, width), bilinear with half-pixel centers as SAM 2 does."""
+    """Resize logits [s, s] to a frame's (height, width), bilinear with half-pixel centers."""
     height, width = frame_size
     resized = cv2.resize(logits, (width, height), interpolation=cv2.INTER_LINEAR)
     return cast("NDArray[np.float32]", resized)
 
 
 def mask_of(logits: NDArray[np.float32], frame_size: tuple[int, int]) -> NDArray[np.bool_]:
-    """The mask [H,W] bool of logits [s,s] at a frame's (height, width)."""
+    """Return the mask [H, W] of logits [s, s] at a frame's (height, width)."""
     if logits.max() <= NO_OBJECT_LOGIT:
         return np.zeros(frame_size, np.bool_)
     return full_size(logits, frame_size) > MASK_LOGIT
@@ -49,9 +49,12 @@ def mask_of(logits: NDArray[np.float32], frame_size: tuple[int, int]) -> NDArray
 class ObjectResult:
     """One object on one frame.
 
-    logits: [S/4,S/4] float32 over the whole frame; above 0 is the object. iou: the model's own
-    estimate of its mask's IoU, 0..1. object_score: logit; above 0 the object is present.
-    frame_size: height, width in pixels.
+    Attributes:
+        object_id: As in its prompt.
+        logits: [S/4, S/4] float32 mask logits over the whole frame; above 0 on the object.
+        iou: Predicted IoU of the mask, 0 to 1.
+        object_score: Logit; above 0 if the object is present.
+        frame_size: Height, width in pixels.
     """
 
     object_id: int
@@ -67,32 +70,47 @@ class ObjectResult:
 
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
-        """[H,W] bool at the frame's own size; computed when first asked for."""
+        """[H, W] bool at the frame's own size; computed on first access."""
         return mask_of(self.logits, self.frame_size)
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:
         """x1, y1, x2, y2 around the mask in pixels, x2 and y2 exclusive; None if it is empty."""
-        rows = np.flatnonzero(self.mask.any(axis=1))
-        if rows.size == 0:
-            return None
-        columns = np.flatnonzero(self.mask.any(axis=0))
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        x, y, width, height = cv2.boundingRect(self.mask.view(np.uint8))
+        return (x, y, x + width, y + height) if width else None
 
     def to_rle(self) -> Rle:
-        """The mask as COCO RLE."""
+        """Encode the mask as COCO RLE."""
         return encode_rle(self.mask)
 
     def to_polygons(self, tolerance_px: float = 1.0) -> list[NDArray[np.int32]]:
-        """Outer contours [K,2] of x,y in pixels, simplified by at most `tolerance_px`."""
-        return mask_polygons(self.mask, tolerance_px)
+        """Return the outer contours of the mask, without holes, as in COCO's polygons.
+
+        Args:
+            tolerance_px: Largest distance by which a contour may be simplified.
+
+        Returns:
+            [K, 2] x, y in pixels, one per part.
+        """
+        contours, _ = cv2.findContours(
+            self.mask.view(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE
+        )
+        polygons = (
+            cv2.approxPolyDP(contour, tolerance_px, closed=True).reshape(-1, 2).astype(np.int32)
+            for contour in contours
+        )
+        return [polygon for polygon in polygons if len(polygon) >= 3]
 
 
 @dataclass(frozen=True)
 class FrameResult:
     """Every tracked object on one frame.
 
-    index: number of the frame, from 0. milliseconds: time spent on it.
+    Attributes:
+        index: Number of the frame, from 0.
+        objects: In the order in which they were added.
+        frame_size: Height, width in pixels.
+        milliseconds: Processing time of the frame.
     """
 
     index: int
@@ -107,11 +125,13 @@ class FrameResult:
         raise KeyError(object_id)
 
     def index_mask(self, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
-        """[H,W] uint8 of object ids, 0 for none; where masks overlap the higher logit wins.
+        """Return a mask [H, W] uint8 of object ids, 0 for none; the higher logit wins.
 
-        size: height, width in pixels; the frame's own if left out.
+        Args:
+            size: Height, width in pixels; the frame's own by default.
 
-        Raises Sam2EdgeError for an object id above 255.
+        Raises:
+            Sam2EdgeError: For an object id above 255.
         """
         size = size or self.frame_size
         indexed = np.zeros(size, np.uint8)
@@ -131,9 +151,10 @@ class FrameResult:
         return indexed
 
     def to_detections(self) -> supervision.Detections:
-        """Present objects as `supervision.Detections` (boxes, masks, predicted IoU, tracker ids).
+        """Convert the present objects: boxes, masks, predicted IoU as confidence, tracker ids.
 
-        Raises Sam2EdgeError when supervision is not installed.
+        Raises:
+            Sam2EdgeError: If supervision is not installed.
         """
         try:
             import supervision as sv
@@ -153,22 +174,12 @@ class FrameResult:
 
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:
-    """A mask [H,W] as COCO RLE."""
+    """Encode a mask [H, W] as COCO RLE."""
     encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
     height, width = mask.shape
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
 def decode_rle(rle: Rle) -> NDArray[np.bool_]:
-    """The mask [H,W] that a COCO RLE holds."""
-    counts = rle["counts"].encode("ascii")
-    decoded = coco_mask.decode({"size": rle["size"], "counts": counts})
-    return cast("NDArray[np.bool_]", decoded.astype(np.bool_))
-
-
-def mask_polygons(mask: NDArray[np.bool_], tolerance_px: float) -> list[NDArray[np.int32]]:
-    """Outer contours [K,2] of a mask [H,W]; holes are left out, as in COCO's polygons."""
-    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
-    simplified = (cv2.approxPolyDP(c, tolerance_px, closed=True) for c in contours)
-    polygons = [cast("NDArray[np.int32]", c.reshape(-1, 2).astype(np.int32)) for c in simplified]
-    return [p for p in polygons if len(p) >= 3]
+    """Decode a COCO RLE to a mask [H, W]."""
+    return cast("NDArray[np.bool_]", coco_mask.decode(cast("Any", rle)).astype(np.bool_))

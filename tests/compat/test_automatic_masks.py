@@ -1,4 +1,4 @@
-"""Everything on a picture, without the original beside it."""
+"""Automatic masks, without the original package."""
 
 from __future__ import annotations
 
@@ -13,16 +13,14 @@ from pycocotools import mask as coco_mask
 
 from sam2_edge import PromptError, Sam2EdgeError, SourceError
 from sam2_edge.compat import SAM2AutomaticMaskGenerator, Sam2Model, open_model
-from sam2_edge.compat.image.crops import crop_boxes, point_grids, touches_crop_edge
-from sam2_edge.compat.image.run_lengths import (
-    area_of_runs,
-    coco_rle_of_runs,
-    mask_of_runs,
-    run_lengths,
+from sam2_edge.compat.image.candidates import (
+    crop_boxes,
+    nms,
+    point_grids,
+    touches_crop_edge,
+    uncompressed_rle,
 )
-from sam2_edge.compat.image.small_regions import without_small_regions
-from sam2_edge.compat.image.suppression import suppress_boxes
-from sam2_edge.runtime.results import decode_rle, encode_rle
+from sam2_edge.runtime.results import encode_rle
 from sam2_edge.synthetic import clip
 
 SEEDS = range(20, 28)
@@ -35,7 +33,7 @@ def model() -> Sam2Model:
 
 
 def best_ious(records: list[Any], truth: NDArray[np.uint8]) -> list[float]:
-    """For every object of a picture, the IoU of the record that fits it best."""
+    """IoU of every object of an image with the record that fits it best."""
     masks = [record["segmentation"] for record in records]
     ious = []
     for number in np.unique(truth[truth > 0]):
@@ -75,14 +73,14 @@ def test_records_agree_with_their_masks(model: Sam2Model) -> None:
 def test_batches_do_not_change_the_records(model: Sam2Model, per_batch: int) -> None:
     image = clip(24, frames=1, split="heldout", photographs=False).frames[0][..., ::-1]
     options = {**LOOSE, "points_per_side": 5, "output_mode": "coco_rle"}
-    usual = SAM2AutomaticMaskGenerator(model, **options).generate(image)
+    default = SAM2AutomaticMaskGenerator(model, **options).generate(image)
     other = SAM2AutomaticMaskGenerator(model, points_per_batch=per_batch, **options).generate(image)
-    assert usual
-    assert [r["segmentation"] for r in usual] == [r["segmentation"] for r in other]
+    assert default
+    assert [r["segmentation"] for r in default] == [r["segmentation"] for r in other]
 
 
 def brute_force(boxes: NDArray[np.float32], scores: list[float], threshold: float) -> list[int]:
-    """Box by box: best first, each is compared with all that stay."""
+    """Compare each box with all that remain, best first."""
     kept: list[int] = []
     for index in sorted(range(len(boxes)), key=lambda i: -scores[i]):
         if all(overlap(boxes[index], boxes[other]) <= threshold for other in kept):
@@ -111,45 +109,40 @@ box = st.tuples(coordinate, coordinate, coordinate, coordinate).map(
     st.sampled_from([1.0, 0.37]),
 )
 @settings(max_examples=300, deadline=None)
-def test_suppression_is_that_of_comparing_every_pair(
+def test_nms_equals_comparing_every_pair(
     scored: list[tuple[tuple[int, ...], int]], threshold: float, scale: float
 ) -> None:
     boxes = np.array([b for b, _ in scored], np.float32).reshape(-1, 4) * np.float32(scale)
     scores = [float(score) for _, score in scored]
-    kept = suppress_boxes(boxes, np.array(scores, np.float32), threshold)
-    assert kept.tolist() == brute_force(boxes, scores, threshold)
+    kept = nms(boxes, np.array(scores, np.float32), threshold)
+    assert kept == brute_force(boxes, scores, threshold)
 
 
 @given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 2**32 - 1))
 @settings(max_examples=100, deadline=None)
-def test_runs_hold_a_mask(height: int, width: int, seed: int) -> None:
+def test_an_uncompressed_rle_decodes_to_its_mask(height: int, width: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     mask = rng.random((height, width)) < rng.random()
-    top, left = (int(n) for n in rng.integers(0, 4, 2))
-    whole = np.zeros((height + top + 1, width + left + 2), np.bool_)
-    whole[top : top + height, left : left + width] = mask
-    runs = run_lengths(mask, (left, top, left + width, top + height), whole.shape)
-    np.testing.assert_array_equal(mask_of_runs(runs), whole)
-    assert area_of_runs(runs) == whole.sum()
-    assert coco_rle_of_runs(runs) == encode_rle(whole)
-    np.testing.assert_array_equal(decode_rle(coco_rle_of_runs(runs)), whole)
-    assert coco_mask.frPyObjects(runs, *whole.shape)["size"] == list(whole.shape)
+    rle = uncompressed_rle(mask)
+    assert rle["size"] == [height, width]
+    assert sum(rle["counts"][1::2]) == mask.sum()
+    np.testing.assert_array_equal(coco_mask.decode(coco_mask.frPyObjects(rle, height, width)), mask)
 
 
-def test_small_regions_join_over_corners_and_islands_are_those_of_the_given_mask() -> None:
-    logits = np.full((8, 8), -1, np.float32)
-    logits[0, 0] = logits[1, 1] = 1  # an island of two pixels that touch at a corner
-    logits[3:8, 3:8] = 1
-    logits[5, 5] = -1  # a hole
-    tidy = without_small_regions(logits, threshold=0.0, hole_area=1, island_area=2)
-    assert (tidy[:2, :2] <= 0).all()
-    assert tidy[5, 5] == 10
-    assert (tidy[3:8, 3:8] > 0).all()
-    same = without_small_regions(logits, threshold=0.0, hole_area=0, island_area=1)
-    np.testing.assert_array_equal(same, logits)
+def test_output_modes_have_the_same_masks(model: Sam2Model) -> None:
+    image = clip(24, frames=1, split="heldout", photographs=False).frames[0][..., ::-1]
+    options = {**LOOSE, "points_per_side": 5, "crop_n_layers": 1}
+    masks, runs, rles = (
+        SAM2AutomaticMaskGenerator(model, output_mode=mode, **options).generate(image)
+        for mode in ("binary_mask", "uncompressed_rle", "coco_rle")
+    )
+    assert masks
+    for mask, run, rle in zip(masks, runs, rles, strict=True):
+        assert encode_rle(mask["segmentation"]) == rle["segmentation"]
+        assert uncompressed_rle(mask["segmentation"]) == run["segmentation"]
 
 
-def test_crops_cover_the_picture_and_overlap() -> None:
+def test_crops_cover_the_image_and_overlap() -> None:
     boxes = crop_boxes((100, 150), 2, 0.3)
     assert [layer for layer, _ in boxes] == [0] + [1] * 4 + [2] * 16
     for layer in (1, 2):
@@ -161,7 +154,7 @@ def test_crops_cover_the_picture_and_overlap() -> None:
         assert covered.max() >= 4
 
 
-def test_a_box_at_a_crop_edge_inside_the_picture_is_cut_off() -> None:
+def test_a_box_at_an_inner_crop_edge_is_cut_off() -> None:
     crop, size = (0, 0, 100, 80), (80, 200)
     assert touches_crop_edge(np.array([50, 5, 90, 40], np.float32), crop, size)
     assert not touches_crop_edge(np.array([5, 5, 70, 79], np.float32), crop, size)
@@ -183,7 +176,7 @@ def test_a_box_at_a_crop_edge_inside_the_picture_is_cut_off() -> None:
         (
             {"points_per_side": None, "point_grids": [[[0.5, 0.5]]], "crop_n_layers": 1},
             PromptError,
-            "1 grids for the picture and 1 layers of crops; give 2",
+            "1 grids for the image and 1 layers of crops; give 2",
         ),
         (
             {"points_per_side": 3, "crop_n_layers": 2, "crop_n_points_downscale_factor": 2},
@@ -192,14 +185,14 @@ def test_a_box_at_a_crop_edge_inside_the_picture_is_cut_off() -> None:
         ),
     ],
 )
-def test_bad_options_are_named(
+def test_invalid_options_are_rejected(
     model: Sam2Model, options: dict[str, Any], error: type[Exception], message: str
 ) -> None:
     with pytest.raises(error, match=message):
         SAM2AutomaticMaskGenerator(model, **options)
 
 
-def test_a_published_model_takes_arguments_of_builder_and_generator() -> None:
+def test_from_pretrained_takes_arguments_of_builder_and_generator() -> None:
     made = SAM2AutomaticMaskGenerator.from_pretrained(
         "nano", device="cpu", apply_postprocessing=False, points_per_side=3
     )
@@ -207,12 +200,12 @@ def test_a_published_model_takes_arguments_of_builder_and_generator() -> None:
     assert not made.predictor.model.dynamic_multimask_via_stability
 
 
-def test_a_picture_that_is_none_is_named(model: Sam2Model) -> None:
+def test_an_invalid_image_is_rejected(model: Sam2Model) -> None:
     with pytest.raises(SourceError, match=r"float32 of shape \(4, 4, 3\); give uint8"):
         SAM2AutomaticMaskGenerator(model).generate(np.zeros((4, 4, 3), np.float32))
 
 
-def test_grids_lie_in_the_middle_of_their_cells() -> None:
+def test_points_are_in_the_middle_of_their_cells() -> None:
     first, second = point_grids(4, 1, 2)
     assert len(first) == 16
     np.testing.assert_allclose(second, [[0.25, 0.25], [0.75, 0.25], [0.25, 0.75], [0.75, 0.75]])

@@ -15,11 +15,10 @@ from sam2_edge import (
     VideoTracker,
 )
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.bundle.manifest import EngineEntry
-from sam2_edge.export.tensorrt.bundle import EngineOptions, engine_profile
 from sam2_edge.runtime.backends import Tensor
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from tests.helpers.clips import Clip
+from tests.helpers.engines import as_engines
 from tests.runtime.test_tracker import CLICK
 
 
@@ -34,22 +33,6 @@ class Batches(OnnxRuntimeCpu):
         if graph is Graph.MASK_DECODER:
             self.objects.append(inputs["conditioned"].shape[0])
         return super().run(graph, inputs)
-
-
-def as_engines(bundle: Bundle, *, objects: int, conditioning: int) -> Bundle:
-    """A bundle whose manifest describes its ONNX graphs as engines."""
-    options = EngineOptions(
-        "tensorrt-rtx", max_objects=objects, max_points=4, max_cond_frames=conditioning
-    )
-    profile = engine_profile(bundle.manifest.geometry, options)
-    engine = EngineEntry(
-        variant="tensorrt-rtx", version="1", compute_capabilities=((8, 6),), profile=profile
-    )
-    graphs = {
-        graph: entry.model_copy(update={"engine": engine})
-        for graph, entry in bundle.manifest.graphs.items()
-    }
-    return Bundle(bundle.path, bundle.manifest.model_copy(update={"graphs": graphs}))
 
 
 def test_more_objects_than_an_engine_takes_are_split_into_batches(

@@ -1,10 +1,8 @@
-"""Prompts are scaled to the model's input, or refused with the value and the limit."""
+"""Prompts are scaled to the model's input, or rejected with the value and the limit."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
@@ -16,26 +14,25 @@ from torch.nn import functional as F
 
 from sam2_edge import Prompt, PromptError
 from sam2_edge.runtime.prompts import model_prompt, read_mask
-from sam2_edge.runtime.sources.prompt_file import check_prompts, load_prompts
 
 FRAME = (60, 80)
 SIZE = 128
 
 
-def test_points_are_scaled_axis_by_axis() -> None:
+def test_points_are_scaled_per_axis() -> None:
     prompt = model_prompt(Prompt(1, points=[(40, 30), (0, 59)], labels=[1, 0]), FRAME, SIZE)
     np.testing.assert_allclose(prompt.coords, [[64, 64], [0, 59 * 128 / 60]], rtol=1e-6)
     assert prompt.labels.tolist() == [1, 0]
     assert (prompt.coords.dtype, prompt.labels.dtype) == (np.float32, np.int32)
 
 
-def test_a_box_becomes_its_corners_before_the_points() -> None:
+def test_box_corners_precede_points() -> None:
     prompt = model_prompt(Prompt(1, points=[(40, 30)], box=(10, 15, 80, 60)), FRAME, SIZE)
     np.testing.assert_allclose(prompt.coords, [[16, 32], [128, 128], [64, 64]])
     assert prompt.labels.tolist() == [2, 3, 1]
 
 
-def test_only_one_click_leaves_it_open_what_is_meant() -> None:
+def test_only_a_single_click_is_ambiguous() -> None:
     wants = [
         model_prompt(p, FRAME, SIZE).wants_multimask
         for p in (
@@ -57,13 +54,20 @@ BAD = {
     "not a number": (Prompt(1, points=[(float("nan"), 5)]), "not finite"),
     "text": (Prompt(1, points=[("a", "b")]), "not numbers"),
     "flat points": (Prompt(1, points=[5, 5]), r"shape \(2,\); give \[N, 2\]"),
-    "no points": (Prompt(1, points=[]), r"give \[N, 2\]"),
+    "no points": (Prompt(1, points=[]), "empty prompt"),
+    "points of two objects": (
+        Prompt(1, points=np.ones((2, 1, 2))),
+        r"\(2, 1, 2\); give \[N, 2\] of",
+    ),
     "label 2": (Prompt(1, points=[(5, 5)], labels=[2]), "label 2; give 1 .* or 0"),
-    "a label too many": (Prompt(1, points=[(5, 5)], labels=[1, 0]), "1 points and labels"),
+    "a label too many": (
+        Prompt(1, points=[(5, 5)], labels=[1, 0]),
+        r"labels have shape \(2,\) .* give one label per point",
+    ),
     "labels alone": (Prompt(1, box=(1, 1, 5, 5), labels=[1]), "labels without points"),
     "three box values": (Prompt(1, box=(1, 2, 3)), "give x1, y1, x2, y2"),
     "box upside down": (Prompt(1, box=(5, 5, 5, 9)), "box 5,5,5,9 is empty"),
-    "box outside": (Prompt(1, box=(5, 5, 81, 9)), "box 5,5,81,9 is outside .* to 80"),
+    "box outside": (Prompt(1, box=(5, 5, 81, 9)), "box 5,5,81,9 is outside .* from 0 to 80"),
     "mask of another size": (Prompt(1, mask=np.ones((80, 60))), r"\(80, 60\) .* \(60, 80\)"),
     "empty mask": (Prompt(1, mask=np.zeros(FRAME)), "mask is empty"),
     "mask and points": (Prompt(1, points=[(5, 5)], mask=np.ones(FRAME)), "stands alone"),
@@ -71,7 +75,7 @@ BAD = {
 
 
 @pytest.mark.parametrize(("prompt", "message"), BAD.values(), ids=BAD.keys())
-def test_a_bad_prompt_is_refused(prompt: Prompt, message: str) -> None:
+def test_an_invalid_prompt_is_rejected(prompt: Prompt, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         model_prompt(prompt, FRAME, SIZE)
 
@@ -81,7 +85,7 @@ def test_a_bad_prompt_is_refused(prompt: Prompt, message: str) -> None:
     y=st.floats(0, 59.99, allow_subnormal=False),
     label=st.integers(0, 1),
 )
-def test_every_point_of_the_frame_lands_in_the_model_input(x: float, y: float, label: int) -> None:
+def test_points_in_the_frame_are_in_the_model_input(x: float, y: float, label: int) -> None:
     prompt = model_prompt(Prompt(1, points=[(x, y)], labels=[label]), FRAME, SIZE)
     assert ((prompt.coords >= 0) & (prompt.coords < SIZE)).all()
 
@@ -90,7 +94,7 @@ def test_every_point_of_the_frame_lands_in_the_model_input(x: float, y: float, l
     corners=st.lists(st.integers(0, 60), min_size=4, max_size=4),
     factor=st.integers(1, 9),
 )
-def test_a_prompt_means_the_same_place_at_every_resolution(corners: list[int], factor: int) -> None:
+def test_scaled_prompts_do_not_depend_on_the_resolution(corners: list[int], factor: int) -> None:
     x1, x2 = sorted(corners[:2])
     y1, y2 = sorted(corners[2:])
     box, point = np.array([x1, y1, x2 + 1, y2 + 1]) / 2, np.array([[x1, y1]]) / 2
@@ -116,91 +120,26 @@ def test_a_mask_is_resized_as_the_published_predictor_does(frame: tuple[int, int
     assert 0.2 < got.mean() < 0.8
 
 
-def test_a_mask_that_vanishes_at_the_models_size_is_refused() -> None:
+def test_a_mask_that_vanishes_at_the_models_size_is_rejected() -> None:
     mask = np.zeros((2000, 2000), np.uint8)
     mask[700, 700] = 1
     with pytest.raises(PromptError, match="1 pixels and vanishes"):
         model_prompt(Prompt(1, mask=mask), (2000, 2000), SIZE)
 
 
-def write(folder: Path, content: Any) -> Path:
-    path = folder / "prompts.json"
-    path.write_text(content if isinstance(content, str) else json.dumps(content))
-    return path
-
-
-def test_a_prompts_file_is_read_with_its_masks(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "cup.png"), np.eye(8, dtype=np.uint8) * 255)
-    entries = [
-        {"frame": 0, "object": 1, "points": [[3, 4], [5, 6]], "labels": [1, 0]},
-        {"frame": 0, "object": 2, "box": [1, 2, 3, 4]},
-        {"frame": 9, "object": 1, "mask": "cup.png"},
-    ]
-    script = load_prompts(write(tmp_path, entries))
-
-    assert [p.object_id for p in script[0]] == [1, 2]
-    (late,) = script[9]
-    assert late.mask is not None
-    np.testing.assert_array_equal(late.mask, np.eye(8, dtype=np.uint8))
-
-
-BAD_FILES = {
-    "not JSON": ("[{", "not JSON"),
-    "not a list": ({"frame": 0}, "list"),
-    "no object": ([{"frame": 0, "points": [[1, 2]]}], r"0\.object"),
-    "negative frame": ([{"frame": -1, "object": 1}], r"0\.frame"),
-    "unknown field": ([{"frame": 0, "object": 1, "point": [1, 2]}], r"0\.point"),
-    "three coordinates": ([{"frame": 0, "object": 1, "points": [[1, 2, 3]]}], r"0\.points"),
-    "missing mask": ([{"frame": 0, "object": 1, "mask": "none.png"}], r"none\.png cannot be read"),
-}
-
-
-@pytest.mark.parametrize(("content", "message"), BAD_FILES.values(), ids=BAD_FILES.keys())
-def test_a_bad_prompts_file_is_refused(tmp_path: Path, content: Any, message: str) -> None:
-    with pytest.raises(PromptError, match=message):
-        load_prompts(write(tmp_path, content))
-
-
-@pytest.mark.parametrize("content", [b"\xff\xfe", b"[" * 100_000], ids=["bytes", "too deep"])
-def test_a_prompts_file_that_is_no_json_is_refused(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "prompts.json").write_bytes(content)
-    with pytest.raises(PromptError, match=r"prompts\.json"):
-        load_prompts(tmp_path / "prompts.json")
-
-
-def test_a_mask_file_marks_the_object_in_any_channel(tmp_path: Path) -> None:
-    picture = np.zeros((4, 5, 4), np.uint8)
-    picture[..., 3] = 255  # opaque everywhere, which says nothing about the object
-    picture[1, 2, 0] = 1
-    picture[3, 4, 2] = 200
-    cv2.imwrite(str(tmp_path / "mask.png"), picture)
+def test_a_mask_file_is_nonzero_in_any_color_channel(tmp_path: Path) -> None:
+    image = np.zeros((4, 5, 4), np.uint8)
+    image[..., 3] = 255  # opaque everywhere
+    image[1, 2, 0] = 1
+    image[3, 4, 2] = 200
+    cv2.imwrite(str(tmp_path / "mask.png"), image)
     mask = read_mask(str(tmp_path / "mask.png"))
     assert (mask.shape, mask.dtype) == ((4, 5), np.uint8)
     assert np.argwhere(mask).tolist() == [[1, 2], [3, 4]]
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG broken"])
-def test_a_mask_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_mask_file_that_is_not_an_image_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "mask.png").write_bytes(content)
     with pytest.raises(PromptError, match=r"mask\.png cannot be read"):
         read_mask(str(tmp_path / "mask.png"))
-
-
-def test_a_missing_prompts_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match="cannot be read"):
-        load_prompts(tmp_path / "none.json")
-
-
-@pytest.mark.parametrize(
-    ("script", "message"),
-    [
-        ({}, "no prompt is given"),
-        ({0: []}, "no prompt is given"),
-        ({7: [Prompt(1, points=[(1, 1)])]}, "frame 7, but the frames are 2 to 6"),
-        ({1: [Prompt(1, points=[(1, 1)])]}, "frame 1, but the frames are 2 to 6"),
-        ({3: [Prompt(1, points=[(1, 1)]), Prompt(1, box=(1, 1, 2, 2))]}, "prompted twice"),
-    ],
-)
-def test_a_script_that_does_not_fit_its_source_is_refused(script: Any, message: str) -> None:
-    with pytest.raises(PromptError, match=message):
-        check_prompts(script, 2, 5)

@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sam2_edge import FrameResult, ObjectResult, Sam2EdgeError
-from sam2_edge.runtime.results import decode_rle, encode_rle, mask_polygons
+from sam2_edge.runtime.results import decode_rle, encode_rle
 
 
 def result(logits: NDArray[np.float32], size: tuple[int, int], object_id: int = 1) -> ObjectResult:
     return ObjectResult(object_id, logits, 0.9, 1.0, size)
+
+
+def result_of(mask: NDArray[np.bool_]) -> ObjectResult:
+    return result(np.where(mask, np.float32(1), np.float32(-1)), mask.shape)
 
 
 def square(value: float = 5.0) -> NDArray[np.float32]:
@@ -54,14 +58,14 @@ def test_a_box_encloses_the_mask_exactly() -> None:
     assert found.mask.sum() == 16
 
 
-def test_rle_counts_down_the_columns_as_coco_does() -> None:
+def test_rle_runs_down_the_columns_as_in_coco() -> None:
     mask = np.array([[0, 1], [1, 1]], np.bool_)
     # Column by column: one 0, then three 1. COCO writes a count as its value plus 48, in ASCII.
     assert encode_rle(mask) == {"size": [2, 2], "counts": "13"}
 
 
 @given(st.integers(1, 20), st.integers(1, 20), st.randoms(use_true_random=True))
-def test_rle_gives_the_mask_back(height: int, width: int, random: object) -> None:
+def test_decoding_an_rle_returns_the_mask(height: int, width: int, random: object) -> None:
     bits = [random.random() < 0.5 for _ in range(height * width)]  # type: ignore[attr-defined]
     mask = np.array(bits, np.bool_).reshape(height, width)
     np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
@@ -83,13 +87,13 @@ def test_a_box_is_the_smallest_that_holds_the_mask(pixels: list[tuple[int, int]]
     assert inside[:, -1].any()
 
 
-def test_polygons_are_outlines_of_the_parts_without_holes() -> None:
+def test_polygons_are_the_outer_contours_of_the_parts() -> None:
     mask = np.zeros((40, 60), np.bool_)
     mask[5:25, 5:25] = True
     mask[12:16, 12:16] = False
     mask[10:30, 40:55] = True
     filled = np.zeros(mask.shape, np.uint8)
-    polygons = mask_polygons(mask, 1.0)
+    polygons = result_of(mask).to_polygons()
     cv2.fillPoly(filled, polygons, 1)
     mask[12:16, 12:16] = True
     assert len(polygons) == 2
@@ -97,11 +101,11 @@ def test_polygons_are_outlines_of_the_parts_without_holes() -> None:
 
 
 def test_a_square_becomes_a_polygon_of_its_corners() -> None:
-    (polygon,) = mask_polygons(result(square(), (8, 8)).mask, 1.0)
+    (polygon,) = result(square(), (8, 8)).to_polygons()
     assert {tuple(p) for p in polygon.tolist()} == {(2, 2), (2, 5), (5, 5), (5, 2)}
 
 
-def test_overlapping_objects_share_an_index_mask_by_their_logits() -> None:
+def test_the_higher_logit_wins_in_an_index_mask() -> None:
     weak = square(1.0)
     strong = np.full((8, 8), -5, np.float32)
     strong[4:, :] = 3.0
@@ -124,7 +128,7 @@ def test_an_index_mask_leaves_absent_objects_out() -> None:
     assert indexed.dtype == np.uint8
 
 
-def test_an_id_that_no_png_can_hold_is_refused() -> None:
+def test_an_id_that_does_not_fit_8_bits_is_rejected() -> None:
     frame = FrameResult(0, (result(square(), (8, 8), 256),), (8, 8), 1.0)
     with pytest.raises(Sam2EdgeError, match="256 .* up to 255"):
         frame.index_mask()

@@ -1,42 +1,42 @@
-"""`sam2.automatic_mask_generator`: masks of everything on a picture, without a prompt.
+"""`sam2.automatic_mask_generator`: masks of everything in an image, without a prompt.
 
-A grid of points is asked for, on the picture and if wanted on crops of it; masks that the model
-doubts, that are unstable, cut off by a crop or there already are left out. A mask has its full size
-only while it is judged; what is kept are its runs.
+The model is prompted with a grid of points, on the image and optionally on crops of it. Masks that
+are uncertain, unstable, cut off by a crop or duplicates are dropped.
 """
+# ruff: noqa: FBT001, FBT002 - booleans are positional in the original's signatures
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypedDict, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from pycocotools import mask as coco_mask
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import LABEL_FOREGROUND
 from sam2_edge.compat.image.candidates import (
     Candidate,
-    Rules,
-    Sketch,
-    candidates,
-    without_duplicates,
+    CropBox,
+    UncompressedRle,
+    crop_boxes,
+    pixel_bounds,
+    point_grids,
+    stability_score,
+    suppress_duplicates,
+    touches_crop_edge,
+    uncompressed_rle,
 )
-from sam2_edge.compat.image.crops import CropBox, crop_boxes, point_grids
-from sam2_edge.compat.image.pictures import Decoded, EncodedPicture, Picture, rgb_pixels
-from sam2_edge.compat.image.predictor import SAM2ImagePredictor, published_model
-from sam2_edge.compat.image.prompts import prompt_rows
-from sam2_edge.compat.image.run_lengths import (
-    RunLengths,
-    area_of_runs,
-    coco_rle_of_runs,
-    mask_of_runs,
-)
-from sam2_edge.compat.model import Sam2Model
+from sam2_edge.compat.image.encoded_image import EncodedImage, ImageInput, rgb_pixels
+from sam2_edge.compat.image.predictor import SAM2ImagePredictor
+from sam2_edge.compat.model import Sam2Model, pretrained_model
+from sam2_edge.compat.prompts import image_prompt
+from sam2_edge.compat.small_regions import remove_small_regions
 from sam2_edge.errors import PromptError, Sam2EdgeError
 from sam2_edge.runtime.model import clamp_logits
-from sam2_edge.runtime.results import Rle
+from sam2_edge.runtime.results import Rle, decode_rle, encode_rle, full_size
 
 OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 
@@ -44,13 +44,17 @@ OUTPUT_MODES = ("binary_mask", "uncompressed_rle", "coco_rle")
 class MaskRecord(TypedDict):
     """One mask, as the original returns it.
 
-    segmentation: [H,W] bool or an RLE, by the output mode. area: pixels. bbox: x, y, width and
-    height in pixels; the last two are from the first to the last pixel, one less than the extent.
-    point_coords: [[x, y]], the point that was asked for. stability_score: IoU of the masks at a
-    higher and a lower threshold. crop_box: x, y, width, height.
+    Attributes:
+        segmentation: [H, W] bool or an RLE, by the output mode.
+        area: Pixels.
+        bbox: x, y, width, height in pixels, width and height one less than the mask's extent.
+        predicted_iou: 0 to 1.
+        point_coords: [[x, y]], the prompt.
+        stability_score: See `stability_score`.
+        crop_box: x, y, width, height.
     """
 
-    segmentation: NDArray[np.bool_] | RunLengths | Rle
+    segmentation: NDArray[np.bool_] | UncompressedRle | Rle
     area: int
     bbox: list[float]
     predicted_iou: float
@@ -60,25 +64,36 @@ class MaskRecord(TypedDict):
 
 
 class SAM2AutomaticMaskGenerator:
-    """Finds the masks of everything on a picture.
+    """Finds masks of everything in an image.
 
-    model: what `build_sam2` returns, or a bundle: its folder, its name, or a loaded one.
-    points_per_side: points of the grid along a side; or point_grids: a grid [K,2] of x,y in 0..1
-    for the picture and for every layer of crops. points_per_batch: prompts that are decoded
-    together, which bounds memory. pred_iou_thresh, stability_score_thresh: least predicted IoU and
-    least stability, the IoU of the masks at `mask_threshold` plus and minus
-    stability_score_offset. box_nms_thresh: largest IoU of the boxes of two masks of one crop.
-    crop_n_layers: layers of crops, 2^n x 2^n in layer n, that overlap by crop_overlap_ratio;
-    crop_nms_thresh: the same as box_nms_thresh, of different crops;
-    crop_n_points_downscale_factor: how much sparser the grid is in every further layer.
-    min_mask_region_area: holes of up to so many pixels of the model's own resolution are filled,
-    and islands removed. output_mode: "binary_mask", "uncompressed_rle" or "coco_rle". use_m2m:
-    every mask is given to the model again to refine. multimask_output: three masks for every point
-    instead of the one that the model chooses. Other arguments are ignored, as the original ignores
-    them.
+    Args:
+        model: The result of `build_sam2`, or a bundle, its folder or its name.
+        points_per_side: Points of the grid along a side.
+        points_per_batch: Prompts that are decoded together, which bounds memory.
+        pred_iou_thresh: Lowest predicted IoU.
+        stability_score_thresh: Lowest stability, the IoU of the masks at two thresholds.
+        stability_score_offset: Distance of these thresholds from `mask_threshold`.
+        mask_threshold: Pixels with logits above this are in the mask.
+        box_nms_thresh: Highest IoU of the boxes of two masks of one crop.
+        crop_n_layers: Layers of crops; layer n has 2^n x 2^n.
+        crop_nms_thresh: Highest IoU of the boxes of two masks of different crops.
+        crop_overlap_ratio: Overlap of crops as a share of the image's shorter side.
+        crop_n_points_downscale_factor: Reduction of points per side from layer to layer.
+        point_grids: Instead of `points_per_side`: [K, 2] x, y in 0..1 for the image and for each
+            layer of crops.
+        min_mask_region_area: Largest area of holes to fill and islands to remove, pixels at the
+            model's own mask resolution.
+        output_mode: "binary_mask", "uncompressed_rle" or "coco_rle".
+        use_m2m: Whether to feed each mask back to the model once, to refine it.
+        multimask_output: Whether to take three masks per point instead of the one that the model
+            chooses.
+        **kwargs: Ignored, as in the original.
 
-    Raises PromptError for points that are none, Sam2EdgeError for other bad values, BundleError or
-    BackendError when a bundle cannot be used.
+    Raises:
+        PromptError: For a malformed grid.
+        Sam2EdgeError: For other invalid arguments.
+        BundleError: If a bundle cannot be used.
+        BackendError: If the backend is missing or cannot run it.
     """
 
     def __init__(
@@ -98,20 +113,20 @@ class SAM2AutomaticMaskGenerator:
         point_grids: Sequence[ArrayLike] | None = None,
         min_mask_region_area: int = 0,
         output_mode: str = "binary_mask",
-        use_m2m: bool = False,  # noqa: FBT001, FBT002 # the original's signature
-        multimask_output: bool = True,  # noqa: FBT001, FBT002
-        **kwargs: Any,  # noqa: ARG002 # the original's signature
+        use_m2m: bool = False,
+        multimask_output: bool = True,
+        **kwargs: Any,  # noqa: ARG002 - the original's signature
     ) -> None:
         if output_mode not in OUTPUT_MODES:
             raise Sam2EdgeError(
                 f"output_mode is {output_mode!r}; choose one of {', '.join(OUTPUT_MODES)}"
             )
-        for name, value, least in (
+        for name, value, minimum in (
             ("points_per_batch", points_per_batch, 1),
             ("crop_n_layers", crop_n_layers, 0),
         ):
-            if value < least:
-                raise Sam2EdgeError(f"{name} is {value}; give {least} or more")
+            if value < minimum:
+                raise Sam2EdgeError(f"{name} is {value}; give {minimum} or more")
         self.point_grids = _grids(
             points_per_side, point_grids, crop_n_layers, crop_n_points_downscale_factor
         )
@@ -135,110 +150,123 @@ class SAM2AutomaticMaskGenerator:
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2AutomaticMaskGenerator:
-        """A generator for a published model; see `build_sam2_hf`, which takes the arguments too."""
-        model, rest = published_model(model_id, kwargs)
-        return cls(model, **rest)
+        """Build a generator for a published model; also takes the arguments of `build_sam2_hf`."""
+        model, options = pretrained_model(model_id, **kwargs)
+        return cls(model, **options)
 
-    def generate(self, image: Picture) -> list[MaskRecord]:
-        """A record for every mask on a picture, [H,W,3] uint8 RGB.
+    def generate(self, image: ImageInput) -> list[MaskRecord]:
+        """Return a record for every mask in an image, [H, W, 3] uint8 RGB.
 
-        By predicted IoU, best first; with crops, those of smaller crops come first.
+        Records are sorted by predicted IoU, best first; masks of smaller crops come first.
 
-        Raises SourceError when it is no such picture.
+        Raises:
+            SourceError: If it is not such an image.
         """
         pixels = rgb_pixels(image)
         size = (pixels.shape[0], pixels.shape[1])
-        boxes = crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
-        found = [c for layer, crop in boxes for c in self._of_crop(pixels, crop, layer)]
-        if len(boxes) > 1:
+        crops = crop_boxes(size, self.crop_n_layers, self.crop_overlap_ratio)
+        found = [c for layer, crop in crops for c in self._crop_candidates(pixels, crop, layer)]
+        if len(crops) > 1:
             scores = [1 / _area(candidate.crop) for candidate in found]
-            found = without_duplicates(found, scores, self.crop_nms_thresh)
+            found = suppress_duplicates(found, scores, self.crop_nms_thresh)
         return [self._record(candidate) for candidate in found]
 
-    def _of_crop(self, pixels: NDArray[np.uint8], crop: CropBox, layer: int) -> list[Candidate]:
-        """The masks of one crop of a picture, best first."""
+    def _crop_candidates(
+        self, pixels: NDArray[np.uint8], crop: CropBox, layer: int
+    ) -> list[Candidate]:
+        """Find the masks of one crop, best first."""
         left, top, right, bottom = crop
-        picture = EncodedPicture(self.predictor.model, pixels[top:bottom, left:right])
-        height, width = picture.size
+        image = EncodedImage(self.predictor.model, pixels[top:bottom, left:right])
+        height, width = image.size
         points = (self.point_grids[layer] * (width, height)).astype(np.float32)
-        sketches = (
-            sketch
-            for start in range(0, len(points), self.points_per_batch)
-            for sketch in self._sketches(picture, points[start : start + self.points_per_batch])
-        )
         size = (pixels.shape[0], pixels.shape[1])
-        found = list(candidates(sketches, self._rules(), crop=crop, size=size))
-        return without_duplicates(found, [c.iou for c in found], self.box_nms_thresh)
+        proposals = (
+            self._candidate(*proposal, crop=crop, size=size)
+            for batch in self._batches(len(points))
+            for proposal in self._proposals(image, points[batch])
+        )
+        found = [candidate for candidate in proposals if candidate is not None]
+        return suppress_duplicates(found, [c.iou for c in found], self.box_nms_thresh)
 
-    def _sketches(self, picture: EncodedPicture, points: NDArray[np.float32]) -> Iterator[Sketch]:
-        """What the model makes of points [K,2] in pixels of a picture."""
-        decoded = _decode_points(picture, points, multimask=self.multimask_output)
-        points = np.repeat(points, decoded.iou.shape[1], axis=0)
+    def _batches(self, count: int) -> list[slice]:
+        step = self.points_per_batch
+        return [slice(start, start + step) for start in range(0, count, step)]
+
+    def _proposals(
+        self, image: EncodedImage, points: NDArray[np.float32]
+    ) -> Iterator[tuple[NDArray[np.float32], np.float32, NDArray[np.float32]]]:
+        """Yield logits [s, s], predicted IoU and point [2] of each mask at points [K, 2]."""
+        logits, iou = _decode_points(image, points, None, multimask=self.multimask_output)
+        points = np.repeat(points, iou.shape[1], axis=0)
+        side = logits.shape[-1]
         if self.use_m2m:
-            decoded = self._refined(picture, points, decoded)
-        side = decoded.logits.shape[-1]
-        logits, iou = decoded.logits.reshape(-1, side, side), decoded.iou.ravel()
-        for row, point in enumerate(points):
-            yield Sketch(logits[row], iou[row], point)
+            previous = clamp_logits(logits).reshape(-1, 1, side, side)
+            refined = [
+                _decode_points(image, points[batch], previous[batch], multimask=False)
+                for batch in self._batches(len(points))
+            ]
+            logits, iou = (np.concatenate(arrays) for arrays in zip(*refined, strict=True))
+        yield from zip(logits.reshape(-1, side, side), iou.ravel(), points, strict=True)
 
-    def _refined(
-        self, picture: EncodedPicture, points: NDArray[np.float32], decoded: Decoded
-    ) -> Decoded:
-        """Masks decoded once more, from their point and their own logits."""
-        side = decoded.logits.shape[-1]
-        previous = clamp_logits(decoded.logits).reshape(-1, 1, side, side)
-        turns = [
-            slice(start, start + self.points_per_batch)
-            for start in range(0, len(points), self.points_per_batch)
-        ]
-        parts = [
-            _decode_points(picture, points[turn], mask_input=previous[turn], multimask=False)
-            for turn in turns
-        ]
-        return Decoded(
-            np.concatenate([part.logits for part in parts]),
-            np.concatenate([part.iou for part in parts]),
-        )
+    def _candidate(
+        self,
+        logits: NDArray[np.float32],
+        iou: np.float32,
+        point: NDArray[np.float32],
+        *,
+        crop: CropBox,
+        size: tuple[int, int],
+    ) -> Candidate | None:
+        """Return a mask of a crop of an image of (height, width) if it passes the filters."""
+        if self.pred_iou_thresh > 0 and not iou > np.float32(self.pred_iou_thresh):
+            return None
+        left, top, right, bottom = crop
+        area = self.min_mask_region_area
+        cleaned = remove_small_regions(logits, hole_area=area, island_area=area)
+        large = full_size(cleaned, (bottom - top, right - left))
+        stability = stability_score(large, self.mask_threshold, self.stability_score_offset)
+        required = np.float32(self.stability_score_thresh)
+        if required > 0 and not stability >= required:
+            return None
+        mask = large > np.float32(self.mask_threshold)
+        box = pixel_bounds(mask) + np.array([left, top, left, top], np.float32)
+        if touches_crop_edge(box, crop, size):
+            return None
+        whole = np.zeros(size, np.bool_)
+        whole[top:bottom, left:right] = mask
+        point = point + np.array([left, top], np.float32)
+        return Candidate(encode_rle(whole), box, point, iou, stability, crop)
 
-    def _rules(self) -> Rules:
-        return Rules(
-            least_iou=self.pred_iou_thresh,
-            least_stability=self.stability_score_thresh,
-            stability_offset=self.stability_score_offset,
-            mask_threshold=self.mask_threshold,
-            region_area=self.min_mask_region_area,
-        )
-
-    def _record(self, found: Candidate) -> MaskRecord:
-        segmentation: NDArray[np.bool_] | RunLengths | Rle = found.runs
+    def _record(self, candidate: Candidate) -> MaskRecord:
+        segmentation: NDArray[np.bool_] | UncompressedRle | Rle = candidate.rle
         if self.output_mode == "binary_mask":
-            segmentation = mask_of_runs(found.runs)
-        elif self.output_mode == "coco_rle":
-            segmentation = coco_rle_of_runs(found.runs)
+            segmentation = decode_rle(candidate.rle)
+        elif self.output_mode == "uncompressed_rle":
+            segmentation = uncompressed_rle(decode_rle(candidate.rle))
         return {
             "segmentation": segmentation,
-            "area": area_of_runs(found.runs),
-            "bbox": _corner_and_size(found.box),
-            "predicted_iou": float(found.iou),
-            "point_coords": [found.point.tolist()],
-            "stability_score": float(found.stability),
-            "crop_box": _corner_and_size(found.crop),
+            "area": int(coco_mask.area(cast("Any", candidate.rle))),
+            "bbox": _corner_and_size(candidate.box),
+            "predicted_iou": float(candidate.iou),
+            "point_coords": [candidate.point.tolist()],
+            "stability_score": float(candidate.stability),
+            "crop_box": _corner_and_size(candidate.crop),
         }
 
 
 def _decode_points(
-    picture: EncodedPicture,
+    image: EncodedImage,
     points: NDArray[np.float32],
+    mask_input: NDArray[np.float32] | None,
     *,
     multimask: bool,
-    mask_input: NDArray[np.float32] | None = None,
-) -> Decoded:
-    """Every point [K,2] as a prompt of its own."""
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Decode points [K, 2], each as a prompt of its own."""
     labels = np.full((len(points), 1), LABEL_FOREGROUND)
-    prompts = prompt_rows(
-        points[:, None], labels, None, mask_input, size=picture.size, geometry=picture.geometry
+    prompt, mask_input = image_prompt(
+        points[:, None], labels, None, mask_input, size=image.size, geometry=image.geometry
     )
-    return picture.decode(prompts, multimask=multimask)
+    return image.decode(prompt, mask_input, multimask=multimask)
 
 
 def _grids(
@@ -255,7 +283,7 @@ def _grids(
             raise PromptError(f"a grid of shape {grid.shape}; give [K, 2] of x, y in 0..1")
     if len(grids) <= layers:
         raise PromptError(
-            f"{len(grids)} grids for the picture and {layers} layers of crops; give {layers + 1}"
+            f"{len(grids)} grids for the image and {layers} layers of crops; give {layers + 1}"
         )
     return grids
 
@@ -266,6 +294,6 @@ def _area(crop: CropBox) -> int:
 
 
 def _corner_and_size(box: Sequence[int] | NDArray[np.float32]) -> list[float]:
-    """x1, y1, x2, y2 as x, y, width, height."""
+    """Convert x1, y1, x2, y2 to x, y, width, height."""
     left, top, right, bottom = (float(value) for value in box)
     return [left, top, right - left, bottom - top]

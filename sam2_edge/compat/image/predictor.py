@@ -1,9 +1,10 @@
-"""`sam2.sam2_image_predictor`: the original's predictor for still pictures, on exported graphs."""
+"""`sam2.sam2_image_predictor`: the original's predictor for single images, on exported graphs."""
+# ruff: noqa: FBT001, FBT002 - booleans are positional in the original's signatures
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,10 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle
-from sam2_edge.compat.build import build_sam2, build_sam2_hf
-from sam2_edge.compat.image.pictures import Decoded, EncodedPicture, Picture
-from sam2_edge.compat.image.prompts import Prompts, prompt_rows
-from sam2_edge.compat.image.small_regions import without_small_regions
-from sam2_edge.compat.model import Sam2Model, open_model
+from sam2_edge.compat.image.encoded_image import EncodedImage, ImageInput
+from sam2_edge.compat.model import Sam2Model, open_model, pretrained_model
+from sam2_edge.compat.prompts import image_prompt
+from sam2_edge.compat.small_regions import remove_small_regions
 from sam2_edge.compat.video.predictor import SAM2VideoPredictor
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.model import clamp_logits
@@ -26,15 +26,18 @@ Prediction = tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]
 
 
 class SAM2ImagePredictor:
-    """Prompts a picture as often as wanted once it is set.
+    """Encodes an image once and segments it for any number of prompts.
 
-    sam_model: what `build_sam2` or `build_sam2_video_predictor` returns, or a bundle: its folder,
-    its name, or a loaded one.
-    mask_threshold: a pixel belongs to the mask where its logit is above this. max_hole_area: holes
-    of up to so many pixels are filled, max_sprinkle_area: islands of up to so many are removed, in
-    masks of the model's own resolution. Other arguments are ignored, as the original ignores them.
+    Args:
+        sam_model: The result of a builder, or a bundle, its folder or its name.
+        mask_threshold: Pixels with logits above this are in the mask.
+        max_hole_area: Largest area of holes to fill, pixels at the model's own mask resolution.
+        max_sprinkle_area: Largest area of islands to remove, likewise.
+        **kwargs: Ignored, as in the original.
 
-    Raises BundleError or BackendError when a bundle cannot be used.
+    Raises:
+        BundleError: If a bundle cannot be used.
+        BackendError: If the backend is missing or cannot run it.
     """
 
     def __init__(
@@ -43,43 +46,49 @@ class SAM2ImagePredictor:
         mask_threshold: float = 0.0,
         max_hole_area: float = 0.0,
         max_sprinkle_area: float = 0.0,
-        **kwargs: Any,  # noqa: ARG002 # the original's signature
+        **kwargs: Any,  # noqa: ARG002 - the original's signature
     ) -> None:
-        self.model = _model(sam_model)
+        if isinstance(sam_model, SAM2VideoPredictor):
+            by_stability = sam_model.dynamic_multimask_via_stability
+            sam_model = replace(sam_model.model, dynamic_multimask_via_stability=by_stability)
+        self.model = sam_model if isinstance(sam_model, Sam2Model) else open_model(sam_model)
         self.mask_threshold = mask_threshold
         self._max_hole_area = max_hole_area
         self._max_sprinkle_area = max_sprinkle_area
-        self._pictures: list[EncodedPicture] = []
+        self._images: list[EncodedImage] = []
         self._is_batch = False
 
     @classmethod
     def from_pretrained(cls, model_id: str, **kwargs: Any) -> SAM2ImagePredictor:
-        """A predictor for a published model; see `build_sam2_hf`, which takes the arguments too."""
-        model, rest = published_model(model_id, kwargs)
-        return cls(model, **rest)
+        """Build a predictor for a published model; also takes the arguments of `build_sam2_hf`."""
+        model, options = pretrained_model(model_id, **kwargs)
+        return cls(model, **options)
 
     @property
     def device(self) -> str:
         """Where the graphs run, "cpu" or "cuda"."""
         return "cpu" if self.model.graphs.backend.name == "onnxruntime-cpu" else "cuda"
 
-    def set_image(self, image: Picture) -> None:
-        """Encode a picture: [H,W,3] uint8 RGB, or a Pillow image of mode RGB.
+    def set_image(self, image: ImageInput) -> None:
+        """Encode an image, [H, W, 3] uint8 RGB or a Pillow image of mode RGB.
 
-        Raises SourceError when it is neither.
+        Raises:
+            SourceError: If it is neither.
         """
         self.reset_predictor()
-        self._pictures = [EncodedPicture(self.model, image)]
+        self._images = [EncodedImage(self.model, image)]
 
-    def set_image_batch(self, image_list: list[NDArray[np.uint8]]) -> None:
-        """Encode pictures, [H,W,3] uint8 RGB each, for `predict_batch`.
+    def set_image_batch(self, image_list: Sequence[ImageInput]) -> None:
+        """Encode images for `predict_batch`, each as in `set_image`.
 
-        Raises PromptError for an empty list, SourceError for what is no picture.
+        Raises:
+            PromptError: For an empty list.
+            SourceError: If one of them is not such an image.
         """
         self.reset_predictor()
         if not image_list:
-            raise PromptError("the list of pictures is empty; give one or more")
-        self._pictures = [EncodedPicture(self.model, image) for image in image_list]
+            raise PromptError("the list of images is empty; give one or more")
+        self._images = [EncodedImage(self.model, image) for image in image_list]
         self._is_batch = True
 
     def predict(
@@ -88,35 +97,36 @@ class SAM2ImagePredictor:
         point_labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
         mask_input: ArrayLike | None = None,
-        multimask_output: bool = True,  # noqa: FBT001, FBT002 # the original's signature
-        return_logits: bool = False,  # noqa: FBT001, FBT002
-        normalize_coords: bool = True,  # noqa: FBT001, FBT002
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
     ) -> Prediction:
-        """Masks [K,H,W], their predicted IoU [K] and logits [K,s,s] within ±32, all float32.
+        """Segment the image, or as in the original the last one of a batch.
 
-        point_coords: [N,2] x,y in pixels of the picture. point_labels: [N], 1 foreground, 0
-        background. box: x1,y1,x2,y2. mask_input: [1,s,s] logits of an earlier prediction. With
-        prompts of B objects, [B,N,2] points, [B,N] labels, [B,4] boxes or [B,1,s,s] logits, every
-        result has an axis B in front, unless B is 1. multimask_output: three masks in the model's
-        own order (K is 3), otherwise the one it chooses. return_logits: masks are logits instead of
-        0 and 1. normalize_coords: otherwise coordinates are in 0..1.
+        For B objects, give points, labels, boxes or logits with a leading axis of B.
 
-        After `set_image_batch` this is the last picture of the batch, as in the original.
+        Args:
+            point_coords: [N, 2] x, y in pixels of the image.
+            point_labels: [N], 1 foreground, 0 background.
+            box: [4] x1, y1, x2, y2.
+            mask_input: [1, s, s] logits of an earlier prediction.
+            multimask_output: Whether to return three masks (K = 3) in the model's own order
+                instead of the one it chooses.
+            return_logits: Whether masks are logits instead of 0 and 1.
+            normalize_coords: Whether coordinates are pixels; otherwise they are in 0..1.
 
-        Raises PromptError for a bad prompt, or when no picture is set.
+        Returns:
+            Masks [K, H, W], predicted IoU [K] and logits [K, s, s] clamped to ±32, all float32;
+            with a leading axis of B if B is not 1.
+
+        Raises:
+            PromptError: For a malformed prompt, or if no image is set.
         """
-        if not self._pictures:
-            raise PromptError("there is no picture yet; call set_image first")
-        picture = self._pictures[-1]
-        prompts = prompt_rows(
-            point_coords,
-            point_labels,
-            box,
-            mask_input,
-            size=picture.size if normalize_coords else (1, 1),
-            geometry=picture.geometry,
+        self._check_image()
+        prompt = (point_coords, point_labels, box, mask_input)
+        return self._predict(
+            self._images[-1], prompt, multimask_output, return_logits, normalize_coords
         )
-        return self._predict(picture, prompts, multimask=multimask_output, logits=return_logits)
 
     def predict_batch(
         self,
@@ -124,98 +134,72 @@ class SAM2ImagePredictor:
         point_labels_batch: Sequence[ArrayLike | None] | None = None,
         box_batch: Sequence[ArrayLike | None] | None = None,
         mask_input_batch: Sequence[ArrayLike | None] | None = None,
-        multimask_output: bool = True,  # noqa: FBT001, FBT002 # the original's signature
-        return_logits: bool = False,  # noqa: FBT001, FBT002
-        normalize_coords: bool = True,  # noqa: FBT001, FBT002
+        multimask_output: bool = True,
+        return_logits: bool = False,
+        normalize_coords: bool = True,
     ) -> tuple[list[NDArray[np.float32]], list[NDArray[np.float32]], list[NDArray[np.float32]]]:
-        """Lists of what `predict` returns, one entry for every picture of `set_image_batch`.
+        """Return lists of the results of `predict`, with one entry per image of the batch.
 
-        Raises PromptError for a bad prompt, too few of them, or when no batch is set.
+        Raises:
+            PromptError: For a malformed prompt, a wrong number of them, or without a batch.
         """
         if not self._is_batch:
-            raise PromptError("there is no batch of pictures; call set_image_batch first")
-        given = (point_coords_batch, point_labels_batch, box_batch, mask_input_batch)
-        predictions: list[Prediction] = []
-        for index, picture in enumerate(self._pictures):
-            prompts = prompt_rows(
-                *(_entry(batch, index, len(self._pictures)) for batch in given),
-                size=picture.size if normalize_coords else (1, 1),
-                geometry=picture.geometry,
-            )
-            predictions.append(
-                self._predict(picture, prompts, multimask=multimask_output, logits=return_logits)
-            )
+            raise PromptError("there is no batch of images; call set_image_batch first")
+        count = len(self._images)
+        batches = [
+            [None] * count if batch is None else batch
+            for batch in (point_coords_batch, point_labels_batch, box_batch, mask_input_batch)
+        ]
+        for batch in batches:
+            if len(batch) != count:
+                raise PromptError(
+                    f"{len(batch)} prompts for {count} images; give one per image, None for none"
+                )
+        predictions = [
+            self._predict(image, prompt, multimask_output, return_logits, normalize_coords)
+            for image, *prompt in zip(self._images, *batches, strict=True)
+        ]
         masks, iou, logits = (list(part) for part in zip(*predictions, strict=True))
         return masks, iou, logits
 
     def get_image_embedding(self) -> NDArray[np.float32]:
-        """The embedding [1,C,h,w] of the picture, or [B,C,h,w] of a batch.
+        """Return the embedding [1, C, h, w] of the image, or [B, C, h, w] of a batch.
 
-        Raises PromptError when no picture is set.
+        Raises:
+            PromptError: If no image is set.
         """
-        if not self._pictures:
-            raise PromptError("there is no picture yet; call set_image first")
-        return np.concatenate([picture.embedding for picture in self._pictures])
+        self._check_image()
+        return np.concatenate([image.embedding for image in self._images])
 
     def reset_predictor(self) -> None:
-        """Forget the picture or the batch."""
-        self._pictures = []
+        """Drop the image or the batch."""
+        self._images = []
         self._is_batch = False
 
+    def _check_image(self) -> None:
+        if not self._images:
+            raise PromptError("there is no image yet; call set_image first")
+
     def _predict(
-        self, picture: EncodedPicture, prompts: Prompts, *, multimask: bool, logits: bool
+        self,
+        image: EncodedImage,
+        prompt: Sequence[ArrayLike | None],
+        multimask: bool,
+        return_logits: bool,
+        normalize: bool,
     ) -> Prediction:
-        decoded = picture.decode(prompts, multimask=multimask)
-        masks = np.empty((*decoded.iou.shape, *picture.size), np.float32)
-        for index in np.ndindex(decoded.iou.shape):
-            large = self._full_logits(decoded.logits[index], picture.size)
-            masks[index] = large if logits else large > np.float32(self.mask_threshold)
-        return _squeezed(masks, decoded)
-
-    def _full_logits(
-        self, logits: NDArray[np.float32], size: tuple[int, int]
-    ) -> NDArray[np.float32]:
-        """Logits [s,s] without small regions, at a picture's (height, width)."""
-        tidy = without_small_regions(
-            logits,
-            threshold=self.mask_threshold,
-            hole_area=self._max_hole_area,
-            island_area=self._max_sprinkle_area,
-        )
-        return full_size(tidy, size)
-
-
-def _model(given: Sam2Model | SAM2VideoPredictor | Bundle | str | Path) -> Sam2Model:
-    """A model, whatever it is given as."""
-    if isinstance(given, SAM2VideoPredictor):
-        return given.model
-    return given if isinstance(given, Sam2Model) else open_model(given)
-
-
-def published_model(model_id: str, arguments: dict[str, Any]) -> tuple[Sam2Model, dict[str, Any]]:
-    """A published model, built with those of the arguments that are for its builder, and the
-    others.
-    """
-    known = inspect.signature(build_sam2).parameters
-    built = {name: value for name, value in arguments.items() if name in known}
-    rest = {name: value for name, value in arguments.items() if name not in known}
-    return build_sam2_hf(model_id, **built), rest
-
-
-def _entry(batch: Sequence[ArrayLike | None] | None, index: int, count: int) -> ArrayLike | None:
-    """A picture's prompt of a list of prompts."""
-    if batch is None:
-        return None
-    if len(batch) != count:
-        raise PromptError(
-            f"{len(batch)} prompts for {count} pictures; give one each, None for none"
-        )
-    return batch[index]
-
-
-def _squeezed(masks: NDArray[np.float32], decoded: Decoded) -> Prediction:
-    """The results, without the axis of rows if there is one row."""
-    logits = clamp_logits(decoded.logits)
-    if len(masks) == 1:
-        return masks[0], decoded.iou[0], logits[0]
-    return masks, decoded.iou, logits
+        size = image.size if normalize else (1, 1)
+        rows, previous = image_prompt(*prompt, size=size, geometry=image.geometry)
+        logits, iou = image.decode(rows, previous, multimask=multimask)
+        masks = np.empty((*iou.shape, *image.size), np.float32)
+        for index in np.ndindex(iou.shape):
+            cleaned = remove_small_regions(
+                logits[index],
+                hole_area=self._max_hole_area,
+                island_area=self._max_sprinkle_area,
+                threshold=self.mask_threshold,
+            )
+            large = full_size(cleaned, image.size)
+            masks[index] = large if return_logits else large > np.float32(self.mask_threshold)
+        logits = clamp_logits(logits)
+        return (masks[0], iou[0], logits[0]) if len(masks) == 1 else (masks, iou, logits)

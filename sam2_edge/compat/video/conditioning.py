@@ -1,4 +1,4 @@
-"""Which frames an object's memory on a frame is made of, forwards and in reverse."""
+"""Which frames an object's memory on a frame is made from, forward and in reverse."""
 
 from __future__ import annotations
 
@@ -7,22 +7,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from sam2_edge.bundle.contract import Geometry
-from sam2_edge.compat.video.spool import FrameOutput
-from sam2_edge.compat.video.state import Outputs
+from sam2_edge.compat.video.spool import StoredOutput
+from sam2_edge.compat.video.state import FrameOutputs
 from sam2_edge.runtime.memory.slots import closest_frames
 from sam2_edge.runtime.model import MemoryInputs
 
-Aged = list[tuple[int, FrameOutput]]
-"""Results and their ages in frames."""
-
 
 @dataclass(frozen=True, slots=True)
-class Reach:
+class MemoryReach:
     """How far memory reaches in a clip.
 
-    clip_frames: frames of the clip. reverse: whether time goes backwards. max_cond: most
-    conditioning frames used, the closest in time; None for all. stride: of the memories before the
-    last one, take those of every so many frames.
+    Attributes:
+        clip_frames: Number of frames of the clip.
+        reverse: Whether time runs backwards.
+        max_cond: Conditioning frames used, the closest in time; None for all.
+        stride: Distance in frames between the memories before the last one.
     """
 
     clip_frames: int
@@ -31,11 +30,11 @@ class Reach:
     stride: int = 1
 
     def back(self, frame: int, distance: int) -> int:
-        """The frame that was `distance` frames ago."""
+        """Return the frame that was `distance` frames ago."""
         return frame + distance if self.reverse else frame - distance
 
     def memory_frame(self, frame: int, age: int) -> int:
-        """The frame whose memory is the `age`-th last one on `frame` (SAM 2,
+        """Return the frame of the `age`-th last memory (SAM 2,
         `_prepare_memory_conditioned_features`).
         """
         if age == 1:
@@ -46,23 +45,24 @@ class Reach:
         return (frame - 2) // self.stride * self.stride - steps
 
 
-def conditioning(outputs: Outputs, frame: int, reach: Reach, geometry: Geometry) -> MemoryInputs:
-    """What an object with these results is conditioned on, on `frame`; it has a conditioning frame.
+def memory_inputs(
+    outputs: FrameOutputs, frame: int, reach: MemoryReach, geometry: Geometry
+) -> MemoryInputs:
+    """Return the memory of an object on `frame`; it must have a conditioning frame.
 
-    Of the conditioning frames, memories whatever their side in time, and the pointers of those that
-    are not yet to come. Of the others, the last memories and pointers in the direction of time.
+    Conditioning frames give memories whatever their side in time, and pointers if they are not in
+    the future. The latest other frames in the direction of time give both.
     """
-    chosen = _closest(frame, list(outputs.cond), reach.max_cond)
-    rest = {t: out for t, out in outputs.cond.items() if t not in chosen}
-    past = {**rest, **outputs.non_cond}
-    memories = [(0, outputs.cond[t]) for t in sorted(chosen)]
+    cond = list(outputs.cond)
+    chosen = sorted(cond if reach.max_cond is None else closest_frames(frame, cond, reach.max_cond))
+    past = {t: out for t, out in outputs.cond.items() if t not in chosen} | outputs.non_cond
+    memories = [(0, outputs.cond[t]) for t in chosen]
     memories += _aged(
         past, {age: reach.memory_frame(frame, age) for age in range(1, geometry.memory_slots)}
     )
     span = min(reach.clip_frames, geometry.pointers)
     sign = -1 if reach.reverse else 1
-    distances = {t: sign * (frame - t) for t in sorted(chosen)}
-    pointers = [(d, outputs.cond[t]) for t, d in distances.items() if d >= 0]
+    pointers = [(sign * (frame - t), outputs.cond[t]) for t in chosen if sign * (frame - t) >= 0]
     pointers += _aged(past, {age: reach.back(frame, age) for age in range(1, span)})
     ages = np.array([[age] for age, _ in pointers], np.float32).reshape(-1, 1)
     return MemoryInputs(
@@ -78,10 +78,8 @@ def conditioning(outputs: Outputs, frame: int, reach: Reach, geometry: Geometry)
     )
 
 
-def _closest(frame: int, cond: list[int], limit: int | None) -> set[int]:
-    return set(cond) if limit is None else closest_frames(frame, cond, limit)
-
-
-def _aged(outputs: dict[int, FrameOutput], frames: dict[int, int]) -> Aged:
-    """The results there are of `frames`, by age."""
+def _aged(
+    outputs: dict[int, StoredOutput], frames: dict[int, int]
+) -> list[tuple[int, StoredOutput]]:
+    """Return the outputs of `frames`, which are given by age, as far as they exist."""
     return [(age, outputs[t]) for age, t in frames.items() if t in outputs]

@@ -1,7 +1,7 @@
-"""Frames by number, read when they are needed and resized as the original does, with Pillow.
+"""Frames by number, read on demand and resized as in the original, with Pillow.
 
-Pillow decodes and resizes (bicubic, which antialiases) so that the model sees the pixels that the
-original gives it; `runtime.frames.model_image` is faster and close.
+Pillow decodes and resizes (bicubic, antialiased), so the model sees the pixels of the original;
+`runtime.preprocess.model_image` is faster and close to it.
 """
 
 from __future__ import annotations
@@ -20,19 +20,20 @@ from sam2_edge.errors import SourceError
 from sam2_edge.runtime.sources.images import image_files
 
 JPEG_SUFFIXES = frozenset({".jpeg", ".jpg"})
-"""What the original reads of a folder. Where a folder has such files, others are passed over."""
+"""What the original reads from a folder; other images are read if there are none of these."""
 
 LOOKBACK = 16
-"""Frames of a video kept at once, and decoded at once when an earlier one is asked for."""
+"""Frames of a video that are cached, and decoded at once when an earlier one is needed."""
 
 ModelImage = NDArray[np.uint8]
-"""The image encoder's input: [1,S,S,3] uint8 RGB."""
+"""The image encoder's input: [1, S, S, 3] uint8 RGB."""
 
 
 class FrameStore(Protocol):
     """Frames of a clip, in any order.
 
-    size: height, width of the first frame in pixels.
+    Attributes:
+        size: Height, width of the first frame, pixels.
     """
 
     size: tuple[int, int]
@@ -40,14 +41,15 @@ class FrameStore(Protocol):
     def __len__(self) -> int: ...
 
     def image(self, index: int) -> ModelImage:
-        """Frame `index`, from 0, as the image encoder takes it."""
+        """Return frame `index`, from 0; raise SourceError if it is damaged."""
         ...
 
 
 def open_frames(path: str | Path, image_size: int) -> FrameStore:
     """Open a folder of images or a video file.
 
-    Raises SourceError when there is nothing to read.
+    Raises:
+        SourceError: If there is nothing to read.
     """
     if not isinstance(path, (str, Path)):
         raise SourceError(
@@ -66,23 +68,21 @@ class FolderFrames:
     """Images of a folder, in the order of the numbers in their names."""
 
     def __init__(self, folder: Path, image_size: int) -> None:
-        self._files = _frames_of(folder)
+        has_jpegs = any(path.suffix.lower() in JPEG_SUFFIXES for path in folder.iterdir())
+        self._files = image_files(folder, JPEG_SUFFIXES) if has_jpegs else image_files(folder)
         self._image_size = image_size
-        with _opened(self._files[0]) as picture:
-            self.size = (picture.height, picture.width)
+        with _open_image(self._files[0]) as image:
+            self.size = (image.height, image.width)
 
     def __len__(self) -> int:
         return len(self._files)
 
     def image(self, index: int) -> ModelImage:
-        """See `FrameStore.image`.
-
-        Raises SourceError when the file cannot be decoded.
-        """
+        """Decode a file."""
         path = self._files[index]
-        with _opened(path) as picture:
+        with _open_image(path) as image:
             try:
-                return model_image(picture.convert("RGB"), self._image_size)
+                return _model_image(image.convert("RGB"), self._image_size)
             except (OSError, SyntaxError, ValueError) as error:  # Pillow's, by format
                 raise SourceError(f"{path} cannot be decoded ({error}); repair it") from error
 
@@ -90,9 +90,9 @@ class FolderFrames:
 class VideoFrames:
     """Frames of a video file, each by its exact number.
 
-    The file is decoded once to count its frames and to note their times. Later frames are reached
-    by decoding on. An earlier one is reached through the container's index, and the time of the
-    frame that comes tells its number; where times do not tell, the file is decoded from its start.
+    The file is decoded once to count its frames and to record their times. Later frames are reached
+    by decoding. To reach an earlier one, the container is searched, and the time of the frame found
+    gives its number; where times are not unique, the file is decoded from its start.
     """
 
     def __init__(self, path: Path, image_size: int) -> None:
@@ -110,19 +110,14 @@ class VideoFrames:
         return len(self._times)
 
     def image(self, index: int) -> ModelImage:
-        """See `FrameStore.image`.
-
-        Raises SourceError when the video cannot be decoded up to there.
-        """
+        """Decode up to a frame."""
         if index not in self._recent:
             self._read(index)
         self._recent.move_to_end(index)
         return self._recent[index]
 
     def _read(self, index: int) -> None:
-        """Decode a frame; with an earlier one, those before it too, which reverse tracking wants
-        next.
-        """
+        """Decode a frame; with an earlier one also those before it, for tracking in reverse."""
         first = index
         if index < self._next:
             first = max(0, index - LOOKBACK + 1)
@@ -130,13 +125,13 @@ class VideoFrames:
         for number in range(first, index + 1):
             if number in self._recent:
                 continue
-            picture = Image.fromarray(cv2.cvtColor(self._decode(number), cv2.COLOR_BGR2RGB))
-            self._recent[number] = model_image(picture, self._image_size)
+            image = Image.fromarray(cv2.cvtColor(self._decode(number), cv2.COLOR_BGR2RGB))
+            self._recent[number] = _model_image(image, self._image_size)
             if len(self._recent) > LOOKBACK:
                 self._recent.popitem(last=False)
 
     def _decode(self, index: int) -> NDArray[np.uint8]:
-        """Go on to frame `index`, at or after the next one: [H,W,3] BGR."""
+        """Advance to frame `index`, at or after the next one, and return it, [H, W, 3] BGR."""
         while self._next <= index:
             if not self._capture.grab():
                 raise SourceError(
@@ -144,21 +139,21 @@ class VideoFrames:
                     "decoded again; was the file changed?"
                 )
             self._next += 1
-        ok, picture = self._capture.retrieve()
+        ok, frame = self._capture.retrieve()
         if not ok:
             raise SourceError(f"frame {index} of {self._path} cannot be decoded; repair the file")
-        return cast("NDArray[np.uint8]", picture)
+        return cast("NDArray[np.uint8]", frame)
 
     def _seek(self, index: int) -> None:
         """Go back, so that frame `index` is at or after the next one."""
-        wanted = index
-        while wanted > 0 and self._numbers:
-            self._capture.set(cv2.CAP_PROP_POS_FRAMES, wanted)
-            found = self._numbers.get(_time(self._capture)) if self._capture.grab() else None
+        target = index
+        while target > 0 and self._numbers:
+            self._capture.set(cv2.CAP_PROP_POS_FRAMES, target)
+            found = self._numbers.get(_time_ms(self._capture)) if self._capture.grab() else None
             if found is not None and found < index:
                 self._next = found + 1
                 return
-            wanted -= LOOKBACK
+            target -= LOOKBACK
         self._capture.release()
         self._capture, self._next = _open_video(self._path), 0
 
@@ -166,26 +161,17 @@ class VideoFrames:
         capture = _open_video(self._path)
         try:
             while capture.grab():
-                yield _time(capture)
+                yield _time_ms(capture)
         finally:
             capture.release()
 
 
-def model_image(picture: Image.Image, size: int) -> ModelImage:
-    """An RGB picture as the encoder's input [1,size,size,3], aspect not kept (SAM 2,
-    `_load_img_as_tensor`).
-    """
-    resized = picture.resize((size, size), Image.Resampling.BICUBIC)
-    return np.asarray(resized, np.uint8)[None]
+def _model_image(image: Image.Image, size: int) -> ModelImage:
+    """Resize an RGB image, aspect not kept (SAM 2, `_load_img_as_tensor`)."""
+    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.uint8)[None]
 
 
-def _frames_of(folder: Path) -> list[Path]:
-    if any(path.suffix.lower() in JPEG_SUFFIXES for path in folder.iterdir()):
-        return image_files(folder, JPEG_SUFFIXES)
-    return image_files(folder)
-
-
-def _opened(path: Path) -> Image.Image:
+def _open_image(path: Path) -> Image.Image:
     try:
         return Image.open(path)
     except OSError as error:
@@ -199,6 +185,6 @@ def _open_video(path: Path) -> cv2.VideoCapture:
     return capture
 
 
-def _time(capture: cv2.VideoCapture) -> float:
-    """The time of the frame that was grabbed last, milliseconds."""
+def _time_ms(capture: cv2.VideoCapture) -> float:
+    """Return the time of the frame that was grabbed last."""
     return float(capture.get(cv2.CAP_PROP_POS_MSEC))

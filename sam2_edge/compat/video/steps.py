@@ -1,4 +1,4 @@
-"""One object on one frame: by a click, by a mask, or by its memory; results are on the host."""
+"""One object on one frame: from a prompt or from its memory. Outputs are on the host."""
 
 from __future__ import annotations
 
@@ -20,8 +20,14 @@ from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """An object on a frame, on the host: logits [s, s], pointer [C], object score."""
+class ObjectOutput:
+    """An object on a frame.
+
+    Attributes:
+        logits: [s, s] mask logits.
+        pointer: [C].
+        object_score: Logit; above 0 if the object is present.
+    """
 
     logits: NDArray[np.float32]
     pointer: NDArray[np.float32]
@@ -36,7 +42,7 @@ def decode(
     *,
     previous: NDArray[np.float32] | None = None,
     by_stability: bool = True,
-) -> Found:
+) -> ObjectOutput:
     """Find an object by points, or by its memory alone.
 
     Args:
@@ -61,26 +67,31 @@ def decode(
     logits = download(output.best_mask)[0, 0]
     if not by_stability and not multimask and score > 0:
         logits = download(output.masks)[0, 0]
-    return Found(logits, download(output.pointer)[0], score)
+    return ObjectOutput(logits, download(output.pointer)[0], score)
 
 
-def decode_mask(model: Model, features: Features, mask: NDArray[np.float32]) -> Found:
+def decode_mask(model: Model, features: Features, mask: NDArray[np.float32]) -> ObjectOutput:
     """Take a mask [S, S] as the object; an empty one means that it is absent."""
     logits, pointer = (t[0] for t in map(model.backend.download, model.decode_mask(features, mask)))
     if (mask > 0).any():
-        return Found(logits[0], pointer, MASK_PROMPT_SCORE)
-    return Found(logits[0], _absent_pointer(model, features), -MASK_PROMPT_SCORE)
+        return ObjectOutput(logits[0], pointer, MASK_PROMPT_SCORE)
+    return ObjectOutput(logits[0], _absent_pointer(model, features), -MASK_PROMPT_SCORE)
 
 
 def encode_memory(
-    model: Model, features: Features, found: Found, *, binarize: bool
+    model: Model,
+    features: Features,
+    logits: NDArray[np.float32],
+    object_score: float,
+    *,
+    binarize: bool,
 ) -> tuple[NDArray[np.float32], NDArray[np.int32] | None]:
     """Return the memory [m, h, w] of a frame, and the cells [N] to attend to; None for all."""
-    score = np.array([found.object_score], np.float32)
-    memory = model.encode_memory(features, found.logits[None, None], score, binarize=binarize)
+    score = np.array([object_score], np.float32)
+    memory = model.encode_memory(features, logits[None, None], score, binarize=binarize)
     cells = None
     if model.geometry.memory_tokens is not None:
-        cells = select_cells(found.logits[None], model.geometry)[0]
+        cells = select_cells(logits[None], model.geometry)[0]
     return model.backend.download(memory)[0], cells
 
 

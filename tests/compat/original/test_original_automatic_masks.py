@@ -7,19 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from sam2_edge.compat.image.automatic_masks import SAM2AutomaticMaskGenerator
-from sam2_edge.compat.image.run_lengths import mask_of_runs
 from sam2_edge.runtime.results import decode_rle
 from tests.compat.original import torchvision_shim
-from tests.compat.original.conftest import Sides
-from tests.compat.original.images import picture
+from tests.compat.original.images import synthetic_image
+from tests.compat.original.models import ModelPair
 from tests.compat.original.video import connected_components
 
 pytestmark = pytest.mark.original
 
 LOOSE = {"pred_iou_thresh": 0.5, "stability_score_thresh": 0.6, "points_per_side": 12}
-"""Thresholds for nano, whose logits are low: many masks stay and many go."""
+"""Thresholds for nano, whose logits are low: many masks pass and many do not."""
 
 RANDOM = {
     "pred_iou_thresh": 0.4,
@@ -27,7 +27,7 @@ RANDOM = {
     "points_per_side": 6,
     "box_nms_thresh": 1.0,
 }
-"""Thresholds for random weights, whose masks all reach over the whole picture."""
+"""Thresholds for random weights, whose masks all cover the whole image."""
 
 CASES: dict[str, dict[str, Any]] = {
     "plain": {},
@@ -44,18 +44,19 @@ CASES: dict[str, dict[str, Any]] = {
 
 
 def as_mask(segmentation: Any) -> NDArray[np.bool_]:
-    """A segmentation of any output mode as [H,W] bool."""
+    """A segmentation of any output mode as [H, W] bool."""
     if isinstance(segmentation, np.ndarray):
         return segmentation
     if isinstance(segmentation["counts"], str):
         return decode_rle(segmentation)
-    return mask_of_runs(segmentation)
+    height, width = segmentation["size"]
+    return coco_mask.decode(coco_mask.frPyObjects(segmentation, height, width)) > 0
 
 
-def assert_same_records(ours: list[Any], theirs: list[Any], *, pixels: int = 0) -> None:
-    """The same records in the same order; `pixels` of a mask may differ, and then its box too."""
-    assert len(ours) == len(theirs)
-    for got, want in zip(ours, theirs, strict=True):
+def assert_same_records(ours: list[Any], published: list[Any], *, pixels: int = 0) -> None:
+    """The same records in the same order; `pixels` of a mask, and then its box, may differ."""
+    assert len(ours) == len(published)
+    for got, want in zip(ours, published, strict=True):
         assert got.keys() == want.keys()
         assert type(got["segmentation"]) is type(want["segmentation"])
         masks = as_mask(got["segmentation"]), as_mask(want["segmentation"])
@@ -73,46 +74,46 @@ def assert_same_records(ours: list[Any], theirs: list[Any], *, pixels: int = 0) 
             assert type(got[key]) is type(want[key])
 
 
-def both(sides: Sides, image: NDArray[np.uint8], **options: Any) -> tuple[list[Any], list[Any]]:
+def both(pair: ModelPair, image: NDArray[np.uint8], **options: Any) -> tuple[list[Any], list[Any]]:
     """Records of both generators."""
-    ours = SAM2AutomaticMaskGenerator(sides.ours, **options)
-    return ours.generate(image), sides.generator(**options).generate(image)
+    ours = SAM2AutomaticMaskGenerator(pair.ours, **options)
+    return ours.generate(image), pair.generator(**options).generate(image)
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_records_are_the_original_ones(nano_sides: Sides, name: str) -> None:
-    ours, theirs = both(nano_sides, picture(), **{**LOOSE, **CASES[name]})
-    assert len(theirs) >= 3
-    assert_same_records(ours, theirs)
+def test_records_are_the_original_ones(nano_pair: ModelPair, name: str) -> None:
+    ours, published = both(nano_pair, synthetic_image(), **{**LOOSE, **CASES[name]})
+    assert len(published) >= 3
+    assert_same_records(ours, published)
 
 
-def test_records_of_random_weights(tiny_sides: Sides) -> None:
-    ours, theirs = both(tiny_sides, picture(), **RANDOM)
-    assert 10 < len(theirs) < 3 * 36 - 10
-    assert_same_records(ours, theirs)
+def test_records_of_random_weights(tiny_pair: ModelPair) -> None:
+    ours, published = both(tiny_pair, synthetic_image(), **RANDOM)
+    assert 10 < len(published) < 3 * 36 - 10
+    assert_same_records(ours, published)
 
 
-def test_thresholds_and_suppression_leave_masks_out(nano_sides: Sides) -> None:
-    """Or the comparisons above would prove nothing."""
-    kept = len(SAM2AutomaticMaskGenerator(nano_sides.ours, **LOOSE).generate(picture()))
+def test_thresholds_and_suppression_drop_masks(nano_pair: ModelPair) -> None:
+    """Otherwise the comparisons above would prove nothing."""
+    kept = len(SAM2AutomaticMaskGenerator(nano_pair.ours, **LOOSE).generate(synthetic_image()))
     for loosened in ("pred_iou_thresh", "stability_score_thresh"):
         options = {**LOOSE, loosened: 0.0}
-        more = SAM2AutomaticMaskGenerator(nano_sides.ours, **options).generate(picture())
+        more = SAM2AutomaticMaskGenerator(nano_pair.ours, **options).generate(synthetic_image())
         assert len(more) > kept
-    every = SAM2AutomaticMaskGenerator(nano_sides.ours, **{**LOOSE, "box_nms_thresh": 1.0})
-    assert len(every.generate(picture())) > 2 * kept
+    every = SAM2AutomaticMaskGenerator(nano_pair.ours, **{**LOOSE, "box_nms_thresh": 1.0})
+    assert len(every.generate(synthetic_image())) > 2 * kept
 
 
 @pytest.mark.parametrize("mode", ["uncompressed_rle", "coco_rle"])
-def test_run_lengths_are_the_original_ones(nano_sides: Sides, mode: str) -> None:
-    ours, theirs = both(nano_sides, picture(), **LOOSE, output_mode=mode)
-    assert_same_records(ours, theirs)
-    assert [r["segmentation"] for r in ours] == [r["segmentation"] for r in theirs]
+def test_run_lengths_are_the_original_ones(nano_pair: ModelPair, mode: str) -> None:
+    ours, published = both(nano_pair, synthetic_image(), **LOOSE, output_mode=mode)
+    assert_same_records(ours, published)
+    assert [r["segmentation"] for r in ours] == [r["segmentation"] for r in published]
 
 
 @pytest.mark.parametrize("layers", [1, 2])
-def test_crops(nano_sides: Sides, monkeypatch: pytest.MonkeyPatch, layers: int) -> None:
-    """Crops are resized; see `test_a_picture_of_another_size`."""
+def test_crops(nano_pair: ModelPair, monkeypatch: pytest.MonkeyPatch, layers: int) -> None:
+    """Crops are resized; see `test_an_image_of_another_size`."""
     monkeypatch.setattr(torchvision_shim.Resize, "levels", 255)
     options = {
         "pred_iou_thresh": 0.3,
@@ -122,20 +123,20 @@ def test_crops(nano_sides: Sides, monkeypatch: pytest.MonkeyPatch, layers: int) 
         "crop_n_points_downscale_factor": 2,
         "crop_nms_thresh": 0.6,
     }
-    ours, theirs = both(nano_sides, picture(size=(240, 310)), **options)
-    assert len({tuple(r["crop_box"]) for r in theirs}) > 2
-    assert_same_records(ours, theirs, pixels=3)
+    ours, published = both(nano_pair, synthetic_image(size=(240, 310)), **options)
+    assert len({tuple(r["crop_box"]) for r in published}) > 2
+    assert_same_records(ours, published, pixels=3)
 
 
-def test_small_regions_are_removed(nano_sides: Sides, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_regions_are_removed(nano_pair: ModelPair, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sam2.utils.misc.get_connected_components", connected_components)
-    ours, theirs = both(nano_sides, picture(), **LOOSE, min_mask_region_area=60)
-    assert_same_records(ours, theirs)
-    plain = SAM2AutomaticMaskGenerator(nano_sides.ours, **LOOSE).generate(picture())
+    ours, published = both(nano_pair, synthetic_image(), **LOOSE, min_mask_region_area=60)
+    assert_same_records(ours, published)
+    plain = SAM2AutomaticMaskGenerator(nano_pair.ours, **LOOSE).generate(synthetic_image())
     assert [r["area"] for r in plain] != [r["area"] for r in ours]
 
 
-def test_a_picture_with_nothing_on_it(nano_sides: Sides) -> None:
+def test_an_empty_image(nano_pair: ModelPair) -> None:
     image = np.full((256, 256, 3), 127, np.uint8)
-    ours, theirs = both(nano_sides, image, points_per_side=4)
-    assert ours == theirs == []
+    ours, published = both(nano_pair, image, points_per_side=4)
+    assert ours == published == []

@@ -25,7 +25,7 @@ from tests.compat.original.video import (
     CONFIG,
     OVERRIDES,
     SIZE,
-    Sides,
+    PredictorPair,
     connected_components,
     keep_memory_in_float32,
     original_predictor,
@@ -54,7 +54,7 @@ def bundle(checkpoint: Path) -> Bundle:
     built = build_sam2_video_predictor(
         CONFIG, checkpoint, device="cpu", hydra_overrides_extra=OVERRIDES
     )
-    return built.bundle
+    return built.model.graphs.bundle
 
 
 @pytest.fixture(scope="module")
@@ -74,128 +74,128 @@ def _original(checkpoint: Path) -> Any:
 
 @pytest.fixture
 def original(_original: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """With its connected components, for which it needs a GPU."""
+    """With connected components, for which it otherwise needs a GPU."""
     monkeypatch.setattr("sam2.utils.misc.get_connected_components", connected_components)
     keep_memory_in_float32(_original, monkeypatch)
     return _original
 
 
 @pytest.fixture
-def sides(original: Any, model: Sam2Model, clip: Path) -> Sides:
-    return Sides.of(original, published(model), clip)
+def pair(original: Any, model: Sam2Model, clip: Path) -> PredictorPair:
+    return PredictorPair.of(original, default_predictor(model), clip)
 
 
-def published(model: Sam2Model, **changes: Any) -> SAM2VideoPredictor:
-    """Our predictor as the builder makes it by default."""
+def default_predictor(model: Sam2Model, **changes: Any) -> SAM2VideoPredictor:
+    """Our predictor with the builder's default options."""
     options = predictor_options([], apply_postprocessing=True)
     return SAM2VideoPredictor(model, **{**options, **changes})
 
 
-def change(sides: Sides, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+def change(pair: PredictorPair, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
     """Set options of both predictors."""
     for name, value in options.items():
-        assert hasattr(sides.original, name)
-        monkeypatch.setattr(sides.original, name, value)
-        setattr(sides.ours, name, value)
+        assert hasattr(pair.original, name)
+        monkeypatch.setattr(pair.original, name, value)
+        setattr(pair.ours, name, value)
 
 
-def test_clicks_on_two_frames_the_later_first(sides: Sides) -> None:
-    sides.click(6, 1, OTHER)
-    sides.click(2, 1, CLICK)
-    sides.click(2, 1, CLICK, (90, 90, 0))
-    assert sides.propagate() == list(range(2, FRAMES))
-    sides.assert_says_something()
+def test_clicks_on_two_frames_in_reverse_order(pair: PredictorPair) -> None:
+    pair.click(6, 1, OTHER)
+    pair.click(2, 1, CLICK)
+    pair.click(2, 1, CLICK, (90, 90, 0))
+    assert pair.propagate() == list(range(2, FRAMES))
+    pair.assert_meaningful()
 
 
-def test_a_correction_in_the_past_and_tracking_again(sides: Sides) -> None:
-    sides.click(0, 1, CLICK)
-    sides.click(0, 2, OTHER)
-    sides.propagate()
-    sides.click(4, 1, (60, 40, 0))
-    sides.click(4, 1, (30, 30, 1), clear_old_points=False)
-    sides.click(7, 2, OTHER)
-    sides.propagate()
-    sides.propagate(start_frame_idx=4, max_frame_num_to_track=3)
-    sides.assert_says_something()
+def test_a_correction_of_an_earlier_frame_and_tracking_again(pair: PredictorPair) -> None:
+    pair.click(0, 1, CLICK)
+    pair.click(0, 2, OTHER)
+    pair.propagate()
+    pair.click(4, 1, (60, 40, 0))
+    pair.click(4, 1, (30, 30, 1), clear_old_points=False)
+    pair.click(7, 2, OTHER)
+    pair.propagate()
+    pair.propagate(start_frame_idx=4, max_frame_num_to_track=3)
+    pair.assert_meaningful()
 
 
-def test_a_correction_of_a_conditioning_frame_after_tracking(sides: Sides) -> None:
-    sides.click(3, 1, CLICK)
-    sides.propagate()
-    sides.click(3, 1, CLICK, (80, 80, 0))
-    sides.propagate()
-    sides.assert_says_something()
+def test_a_correction_of_a_conditioning_frame_after_tracking(pair: PredictorPair) -> None:
+    pair.click(3, 1, CLICK)
+    pair.propagate()
+    pair.click(3, 1, CLICK, (80, 80, 0))
+    pair.propagate()
+    pair.assert_meaningful()
 
 
-def test_reverse_and_a_correction_there(sides: Sides) -> None:
-    sides.click(6, 1, CLICK)
-    sides.click(4, 2, OTHER)
-    assert sides.propagate(start_frame_idx=7, reverse=True) == list(range(7, -1, -1))
-    sides.click(2, 1, (60, 40, 0))
-    sides.propagate(start_frame_idx=6, max_frame_num_to_track=4, reverse=True)
-    sides.propagate()
-    assert sides.propagate(start_frame_idx=0, reverse=True) == []
-    sides.assert_says_something()
+def test_reverse_and_a_correction_there(pair: PredictorPair) -> None:
+    pair.click(6, 1, CLICK)
+    pair.click(4, 2, OTHER)
+    assert pair.propagate(start_frame_idx=7, reverse=True) == list(range(7, -1, -1))
+    pair.click(2, 1, (60, 40, 0))
+    pair.propagate(start_frame_idx=6, max_frame_num_to_track=4, reverse=True)
+    pair.propagate()
+    assert pair.propagate(start_frame_idx=0, reverse=True) == []
+    pair.assert_meaningful()
 
 
-def test_objects_of_any_id_added_and_removed_after_tracking_began(sides: Sides) -> None:
-    sides.click(0, 0, CLICK)
-    sides.click(2, -7, OTHER)
-    sides.propagate(max_frame_num_to_track=4)
-    sides.click(3, 10**12, (50, 90, 1))
-    sides.propagate(start_frame_idx=3)
-    sides.click(5, -7, (20, 20, 0))
-    assert sides.remove(-7) == [2, 5]
-    assert sides.remove(99) == []
-    sides.propagate()
-    assert sides.remove(10**12, need_output=False) == []
-    assert sides.remove(0) == []
-    sides.click(1, 3, CLICK)
-    sides.propagate()
-    sides.assert_says_something()
+def test_objects_of_any_id_added_and_removed_after_tracking_began(pair: PredictorPair) -> None:
+    pair.click(0, 0, CLICK)
+    pair.click(2, -7, OTHER)
+    pair.propagate(max_frame_num_to_track=4)
+    pair.click(3, 10**12, (50, 90, 1))
+    pair.propagate(start_frame_idx=3)
+    pair.click(5, -7, (20, 20, 0))
+    assert pair.remove(-7) == [2, 5]
+    assert pair.remove(99) == []
+    pair.propagate()
+    assert pair.remove(10**12, need_output=False) == []
+    assert pair.remove(0) == []
+    pair.click(1, 3, CLICK)
+    pair.propagate()
+    pair.assert_meaningful()
 
 
-def test_boxes_and_points_of_every_kind(sides: Sides) -> None:
-    sides.call("add_new_points_or_box", 0, 1, box=BOX)
-    sides.call("add_new_points_or_box", 1, 1, box=BOX, points=[[90, 90]], labels=[0])
-    sides.click(1, 1, OTHER, clear_old_points=False)
-    sides.click(2, 2, (0.3, 0.4, 1), (0.9, 0.9, 0), normalize_coords=False)
-    sides.click(3, 2, (-20, 300, 1))
-    sides.click(4, 2, (10, 10, 2), (60, 50, 3), (30, 30, -1))
-    sides.call("add_new_points", 5, 3, torch.tensor([[30, 40]]), torch.tensor([1]))
-    sides.propagate()
-    sides.assert_says_something()
+def test_boxes_and_points_of_every_kind(pair: PredictorPair) -> None:
+    pair.call("add_new_points_or_box", 0, 1, box=BOX)
+    pair.call("add_new_points_or_box", 1, 1, box=BOX, points=[[90, 90]], labels=[0])
+    pair.click(1, 1, OTHER, clear_old_points=False)
+    pair.click(2, 2, (0.3, 0.4, 1), (0.9, 0.9, 0), normalize_coords=False)
+    pair.click(3, 2, (-20, 300, 1))
+    pair.click(4, 2, (10, 10, 2), (60, 50, 3), (30, 30, -1))
+    pair.call("add_new_points", 5, 3, torch.tensor([[30, 40]]), torch.tensor([1]))
+    pair.propagate()
+    pair.assert_meaningful()
 
 
 @pytest.mark.parametrize("size", [(SIZE, SIZE), (90, 200), (300, 50)])
-def test_masks_empty_ones_too(sides: Sides, size: tuple[int, int]) -> None:
+def test_masks_and_empty_masks(pair: PredictorPair, size: tuple[int, int]) -> None:
     mask = np.zeros(size, bool)
     mask[size[0] // 10 : size[0] // 2, size[1] // 7 : size[1] // 3] = True
-    sides.call("add_new_mask", 2, 1, mask)
-    sides.call("add_new_mask", 5, 2, torch.from_numpy(mask).float().flip(0))
-    sides.call("add_new_mask", 7, 1, np.zeros(size, bool))
-    sides.click(5, 2, OTHER)
-    sides.propagate()
-    sides.call("add_new_mask", 4, 1, mask)
-    sides.propagate(start_frame_idx=4, max_frame_num_to_track=2, reverse=True)
-    sides.assert_says_something()
+    pair.call("add_new_mask", 2, 1, mask)
+    pair.call("add_new_mask", 5, 2, torch.from_numpy(mask).float().flip(0))
+    pair.call("add_new_mask", 7, 1, np.zeros(size, bool))
+    pair.click(5, 2, OTHER)
+    pair.propagate()
+    pair.call("add_new_mask", 4, 1, mask)
+    pair.propagate(start_frame_idx=4, max_frame_num_to_track=2, reverse=True)
+    pair.assert_meaningful()
 
 
-def test_prompts_cleared_and_everything_reset(sides: Sides) -> None:
-    sides.click(0, 1, CLICK)
-    sides.click(4, 1, OTHER)
-    sides.click(4, 2, OTHER)
-    sides.click(6, 2, CLICK)
-    sides.call("clear_all_prompts_in_frame", 6, 2)
-    sides.propagate()
-    sides.call("clear_all_prompts_in_frame", 4, 1)
-    sides.click(4, 1, CLICK)
-    sides.call("clear_all_prompts_in_frame", 4, 1)
-    sides.propagate()
-    sides.reset()
-    sides.click(1, 1, OTHER)
-    sides.propagate()
-    sides.assert_says_something()
+def test_prompts_cleared_and_everything_reset(pair: PredictorPair) -> None:
+    pair.click(0, 1, CLICK)
+    pair.click(4, 1, OTHER)
+    pair.click(4, 2, OTHER)
+    pair.click(6, 2, CLICK)
+    pair.call("clear_all_prompts_in_frame", 6, 2)
+    pair.propagate()
+    pair.call("clear_all_prompts_in_frame", 4, 1)
+    pair.click(4, 1, CLICK)
+    pair.call("clear_all_prompts_in_frame", 4, 1)
+    pair.propagate()
+    pair.reset()
+    pair.click(1, 1, OTHER)
+    pair.propagate()
+    pair.assert_meaningful()
 
 
 @pytest.mark.parametrize(
@@ -211,52 +211,52 @@ def test_prompts_cleared_and_everything_reset(sides: Sides) -> None:
     ],
     ids=lambda options: next(iter(options)),
 )
-def test_options(sides: Sides, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) -> None:
-    # 1.1.0 calls this method and lacks it; what it is to do is said by its namesake for all.
+def test_options(
+    pair: PredictorPair, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    # 1.1.0 calls this method but lacks it; its counterpart for all objects shows what it should do.
     def clear(state: Any, frame: int, obj: int) -> None:
         for t in range(frame - 7, frame + 8):
             state["output_dict_per_obj"][obj]["non_cond_frame_outputs"].pop(t, None)
 
-    monkeypatch.setattr(
-        sides.original, "_clear_obj_non_cond_mem_around_input", clear, raising=False
-    )
-    change(sides, monkeypatch, **options)
-    sides.click(1, 1, CLICK)
-    sides.click(1, 2, OTHER)
-    sides.click(3, 1, CLICK, (90, 90, 0))
-    sides.click(5, 1, OTHER)
-    sides.propagate()
-    sides.click(6, 1, (60, 60, 1))
-    sides.propagate(start_frame_idx=7, reverse=True)
-    sides.assert_says_something()
+    monkeypatch.setattr(pair.original, "_clear_obj_non_cond_mem_around_input", clear, raising=False)
+    change(pair, monkeypatch, **options)
+    pair.click(1, 1, CLICK)
+    pair.click(1, 2, OTHER)
+    pair.click(3, 1, CLICK, (90, 90, 0))
+    pair.click(5, 1, OTHER)
+    pair.propagate()
+    pair.click(6, 1, (60, 60, 1))
+    pair.propagate(start_frame_idx=7, reverse=True)
+    pair.assert_meaningful()
 
 
 def test_without_postprocessing(
     checkpoint: Path, model: Sam2Model, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    theirs = original_predictor(checkpoint, apply_postprocessing=False)
-    keep_memory_in_float32(theirs, monkeypatch)
+    published = original_predictor(checkpoint, apply_postprocessing=False)
+    keep_memory_in_float32(published, monkeypatch)
     assert predictor_options([], apply_postprocessing=False) == {}
-    sides = Sides.of(theirs, SAM2VideoPredictor(model), clip)
-    sides.click(0, 1, CLICK, (90, 90, 0))
-    sides.call("add_new_points_or_box", 2, 2, box=BOX)
-    sides.propagate()
-    sides.assert_says_something()
+    pair = PredictorPair.of(published, SAM2VideoPredictor(model), clip)
+    pair.click(0, 1, CLICK, (90, 90, 0))
+    pair.call("add_new_points_or_box", 2, 2, box=BOX)
+    pair.propagate()
+    pair.assert_meaningful()
 
 
 @pytest.mark.usefixtures("checkpoint")
-def test_postprocessing_has_the_last_word_over_overrides() -> None:
+def test_postprocessing_takes_precedence_over_overrides() -> None:
     given = ["++model.fill_hole_area=3", "++model.non_overlap_masks=true"]
-    theirs = original_predictor(hydra_overrides_extra=given)
+    published = original_predictor(hydra_overrides_extra=given)
     ours = predictor_options(given, apply_postprocessing=True)
     for name in ("fill_hole_area", "non_overlap_masks", "binarize_mask_from_pts_for_mem_enc"):
-        assert ours[name] == getattr(theirs, name)
+        assert ours[name] == getattr(published, name)
 
 
-def test_frames_before_the_first_prompt_have_no_pointer_to_see(sides: Sides) -> None:
-    sides.click(6, 1, CLICK)
-    assert sides.propagate(start_frame_idx=4) == list(range(4, FRAMES))
-    sides.assert_says_something()
+def test_frames_before_the_first_prompt_have_no_pointer(pair: PredictorPair) -> None:
+    pair.click(6, 1, CLICK)
+    assert pair.propagate(start_frame_idx=4) == list(range(4, FRAMES))
+    pair.assert_meaningful()
 
 
 @pytest.mark.parametrize(("height", "width", "reverse"), [(90, 200, False), (301, 77, True)])
@@ -264,60 +264,58 @@ def test_frames_of_another_size_and_a_full_memory(
     original: Any, model: Sam2Model, tmp_path: Path, height: int, width: int, reverse: bool
 ) -> None:
     clip = write_clip(tmp_path / "clip", 20, (height, width))
-    sides = Sides.of(original, published(model), clip)
-    sides.click(19 if reverse else 0, 1, (width * 0.3, height * 0.3, 1))
-    sides.call("add_new_points_or_box", 9, 1, box=(1, 2, width / 2, height / 2))
-    sides.propagate(start_frame_idx=19 if reverse else 0, reverse=reverse)
-    sides.assert_says_something()
+    pair = PredictorPair.of(original, default_predictor(model), clip)
+    pair.click(19 if reverse else 0, 1, (width * 0.3, height * 0.3, 1))
+    pair.call("add_new_points_or_box", 9, 1, box=(1, 2, width / 2, height / 2))
+    pair.propagate(start_frame_idx=19 if reverse else 0, reverse=reverse)
+    pair.assert_meaningful()
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_calls_at_random(sides: Sides, seed: int) -> None:
+def test_random_calls(pair: PredictorPair, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    sides.click(int(rng.integers(FRAMES)), 1, CLICK)
+    pair.click(int(rng.integers(FRAMES)), 1, CLICK)
     for _ in range(10):
         frame, obj = int(rng.integers(FRAMES)), int(rng.integers(1, 4))
         x, y = rng.uniform(0, SIZE, 2)
         kind = rng.choice(["click", "more", "box", "mask", "forward", "back", "clear", "remove"])
-        known = obj in sides.state.tracks
+        known = obj in pair.state.tracks
         if kind == "click":
-            sides.click(frame, obj, (x, y, 1))
+            pair.click(frame, obj, (x, y, 1))
         elif kind == "more":
-            sides.click(frame, obj, (x, y, float(rng.integers(2))), clear_old_points=False)
+            pair.click(frame, obj, (x, y, float(rng.integers(2))), clear_old_points=False)
         elif kind == "box":
             box = (x * 0.8, y * 0.8, x * 0.8 + 25, y * 0.8 + 25)
-            sides.call("add_new_points_or_box", frame, obj, box=box)
+            pair.call("add_new_points_or_box", frame, obj, box=box)
         elif kind == "mask":
             mask = np.zeros((SIZE, SIZE), bool)
             mask[int(y * 0.8) : int(y * 0.8) + 30, int(x * 0.8) : int(x * 0.8) + 30] = True
-            sides.call("add_new_mask", frame, obj, mask)
-        elif kind == "clear" and known and len(sides.state.tracks[obj].points) > 1:
-            sides.call(
-                "clear_all_prompts_in_frame", next(iter(sides.state.tracks[obj].points)), obj
-            )
-        elif kind == "remove" and known and len(sides.state.tracks) > 1:
-            sides.remove(obj)
+            pair.call("add_new_mask", frame, obj, mask)
+        elif kind == "clear" and known and len(pair.state.tracks[obj].points) > 1:
+            pair.call("clear_all_prompts_in_frame", next(iter(pair.state.tracks[obj].points)), obj)
+        elif kind == "remove" and known and len(pair.state.tracks) > 1:
+            pair.remove(obj)
         elif kind in ("forward", "back"):
-            everything = ({*t.settled.cond, *t.pending.cond} for t in sides.state.tracks.values())
+            everything = ({*t.outputs.cond, *t.pending.cond} for t in pair.state.tracks.values())
             first = [(min if kind == "forward" else max)(t) for t in everything if t]
-            if len(first) == len(sides.state.tracks):
+            if len(first) == len(pair.state.tracks):
                 start = (max if kind == "forward" else min)(first)
-                sides.propagate(
+                pair.propagate(
                     start_frame_idx=start, max_frame_num_to_track=4, reverse=kind == "back"
                 )
-    sides.assert_says_something()
+    pair.assert_meaningful()
 
 
 def test_a_checkpoint_is_exported_once(checkpoint: Path, bundle: Bundle) -> None:
     assert bundle.path == bundle_beside(checkpoint, SIZE)
     assert bundle.manifest.model.name == "sam2.1-hiera-tiny"
     written = (bundle.path / MANIFEST_FILE).stat().st_mtime_ns
-    again = build_sam2(CONFIG, str(checkpoint), "cpu", hydra_overrides_extra=OVERRIDES)
-    assert again.bundle == bundle
+    reopened = build_sam2(CONFIG, str(checkpoint), "cpu", hydra_overrides_extra=OVERRIDES)
+    assert reopened.graphs.bundle == bundle
     assert (bundle.path / MANIFEST_FILE).stat().st_mtime_ns == written
 
 
-def test_the_bundle_of_another_checkpoint_is_not_taken(bundle: Bundle, tmp_path: Path) -> None:
+def test_the_bundle_of_another_checkpoint_is_not_used(bundle: Bundle, tmp_path: Path) -> None:
     other = tmp_path / "other.pt"
     other.write_bytes(b"not weights")
     shutil.copytree(bundle.path, bundle_beside(other, SIZE))
@@ -327,8 +325,8 @@ def test_the_bundle_of_another_checkpoint_is_not_taken(bundle: Bundle, tmp_path:
 
 
 def test_masks_as_tensors(original: Any, model: Sam2Model, clip: Path) -> None:
-    sides = Sides.of(original, published(model, output="torch"), clip)
-    sides.click(0, 1, CLICK)
-    _, _, masks = next(iter(sides.ours.propagate_in_video(sides.state)))
+    pair = PredictorPair.of(original, default_predictor(model, output="torch"), clip)
+    pair.click(0, 1, CLICK)
+    _, _, masks = next(iter(pair.ours.propagate_in_video(pair.state)))
     assert isinstance(masks, torch.Tensor)
     assert masks.shape == (1, 1, SIZE, SIZE)

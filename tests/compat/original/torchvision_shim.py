@@ -1,8 +1,8 @@
-"""The few functions of torchvision that the original's image API calls, for where it is missing.
+"""The few functions of torchvision that the original's image API calls, where it is missing.
 
-The installed torchvision must match torch to the digit; the tests need four functions of it. They
-are written here from its documentation, and for suppression box by box, so that they share nothing
-with what is tested.
+torchvision must match the exact version of torch, and the tests need four functions of it. They are
+written here from its documentation, with suppression box by box, so that they share nothing with
+the code under test.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from torch.nn import functional as F
 
 
 class ToTensor:
-    """A picture [H,W,C] uint8, or a Pillow image, as [C,H,W] float32 in 0..1."""
+    """An image [H, W, C] uint8, or a Pillow image, as [C, H, W] float32 in 0..1."""
 
-    def __call__(self, picture: Any) -> torch.Tensor:
-        pixels = torch.from_numpy(np.array(picture))
+    def __call__(self, image: Any) -> torch.Tensor:
+        pixels = torch.from_numpy(np.array(image))
         return pixels.permute(2, 0, 1).contiguous().float() / 255
 
 
 class Resize(nn.Module):
-    """Antialiased bilinear; `levels` rounds to so many steps, as a file of a resized picture would
-    be rounded (0 does not round).
+    """Antialiased bilinear; `levels` rounds to that many steps, as a file of a resized image would
+    be (0 does not round).
     """
 
     levels = 0
@@ -56,7 +56,7 @@ class Resize(nn.Module):
 
 
 class Normalize(nn.Module):
-    """Less the mean, over the standard deviation, channel by channel."""
+    """Subtract the mean and divide by the standard deviation of each channel."""
 
     def __init__(self, mean: list[float], std: list[float]) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def box_area(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
-    """Indices of the boxes that stay, box by box in float32 as torchvision's CPU kernel."""
+    """Indices of the remaining boxes, box by box in float32 as torchvision's CPU kernel."""
     order = torch.argsort(scores, descending=True, stable=True).tolist()
     corners = boxes.numpy()
     kept: list[int] = []
@@ -87,7 +87,7 @@ def nms(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torc
 def batched_nms(
     boxes: torch.Tensor, scores: torch.Tensor, idxs: torch.Tensor, iou_threshold: float
 ) -> torch.Tensor:
-    """Suppression of one category, all that the original asks for."""
+    """Suppression of one category, which is all that the original uses."""
     assert not idxs.any()
     return nms(boxes, scores, iou_threshold)
 
@@ -103,10 +103,8 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
 
 
 @contextmanager
-def standing_in_if_missing() -> Iterator[None]:
-    """Stands in for torchvision while the original is imported, and no longer: transformers looks
-    for it too.
-    """
+def substitute_if_missing() -> Iterator[None]:
+    """Replace torchvision only while the original is imported: transformers looks for it too."""
     if find_spec("torchvision") is not None:
         yield
         return
