@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import closing
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,11 +14,19 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from sam2_edge.bundle import load_bundle
+from sam2_edge.bundle.manifest import MANIFEST_FILE
+from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.cli.options import PATH, backend_options, memory_policy_option
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
-from sam2_edge.evaluation.vos.results import RESULTS, EvalFolder, VideoRecord, open_folder
-from sam2_edge.evaluation.vos.runner import Job, eval_settings, evaluate, threads_each
+from sam2_edge.evaluation.vos.results import (
+    RESULTS,
+    EvalFolder,
+    EvalSettings,
+    VideoRecord,
+    open_folder,
+)
+from sam2_edge.evaluation.vos.runner import Job, evaluate
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 
@@ -87,25 +96,32 @@ def evaluate_command(
     """
     loaded = load_bundle(bundle)
     opened = open_dataset(dataset, layout=layout, videos=videos)
-    settings = eval_settings(
-        opened, loaded, prompt=prompt, backend=backend, memory_policy=memory_policy
+    settings = EvalSettings(
+        sam2_edge_version=version("sam2_edge"),
+        dataset=str(opened.root.resolve()),
+        layout=opened.layout,
+        bundle=loaded.manifest.model.name,
+        bundle_sha256=sha256_of(loaded.path / MANIFEST_FILE),
+        prompt=prompt,
+        backend=backend,
+        memory_policy=memory_policy,
     )
     folder = open_folder(output, settings, overwrite=overwrite)
-    job = Job(loaded, settings, folder, threads or threads_each(processes))
-    records = _run(opened, job, processes)
+    records = _run(opened, Job(loaded, settings, folder, threads), processes)
     _show(folder, folder.finish(settings, records))
 
 
 def _run(dataset: DataSet, job: Job, processes: int) -> list[VideoRecord]:
     console = Console(stderr=True)
     found = {video.name: job.folder.record(video.name) for video in dataset.videos}
-    done = sum(record is not None for record in found.values())
+    missing = [video for video in dataset.videos if found[video.name] is None]
+    done = len(found) - len(missing)
     if done:
         console.print(f"{done} of {len(found)} videos are already done")
     columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=len(found), completed=done)
-        with closing(evaluate(dataset, job, processes=processes)) as records:
+        with closing(evaluate(missing, job, processes=processes)) as records:
             for record in records:
                 found[record.video] = record
                 progress.advance(task)

@@ -9,29 +9,24 @@ import threading
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from importlib.metadata import version
 from multiprocessing.synchronize import Event
 
 import cv2
 
 from sam2_edge.bundle import Bundle
-from sam2_edge.bundle.manifest import MANIFEST_FILE
-from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import BackendError
-from sam2_edge.evaluation.prompting import PromptKind
-from sam2_edge.evaluation.vos.datasets import DataSet, Video
+from sam2_edge.evaluation.vos.datasets import Video
 from sam2_edge.evaluation.vos.results import EvalFolder, EvalSettings, VideoRecord
 from sam2_edge.evaluation.vos.video import evaluate_video
-from sam2_edge.runtime.backends import Backend, BackendName, open_backend
-from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.backends import Backend, open_backend
 from sam2_edge.runtime.tracker import VideoTracker
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every process needs; `threads` are the CPU threads of each, None for all cores."""
+    """What every process needs; `threads` are the CPU threads of each, None to share all cores."""
 
     bundle: Bundle
     settings: EvalSettings
@@ -39,31 +34,10 @@ class Job:
     threads: int | None = None
 
 
-def eval_settings(
-    dataset: DataSet,
-    bundle: Bundle,
-    *,
-    prompt: PromptKind,
-    backend: BackendName,
-    memory_policy: MemoryPolicyName = "original",
-) -> EvalSettings:
-    """The settings of an evaluation of a data set with a bundle."""
-    return EvalSettings(
-        sam2_edge_version=version("sam2_edge"),
-        dataset=str(dataset.root.resolve()),
-        layout=dataset.layout,
-        bundle=bundle.manifest.model.name,
-        bundle_sha256=sha256_of(bundle.path / MANIFEST_FILE),
-        prompt=prompt,
-        backend=backend,
-        memory_policy=memory_policy,
-    )
-
-
 def evaluate(
-    dataset: DataSet, job: Job, *, processes: int = 1
+    videos: Sequence[Video], job: Job, *, processes: int = 1
 ) -> Generator[VideoRecord, None, None]:
-    """Evaluate the videos without a record, and yield their records as they finish.
+    """Evaluate videos, and yield their records as they finish.
 
     However the iteration ends, the job's folder keeps every finished video.
 
@@ -71,21 +45,14 @@ def evaluate(
         Sam2EdgeError: `evaluate_video` failed.
         BackendError: A process died.
     """
-    missing = [video for video in dataset.videos if job.folder.record(video.name) is None]
-    processes = min(processes, len(missing))
-    if processes > 1:
-        yield from _in_processes(missing, job, processes)
-    elif missing:
+    count = min(processes, len(videos))
+    if count > 1:
+        threads = job.threads or max(1, len(os.sched_getaffinity(0)) // processes)
+        yield from _in_processes(videos, replace(job, threads=threads), count)
+    else:
         worker = _Worker(job, lambda: False)
-        for video in missing:
+        for video in videos:
             yield worker.evaluate(video)
-
-
-def threads_each(processes: int) -> int | None:
-    """CPU threads per process such that several share the cores; None for a single process."""
-    if processes == 1:
-        return None
-    return max(1, len(os.sched_getaffinity(0)) // processes)
 
 
 class _Worker:
@@ -155,8 +122,8 @@ class _Process:
 def _start(job: Job, stop: Event) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to every process; `stop` ends it
     threading.Thread(target=_exit_with_parent, daemon=True).start()
-    if job.threads is not None:
-        cv2.setNumThreads(job.threads)
+    assert job.threads is not None  # set by `evaluate`
+    cv2.setNumThreads(job.threads)
     _Process.worker = _Worker(job, stop.is_set)
 
 
