@@ -105,7 +105,7 @@ def test_an_interrupted_evaluation_keeps_finished_videos(
     assert not (out / "results.csv").exists()
     if stop == signal.SIGINT:
         assert process.returncode == 130
-        assert "interrupted; what was written is kept" in shown
+        assert "interrupted; output written so far is kept" in shown
         assert "Traceback" not in shown
         assert not list(out.glob(".*.part"))
     short = [*command, "--videos", "00000", "--videos", "00001"]
