@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "soak.py"
 
 
+@pytest.mark.slow
 def test_the_loop_withstands_faults_viewers_and_commands(tmp_path: Path) -> None:
     report = tmp_path / "soak.json"
     done = subprocess.run(

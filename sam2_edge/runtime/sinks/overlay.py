@@ -14,9 +14,6 @@ from sam2_edge.runtime.results import FrameResult
 FILL = 0.45
 """Share of the object's color over its mask."""
 
-_WHITE = (255, 255, 255)
-_BLACK = (0, 0, 0)
-
 
 @lru_cache(maxsize=1)
 def palette() -> NDArray[np.uint8]:
@@ -71,7 +68,6 @@ def _label(canvas: Frame, text: str, corner: tuple[int, int], line: int) -> None
     (width, height), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, line)
     x = min(corner[0], canvas.shape[1] - width)
     y = max(corner[1] - line, height)
-    for color, thickness in ((_BLACK, 3 * line), (_WHITE, line)):
-        cv2.putText(
-            canvas, text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thickness, cv2.LINE_AA
-        )
+    for gray, thickness in ((0, 3 * line), (255, line)):
+        color, font = (gray, gray, gray), cv2.FONT_HERSHEY_SIMPLEX
+        cv2.putText(canvas, text, (x, y), font, scale, color, thickness, cv2.LINE_AA)

@@ -61,12 +61,12 @@ class CaptureCounts:
     size_changes: int = 0
 
 
-@dataclass(slots=True)
-class _Reader:
+class _Reader(threading.Thread):
     """A reading thread; once abandoned, its frames are ignored."""
 
-    abandoned: bool = False
-    thread: threading.Thread | None = None
+    def __init__(self, read: Callable[[_Reader], None]) -> None:
+        super().__init__(target=lambda: read(self), name="sam2_edge reader", daemon=True)
+        self.abandoned = False
 
 
 class Capture:
@@ -94,8 +94,8 @@ class Capture:
         self.counts = CaptureCounts()
         self._changed = threading.Condition()
         self._frames: deque[SourceFrame] = deque()
-        self._reader = _Reader()
-        self._hung: list[threading.Thread] = []
+        self._reader = _Reader(self._run)
+        self._hung: list[_Reader] = []
         self._alive_s = 0.0
         self._over = False
         self._fault: SourceError | None = None
@@ -107,7 +107,7 @@ class Capture:
     def start(self) -> None:
         """Start to read."""
         self._alive_s = time.monotonic()
-        self._start_reader()
+        self._reader.start()
 
     def next(self, timeout_s: float) -> SourceFrame | None:
         """Wait for the next frame; None if none comes in time or the source has ended.
@@ -139,30 +139,24 @@ class Capture:
         with self._changed:
             self._over = self._reader.abandoned = True
             self._changed.notify_all()
-        if self._reader.thread is not None:
-            self._reader.thread.join(timeout=1.0)
-
-    def _start_reader(self) -> None:
-        reader = _Reader()
-        reader.thread = threading.Thread(target=self._run, args=(reader,), daemon=True)
-        self._reader = reader
-        reader.thread.start()
+        if self._reader.is_alive():
+            self._reader.join(timeout=1.0)
 
     def _replace_stalled_reader(self) -> None:
         silent_s = time.monotonic() - self._alive_s
         if silent_s < self.stall_s or self._over or self._is_file:
             return
-        self._hung = [thread for thread in self._hung if thread.is_alive()]
+        self._hung = [reader for reader in self._hung if reader.is_alive()]
         if len(self._hung) >= MAX_HUNG_READERS:
             return
         with self._changed:
             self.counts.stalls += 1
             self._reader.abandoned = True
-            if self._reader.thread is not None:
-                self._hung.append(self._reader.thread)
+            self._hung.append(self._reader)
+            self._reader = _Reader(self._run)
             self._alive_s = time.monotonic()
         _log.warning("no frame for %.1f s: the camera is opened again", silent_s)
-        self._start_reader()
+        self._reader.start()
 
     def _run(self, reader: _Reader) -> None:
         """Open, read, and open again after growing waits, until the end."""

@@ -56,18 +56,14 @@ class ResultWriter:
         self._queue: queue.Queue[tuple[SourceFrame, FrameResult] | None] = queue.Queue(
             MAX_WAITING_RESULTS
         )
-        self._thread: threading.Thread | None = None
+        self._thread = threading.Thread(target=self._run, name="sam2_edge writer")
 
     def start(self) -> None:
         """Start to write."""
-        if self._outputs:
-            self._thread = threading.Thread(target=self._run, name="sam2_edge writer")
-            self._thread.start()
+        self._thread.start()
 
     def put(self, frame: SourceFrame, result: FrameResult) -> None:
         """Queue one result."""
-        if self._thread is None:
-            return
         try:
             self._queue.put((frame, result), block=self._wait)
         except queue.Full:
@@ -75,10 +71,8 @@ class ResultWriter:
 
     def close(self) -> None:
         """Write what is queued, and finish every sink."""
-        if self._thread is not None:
-            self._queue.put(None)
-            self._thread.join()
-            self._thread = None
+        self._queue.put(None)
+        self._thread.join()
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:
