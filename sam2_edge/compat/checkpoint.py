@@ -38,19 +38,10 @@ _log = logging.getLogger(__name__)
 def find_bundle(
     config_file: str | Path, ckpt_path: str | Path | None, image_size: int | None
 ) -> Bundle:
-    """Find or export the bundle that a builder's arguments name.
+    """Find or export the bundle that a builder's arguments name; see `build_sam2` for its errors.
 
-    Args:
-        config_file: Checked against the model if it is one of the original's configuration files;
-            the bundle if there is no `ckpt_path`.
-        ckpt_path: A bundle, "nano", or an original .pt file. Its bundle beside it is used if it
-            was made from the same bytes, and exported otherwise.
-        image_size: Required side of the model input in pixels; None for any.
-
-    Raises:
-        BundleError: If there is no bundle, or it does not fit the other arguments.
-        CheckpointError: If the checkpoint cannot be read.
-        ExportError: If it cannot be exported.
+    The bundle beside a .pt file is used if it was made from the same bytes. The model must be that
+    of `config_file` if both are published ones, and have the image size, in pixels, if it is given.
     """
     named = config_file if ckpt_path is None else ckpt_path
     path = Path(named)

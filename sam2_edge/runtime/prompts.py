@@ -80,7 +80,9 @@ def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -
     Raises:
         PromptError: For a prompt that is malformed, empty or outside the frame.
     """
-    check_object_id(prompt.object_id)
+    number = prompt.object_id
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+        raise PromptError(f"object id {number!r}; give an integer of at least 1")
     if prompt.mask is not None:
         if prompt.points is not None or prompt.box is not None:
             raise PromptError("a mask prompt stands alone; give points and boxes in another call")
@@ -93,12 +95,6 @@ def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -
     height, width = frame_size
     scale = np.array([image_size / width, image_size / height], np.float32)
     return ModelPrompt(coords * scale, labels)
-
-
-def check_object_id(object_id: int) -> None:
-    """Raise PromptError unless this is an integer of at least 1."""
-    if isinstance(object_id, bool) or not isinstance(object_id, (int, np.integer)) or object_id < 1:
-        raise PromptError(f"object id {object_id!r}; give an integer of at least 1")
 
 
 def prompt_rows(

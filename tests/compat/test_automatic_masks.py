@@ -201,7 +201,7 @@ def test_from_pretrained_takes_arguments_of_builder_and_generator() -> None:
 
 
 def test_an_invalid_image_is_rejected(model: Sam2Model) -> None:
-    with pytest.raises(SourceError, match=r"float32 of shape \(4, 4, 3\); give uint8"):
+    with pytest.raises(SourceError, match=r"float32 of shape \(4, 4, 3\); give a uint8 array"):
         SAM2AutomaticMaskGenerator(model).generate(np.zeros((4, 4, 3), np.float32))
 
 

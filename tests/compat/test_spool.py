@@ -24,7 +24,7 @@ def test_unreferenced_records_are_reused_and_the_file_has_no_name(tmp_path: Path
         np.testing.assert_array_equal(output.pointer, pointer)
         np.testing.assert_array_equal(output.memory, memory * i)
     del output, outputs[:10]
-    assert spool.in_use == MEMORIES_CACHED - 6
+    assert len(spool._free) == 10
     spool.add(logits, pointer, 0.0)
-    assert spool.records == MEMORIES_CACHED + 4
+    assert spool._count == MEMORIES_CACHED + 4
     assert not list(tmp_path.iterdir())

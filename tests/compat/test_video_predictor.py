@@ -41,8 +41,8 @@ def test_a_long_video_is_tracked_in_bounded_memory(
             assert state.features.cache_info().currsize <= FEATURES_CACHED
             assert len(state.spool._memories) <= MEMORIES_CACHED
         # Tracking again overwrites outputs that are no longer referenced.
-        assert state.spool.in_use == frames
-        assert state.spool.records <= frames + 1
+        assert state.spool._count - len(state.spool._free) == frames
+        assert state.spool._count <= frames + 1
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_an_invalid_prompt_leaves_the_state_unchanged(
     with pytest.raises(PromptError, match=message):
         predictor.add_new_points_or_box(state, **{"frame_idx": 0, "obj_id": 1, **arguments})
     assert state["obj_ids"] == []
-    assert state.spool.records == 0
+    assert state.spool._count == 0
 
 
 def test_calls_in_the_wrong_order_are_errors(

@@ -101,13 +101,9 @@ def rgb_pixels(image: ImageInput) -> NDArray[np.uint8]:
                 f'the image has mode {image.mode}; convert it with image.convert("RGB")'
             )
         return np.asarray(image)
+    remedy = "give a uint8 array [H, W, 3] in RGB order or a Pillow image"
     if not isinstance(image, np.ndarray):
-        raise SourceError(
-            f"the image is {type(image).__name__}; give a uint8 array [H, W, 3] in RGB order or a "
-            "Pillow image"
-        )
+        raise SourceError(f"the image is {type(image).__name__}; {remedy}")
     if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3 or not image.size:
-        raise SourceError(
-            f"the image is {image.dtype} of shape {image.shape}; give uint8 [H, W, 3] in RGB order"
-        )
+        raise SourceError(f"the image is {image.dtype} of shape {image.shape}; {remedy}")
     return image

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Protocol, cast
+from typing import cast
 
 import cv2
 import numpy as np
@@ -29,28 +29,8 @@ ModelImage = NDArray[np.uint8]
 """The image encoder's input: [1, S, S, 3] uint8 RGB."""
 
 
-class FrameStore(Protocol):
-    """Frames of a clip, in any order.
-
-    Attributes:
-        size: Height, width of the first frame, pixels.
-    """
-
-    size: tuple[int, int]
-
-    def __len__(self) -> int: ...
-
-    def image(self, index: int) -> ModelImage:
-        """Return frame `index`, from 0; raise SourceError if it is damaged."""
-        ...
-
-
 def open_frames(path: str | Path, image_size: int) -> FrameStore:
-    """Open a folder of images or a video file.
-
-    Raises:
-        SourceError: If there is nothing to read.
-    """
+    """Open a folder of images or a video file; raise SourceError if there is nothing to read."""
     if not isinstance(path, (str, Path)):
         raise SourceError(
             f"a video given as {type(path).__name__}; give the path of a video file or of a folder "
@@ -65,7 +45,11 @@ def open_frames(path: str | Path, image_size: int) -> FrameStore:
 
 
 class FolderFrames:
-    """Images of a folder, in the order of the numbers in their names."""
+    """Images of a folder, in the order of the numbers in their names.
+
+    Attributes:
+        size: Height, width of the first image, pixels.
+    """
 
     def __init__(self, folder: Path, image_size: int) -> None:
         has_jpegs = any(path.suffix.lower() in JPEG_SUFFIXES for path in folder.iterdir())
@@ -78,7 +62,7 @@ class FolderFrames:
         return len(self._files)
 
     def image(self, index: int) -> ModelImage:
-        """Decode a file."""
+        """Return frame `index`, from 0; raise SourceError if it cannot be decoded."""
         path = self._files[index]
         with _open_image(path) as image:
             try:
@@ -93,6 +77,9 @@ class VideoFrames:
     The file is decoded once to count its frames and to record their times. Later frames are reached
     by decoding. To reach an earlier one, the container is searched, and the time of the frame found
     gives its number; where times are not unique, the file is decoded from its start.
+
+    Attributes:
+        size: Height, width, pixels.
     """
 
     def __init__(self, path: Path, image_size: int) -> None:
@@ -110,7 +97,7 @@ class VideoFrames:
         return len(self._times)
 
     def image(self, index: int) -> ModelImage:
-        """Decode up to a frame."""
+        """Return frame `index`, from 0; raise SourceError if it cannot be decoded."""
         if index not in self._recent:
             self._read(index)
         self._recent.move_to_end(index)
@@ -164,6 +151,10 @@ class VideoFrames:
                 yield _time_ms(capture)
         finally:
             capture.release()
+
+
+FrameStore = FolderFrames | VideoFrames
+"""Frames of a clip, in any order."""
 
 
 def _model_image(image: Image.Image, size: int) -> ModelImage:

@@ -125,7 +125,6 @@ class SAM2VideoPredictor:
         """Prompt a known or new object on a frame with clicks, a box, or both.
 
         Args:
-            inference_state: From `init_state`.
             frame_idx: Number of the frame.
             obj_id: Any hashable value.
             points: [N, 2] x, y.
@@ -229,7 +228,6 @@ class SAM2VideoPredictor:
         """Track every object from a frame on, or back from it in reverse, and yield each frame.
 
         Args:
-            inference_state: From `init_state`.
             start_frame_idx: The earliest conditioning frame by default.
             max_frame_num_to_track: Number of frames after the first; all by default.
             reverse: Whether to go back.

@@ -54,16 +54,6 @@ class Spool:
         self._count = 0
         self._memories: OrderedDict[int, NDArray[np.float32]] = OrderedDict()
 
-    @property
-    def records(self) -> int:
-        """Number of records in the file, in use or free."""
-        return self._count
-
-    @property
-    def in_use(self) -> int:
-        """Number of records that are referenced."""
-        return self._count - len(self._free)
-
     def add(
         self, logits: NDArray[np.float32], pointer: NDArray[np.float32], object_score: float
     ) -> StoredOutput:

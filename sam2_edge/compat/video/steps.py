@@ -46,10 +46,7 @@ def decode(
     """Find an object by points, or by its memory alone.
 
     Args:
-        model: The graphs.
-        features: Of the frame.
-        memory: Of the object; None on a frame that is not conditioned.
-        prompt: Its points.
+        memory: None on a frame that is not conditioned.
         previous: [s, s] logits of the same frame that the prompt refines.
         by_stability: Whether to take the best of three masks where the single one is unstable.
     """

@@ -171,7 +171,7 @@ def test_a_batch_of_images(models: ModelPair) -> None:
             parts = ([part[index] for part in side] for side in (got, want))
             assert_same(*parts, logits=True)
     assert ours.get_image_embedding().shape == published.get_image_embedding().shape
-    compare(ours, published, POINTS)  # of the last picture
+    compare(ours, published, POINTS)  # of the last image
 
 
 @pytest.mark.parametrize("size", [(200, 300), (310, 120), (100, 90)])
