@@ -148,7 +148,10 @@ def test_invalid_prompts_are_rejected(
 @pytest.mark.parametrize(
     ("invalid", "message"),
     [
-        (np.zeros((4, 4, 4), np.uint8), r"uint8 of shape \(4, 4, 4\); give a uint8 array \[H, W, 3\]"),
+        (
+            np.zeros((4, 4, 4), np.uint8),
+            r"uint8 of shape \(4, 4, 4\); give a uint8 array \[H, W, 3\]",
+        ),
         (np.zeros((4, 4, 3), np.float32), "float32 of shape"),
         (np.zeros((0, 4, 3), np.uint8), r"shape \(0, 4, 3\)"),
         (Image.new("RGBA", (4, 4)), r'mode RGBA; convert it with image.convert\("RGB"\)'),
