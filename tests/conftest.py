@@ -66,7 +66,7 @@ def full_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The bundled model exported anew: float32 graphs, memory stored in full."""
+    """The bundled model, exported again: float32 graphs, memory stored in full."""
     target = tmp_path_factory.mktemp("bundles") / "nano"
     return export_bundle(load_model("nano"), target, ExportOptions(memory_rounding="none"))
 

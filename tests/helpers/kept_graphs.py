@@ -1,7 +1,7 @@
 """ONNX files of modules that were exported already, for every process of a test run.
 
 What is kept is what `export_onnx` wrote for the very same module: its classes, attributes and
-weights. Whatever follows an export (precision, checks, the bundle) is done anew each time.
+weights. Whatever follows an export (precision, checks, the bundle) runs each time.
 """
 
 from __future__ import annotations
