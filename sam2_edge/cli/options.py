@@ -142,9 +142,10 @@ class PromptCommand(click.Command):
         """Parse as usual, and record the order of the prompt options."""
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         rest = super().parse_args(ctx, args)
-        queues = {name: iter(ctx.params[name]) for name in _PROMPT_OPTIONS if name in ctx.params}
-        names = [option.name for option in order if option.name in queues]
-        ctx.meta[_TYPED_PROMPTS] = [(name, next(queues[name])) for name in names if name]
+        if not ctx.resilient_parsing:  # shell completion: values may be incomplete
+            values = {name: iter(ctx.params[name]) for name in _PROMPT_OPTIONS}
+            names = [option.name for option in order if option.name in values]
+            ctx.meta[_TYPED_PROMPTS] = [(name, next(values[name])) for name in names if name]
         return rest
 
 
