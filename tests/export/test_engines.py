@@ -48,6 +48,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", PRECISION_MODES["tensorrt"])
 def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: Path) -> None:
     calibration = None
@@ -109,6 +110,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return export_bundle(loaded, tmp_path_factory.mktemp("tiny") / "fp32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("graph", "precision"),
     sorted(

@@ -46,6 +46,7 @@ def score(tracker: VideoTracker, clips: list[SyntheticClip]) -> float:
     return summary(list(scores(clips, "click", tracker)))["j_and_f"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("policy", ["mixed", "fp16"])
 def test_float16_loses_no_object(
     policy: PrecisionMode,

@@ -86,6 +86,7 @@ def test_a_folder_called_nano_comes_before_the_bundled_model(
         load_bundle("nano")
 
 
+@pytest.mark.slow
 def test_it_can_be_exported_at_its_own_size_and_at_another(tmp_path: Path) -> None:
     assert load_model("nano").model.config.image_size == 256
     bundle = export_bundle(load_model("nano", image_size=320), tmp_path / "nano")
@@ -93,6 +94,7 @@ def test_it_can_be_exported_at_its_own_size_and_at_another(tmp_path: Path) -> No
     assert bundle.manifest.model.name == "sam2-edge-nano"
 
 
+@pytest.mark.slow
 def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
     nano: Sam2VideoModel, clips: list[SyntheticClip]
 ) -> None:
