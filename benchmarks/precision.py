@@ -1,14 +1,14 @@
 """What float16 and INT8 do: to each graph on recorded inputs, and to masks over whole clips.
 
-    python benchmarks/precision.py nano --clips 20 [--json FILE]
-    python benchmarks/precision.py sam2.1-hiera-tiny --random-init 1 [--json FILE]
+    PYTHONPATH=. python benchmarks/precision.py nano --clips 20 [--json FILE]
+    PYTHONPATH=. python benchmarks/precision.py sam2.1-hiera-tiny --random-init 1 [--json FILE]
 
-The model runs in float32 over a synthetic clip, and what each graph is given on four of its frames
-is recorded. The error of a graph in another precision is the root mean square of the difference
-over that of the value, of the output where it is largest; outputs that follow from which mask
-the decoder chooses are left out. With --clips, J&F on held-out clips from one click per object;
-for a model with random weights that says nothing. float16 is simulated, as a CPU does not
-compute in it; INT8 is as written for the CPU, calibrated with min-max on 64 frames.
+The model tracks a synthetic clip in float32, and the inputs of each graph on four frames are
+recorded. The error of a graph in another precision is the RMS of the difference over the RMS of the
+values, of the worst output; outputs that depend on the decoder's choice of a mask are left out.
+With --clips, J&F on held-out clips from one click per object, which is meaningless for random
+weights. float16 is emulated, as CPUs do not compute in it; INT8 is written for the CPU and
+calibrated with min-max ranges on 64 frames.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def calibration_frames(folder: Path, size: int) -> CalibrationFrames:
 def changed_graphs(
     bundle: Bundle, recording: Recording, frames: CalibrationFrames
 ) -> Iterator[tuple[Graph, str, onnx.ModelProto, int]]:
-    """Every graph in float16, the image encoder in INT8, and the nodes or layers that stay."""
+    """Every graph in float16, the image encoder in INT8, and the number of nodes in float32."""
     for graph in Graph:
         model = onnx.load(bundle.graph_path(graph))
         keep = fp32_only_nodes(model) | overflowing_nodes(model, recording.inputs(graph))

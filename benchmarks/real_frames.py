@@ -13,7 +13,7 @@ CLICK = (0.35, 0.45)
 
 
 def frames_of(video: str, count: int, size: int) -> list[np.ndarray]:
-    """The first frames, already of the model's size: resampling is not what is compared."""
+    """The first frames, resized to the model input: resampling is not compared."""
     source = open_source(video, FrameRange(0, count))
     return [cv2.resize(f.picture, (size, size), interpolation=cv2.INTER_AREA) for f in source]
 

@@ -1,13 +1,13 @@
 """A real-size model over a real clip: the exported graphs against PyTorch, frame by frame.
 
-    python benchmarks/real_size.py VIDEO [--reference transformers|original] [--frames 20]
-    python benchmarks/real_size.py VIDEO --memory
+    PYTHONPATH=. python benchmarks/real_size.py VIDEO [--reference original] [--frames 20]
+    PYTHONPATH=. python benchmarks/real_size.py VIDEO --memory
 
-Weights are random. The runtime and PyTorch take turns on every frame in one process, so that the
-ratio of their times does not hang on what else the machine does; but idle threads of one spin for a
-while and slow the other. With --memory each runs alone in a process of its own, and its peak
-resident memory and time are printed instead. The original predictor
-(`--reference original`) needs the package sam2 1.1.0 with hydra-core and iopath.
+Weights are random. The runtime and PyTorch alternate on every frame in one process, so that the
+ratio of their times does not depend on other load; but idle threads of one spin for a while and
+slow the other. With --memory each runs alone in its own process, and its peak resident memory and
+time are printed instead. The original predictor (`--reference original`) needs the package sam2
+1.1.0 with hydra-core and iopath.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def run_transformers(
 
 
 def run_original(checkpoint: Path, frames: list[np.ndarray]) -> Iterator[np.ndarray]:
-    """Logits frame by frame from the original predictor, fed the very same pixels."""
+    """Logits frame by frame from the original predictor, from the same pixels."""
     predictor = original_predictor()
     state = torch.load(checkpoint, weights_only=True)["model"]
     predictor.load_state_dict(state, strict=True)

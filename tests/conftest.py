@@ -7,11 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
+import onnx
 import pytest
 import torch
 from transformers import Sam2VideoModel
 
 from sam2_edge import Bundle
+from sam2_edge.bundle.contract import Graph
+from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.export import pipeline
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
@@ -19,7 +22,14 @@ from sam2_edge.models.checkpoints import load_model
 from sam2_edge.models.random_init import random_model
 from tests.helpers.clips import Clip, moving_shapes
 from tests.helpers.kept_graphs import KeptGraphs
-from tests.helpers.models import SEED, loaded, small_config
+from tests.helpers.models import (
+    IMAGE_SIZE,
+    MEMORY_TOKENS,
+    SEED,
+    frames_of_a_clip,
+    loaded,
+    small_config,
+)
 
 # Before pytest-xdist starts its processes: the same module is then the same bytes in all of them.
 os.environ.setdefault("PYTHONHASHSEED", "0")
@@ -27,16 +37,14 @@ os.environ.setdefault("PYTHONHASHSEED", "0")
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """PyTorch and ONNX Runtime take turns on tiny graphs: idle threads of one that spin while the
-    other works cost more than they bring.
-    """
+    """PyTorch and ONNX Runtime alternate on tiny graphs: spinning idle threads only cost time."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)  # as the runtime does: peaked attention is full of denormals
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """PyTorch takes most of the tests' time to trace the same few modules again and again."""
+    """Trace each module once: PyTorch's exporter would take most of the tests' time."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers
@@ -65,8 +73,16 @@ def full_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
+def tokens_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Memory attention over some of the tokens, memory stored in full."""
+    target = tmp_path_factory.mktemp("bundles") / "tokens"
+    options = ExportOptions(memory_tokens=MEMORY_TOKENS, memory_rounding="none")
+    return export_bundle(loaded(small_model), target, options)
+
+
+@pytest.fixture(scope="session")
 def nano_bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """The bundled model, exported again: float32 graphs, memory stored in full."""
+    """The bundled model, exported in float32 with memory stored in full."""
     target = tmp_path_factory.mktemp("bundles") / "nano"
     return export_bundle(load_model("nano"), target, ExportOptions(memory_rounding="none"))
 
@@ -84,3 +100,17 @@ def clip_folder(clip: Clip, tmp_path: Path) -> Path:
     for index, frame in enumerate(clip.frames[:6]):
         cv2.imwrite(str(folder / f"{index}.png"), frame)
     return folder
+
+
+@pytest.fixture
+def encoder(full_bundle: Bundle) -> onnx.ModelProto:
+    """The image encoder in float32."""
+    return onnx.load(full_bundle.graph_path(Graph.IMAGE_ENCODER))
+
+
+@pytest.fixture
+def calibration_frames(tmp_path: Path) -> CalibrationFrames:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    folder = frames_of_a_clip(tmp_path / "data", frames=20)
+    return collect_frames(folder, kept, size=IMAGE_SIZE, count=16)

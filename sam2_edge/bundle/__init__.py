@@ -8,12 +8,11 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from sam2_edge.bundle.contract import Graph, GraphSpec, graph_specs
+from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
     FileEntry,
-    GraphEntry,
     Manifest,
 )
 from sam2_edge.bundle.storage import sha256_of
@@ -62,9 +61,14 @@ def load_bundle(path: str | Path) -> Bundle:
     if missing:
         raise BundleError(f"{manifest_path} lacks the graphs {', '.join(missing)}; export it again")
     specs = graph_specs(manifest.geometry)
-    files: dict[tuple[str, str], FileEntry] = {}  # graphs may share a file of weights
+    files: dict[tuple[str, str], FileEntry] = {}  # graphs may share a file
     for graph, entry in manifest.graphs.items():
-        _check_contract(manifest_path, specs[graph], entry)
+        for kind in ("inputs", "outputs"):
+            if getattr(entry, kind) != getattr(specs[graph], kind):
+                raise BundleError(
+                    f"{manifest_path}: the {kind} of {graph.value} do not match the contract of "
+                    "this sam2_edge; export the bundle again"
+                )
         files |= {(file.file, file.sha256): file for file in (entry, *entry.data)}
     for file in files.values():
         _check_file(folder, file)
@@ -88,18 +92,6 @@ def _read_manifest(path: Path) -> Manifest:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BundleError(f"{path}: {where}: {first['msg']}; export the bundle again") from error
-
-
-def _check_contract(manifest_path: Path, spec: GraphSpec, entry: GraphEntry) -> None:
-    for kind, given, wanted in (
-        ("inputs", entry.inputs, spec.inputs),
-        ("outputs", entry.outputs, spec.outputs),
-    ):
-        if given != wanted:
-            raise BundleError(
-                f"{manifest_path}: the {kind} of {spec.graph.value} do not match the "
-                "contract of this sam2_edge; export the bundle again"
-            )
 
 
 def _check_file(folder: Path, entry: FileEntry) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -62,7 +62,10 @@ def quantize_model(
     source.CopyFrom(onnx.shape_inference.infer_shapes(model))
     if not layers:  # ONNX Runtime would take that as all of them
         return source
-    known = {n: TensorData(lowest=_f32(a), highest=_f32(b)) for n, (a, b) in ranges.items()}
+    known = {
+        name: TensorData(lowest=np.array(low, np.float32), highest=np.array(high, np.float32))
+        for name, (low, high) in ranges.items()
+    }
     quantizer = QDQQuantizer(
         source,
         per_channel=True,
@@ -131,7 +134,3 @@ def _reaches(
                 seen.add(node.name)
                 todo += tensors(node)
     return False
-
-
-def _f32(value: float) -> Any:
-    return np.array(value, np.float32)

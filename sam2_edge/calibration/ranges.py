@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import onnx
@@ -91,8 +91,7 @@ def _by_histogram(
         for feeds in inputs:
             collector.collect(dict(zip(names, session.run(None, dict(feeds)), strict=True)))
         found = collector.compute_collection_result()
-    return {name: (_number(limits[0]), _number(limits[1])) for name, limits in found.items()}
-
-
-def _number(value: Any) -> float:
-    return float(np.asarray(value).reshape(-1)[0])
+    return {
+        name: (float(np.ravel(limits[0])[0]), float(np.ravel(limits[1])[0]))
+        for name, limits in found.items()
+    }

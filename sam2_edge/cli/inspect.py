@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
@@ -14,10 +15,7 @@ from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
 from sam2_edge.cli.progress import parity_note
 
-WORST_LAYERS = 10
-
-_Table = tuple[list[str], list[list[str]]]
-"""Column names and rows."""
+MAX_LAYERS = 10
 
 
 @click.command()
@@ -53,58 +51,48 @@ def _show(bundle: Bundle) -> None:
         )
     for name, value in facts.items():
         console.print(f"[bold]{name}[/]: {escape(value)}", highlight=False, soft_wrap=True)
-    for name, (columns, rows) in {
-        "graphs, and their largest difference to PyTorch": _graph_table(bundle),
-        "tensors": _tensor_table(bundle),
-        **_sensitivity_tables(bundle),
-    }.items():
-        table = Table(*columns, title=name, title_justify="left")
-        for row in rows:
-            table.add_row(*row)
+    for table in (_graph_table(bundle), _tensor_table(bundle), *_sensitivity_tables(bundle)):
         console.print(table)
     console.print(f"[italic]{escape(parity_note(bundle))}[/]", highlight=False, soft_wrap=True)
 
 
-def _graph_table(bundle: Bundle) -> _Table:
+def _graph_table(bundle: Bundle) -> Table:
     columns = ["graph", "MB", "backend", "precision", "opset", "difference", "tolerance"]
-    rows = []
+    table = _table("graphs, and their largest difference to PyTorch", *columns)
     for graph, entry in bundle.manifest.graphs.items():
         size = sum((bundle.path / f.file).stat().st_size for f in (entry, *entry.data))
-        tolerance = PARITY_TOLERANCE[entry.precision]
-        rows.append(
-            [
-                graph.value,
-                f"{size / 1e6:.1f}",
-                entry.backend,
-                entry.precision,
-                str(entry.opset),
-                f"{entry.difference:.1e}",
-                f"{tolerance:.0e}",
-            ]
+        table.add_row(
+            graph.value,
+            f"{size / 1e6:.1f}",
+            entry.backend,
+            entry.precision,
+            str(entry.opset),
+            f"{entry.difference:.1e}",
+            f"{PARITY_TOLERANCE[entry.precision]:.0e}",
         )
-    return columns, rows
+    return table
 
 
-def _sensitivity_tables(bundle: Bundle) -> dict[str, _Table]:
-    """For every INT8 graph: its most sensitive layers, and whether they are in INT8."""
-    tables = {}
-    for graph, entry in bundle.manifest.graphs.items():
-        if entry.calibration and entry.calibration.sensitivity:
-            rows = [
-                [layer, f"{error:.1e}", "float" if layer in entry.calibration.left_out else "int8"]
-                for layer, error in islice(entry.calibration.sensitivity.items(), WORST_LAYERS)
-            ]
-            columns = ["layer", "error alone", "now"]
-            tables[f"most INT8-sensitive layers of {graph.value}"] = (columns, rows)
-    return tables
-
-
-def _tensor_table(bundle: Bundle) -> _Table:
-    columns = ["graph", "", "tensor", "dtype", "shape"]
-    rows = []
+def _tensor_table(bundle: Bundle) -> Table:
+    table = _table("tensors", "graph", "", "tensor", "dtype", "shape")
     for graph, entry in bundle.manifest.graphs.items():
         for kind, tensors in (("in", entry.inputs), ("out", entry.outputs)):
-            rows += [
-                [graph.value, kind, t.name, t.dtype, " x ".join(map(str, t.axes))] for t in tensors
-            ]
-    return columns, rows
+            for t in tensors:
+                table.add_row(graph.value, kind, t.name, t.dtype, " x ".join(map(str, t.axes)))
+    return table
+
+
+def _sensitivity_tables(bundle: Bundle) -> Iterator[Table]:
+    """For every INT8 graph: its most sensitive layers, and whether they are in INT8."""
+    for graph, entry in bundle.manifest.graphs.items():
+        if entry.calibration and entry.calibration.sensitivity:
+            title = f"most INT8-sensitive layers of {graph.value}"
+            table = _table(title, "layer", "error alone", "now")
+            for layer, error in islice(entry.calibration.sensitivity.items(), MAX_LAYERS):
+                now = "float" if layer in entry.calibration.left_out else "int8"
+                table.add_row(layer, f"{error:.1e}", now)
+            yield table
+
+
+def _table(title: str, *columns: str) -> Table:
+    return Table(*columns, title=title, title_justify="left")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -34,14 +35,6 @@ CLIPS = 20
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
-    """One try: how many of the most sensitive layers stayed in float, and J&F on the clips."""
-
-    left_out: int
-    j_and_f: float
-
-
-@dataclass(frozen=True, slots=True)
 class Int8Plan:
     """What to quantize, and why.
 
@@ -50,16 +43,12 @@ class Int8Plan:
         layers: Names of the layers to quantize.
         left_out: Layers that stay in float to meet the budget, most sensitive first.
         errors: See `layer_errors`; empty without a budget.
-        reference: J&F in float32; None without a budget.
-        trials: In order; empty without a budget.
     """
 
     ranges: dict[str, Range]
     layers: tuple[str, ...]
     left_out: tuple[str, ...] = ()
     errors: dict[str, float] = field(default_factory=dict)
-    reference: float | None = None
-    trials: tuple[Trial, ...] = ()
 
 
 def plan_int8(
@@ -100,18 +89,18 @@ def plan_int8(
     errors = layer_errors(model, ranges, layers, few_frames, qdq_target)
     on_progress("scoring float32")
     reference = _score(bundle, clips)
-    trials = []
-    for count in _counts(len(layers)):
+    best = 0.0
+    powers = (2**exponent for exponent in itertools.count())
+    for count in (0, *takewhile(lambda power: power < len(layers), powers)):
         left_out = tuple(islice(errors, count))
         kept = tuple(layer for layer in layers if layer not in left_out)
         with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
             changed = {Graph.IMAGE_ENCODER: quantize_model(model, ranges, kept, qdq_target)}
-            trial = Trial(count, _score(trial_bundle(bundle, Path(folder), changed), clips))
-        trials.append(trial)
-        on_progress(f"J&F {trial.j_and_f:.4f} ({reference:.4f}) with {count} layers in float")
-        if reference - trial.j_and_f <= budget:
-            return Int8Plan(ranges, kept, left_out, errors, reference, tuple(trials))
-    best = max(trial.j_and_f for trial in trials)
+            score = _score(trial_bundle(bundle, Path(folder), changed), clips)
+        on_progress(f"J&F {score:.4f} ({reference:.4f}) with {count} layers in float")
+        if reference - score <= budget:
+            return Int8Plan(ranges, kept, left_out, errors)
+        best = max(best, score)
     raise ExportError(
         f"J&F in INT8 is {best:.4f} at best, in float32 {reference:.4f}: more than the budget of "
         f"{budget} is lost whichever layers stay in float; allow more, give other calibration "
@@ -161,14 +150,6 @@ def trial_bundle(source: Bundle, folder: Path, changed: Mapping[Graph, onnx.Mode
 def _outputs(model: onnx.ModelProto, feeds: Sequence[Feeds]) -> list[list[NDArray[np.float32]]]:
     session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     return [session.run(None, dict(each)) for each in feeds]
-
-
-def _counts(layers: int) -> Iterator[int]:
-    yield 0
-    count = 1
-    while count < layers:
-        yield count
-        count *= 2
 
 
 def _score(bundle: Bundle, clips: int) -> float:

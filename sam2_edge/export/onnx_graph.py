@@ -16,23 +16,24 @@ from sam2_edge.bundle.contract import GraphSpec
 from sam2_edge.errors import ExportError
 
 OPSET = 18
-"""The newest operator set that TensorRT 10.3 (JetPack 6) reads in full."""
+"""The newest operator set that TensorRT 10.3 (JetPack 6) supports fully."""
 
 PROTOBUF_LIMIT = 2**31 - 2**20
-"""Weights above this many bytes go to a file beside the graph: protobuf ends at 2 GB."""
+"""Bytes of weights above which they go to a file beside the graph: protobuf allows 2 GB."""
 
 _EXAMPLE = {"M": 2, "P": 3, "B": 2, "N": 5}
-"""Sizes to trace with; distinct and above 1, so that no axis is taken for a constant."""
+"""Sizes for tracing; distinct and above 1, so that no axis is taken as constant."""
 
 _FOLD_LIMIT = 2**31
 
 
 def export_onnx(module: nn.Module, spec: GraphSpec, path: Path) -> None:
-    """Write `module` as ONNX to `path`, with names and dynamic axes of `spec`.
+    """Write a module as ONNX, with the names and dynamic axes of its contract.
 
     Weights above the protobuf limit go to `path` + ".data".
 
-    Raises ExportError when PyTorch cannot export the module.
+    Raises:
+        ExportError: PyTorch cannot export the module.
     """
     example = tuple(
         torch.zeros(s.shape(**_EXAMPLE), dtype=getattr(torch, s.dtype)) for s in spec.inputs
@@ -57,7 +58,7 @@ def export_onnx(module: nn.Module, spec: GraphSpec, path: Path) -> None:
     except torch.onnx.OnnxExporterError as error:
         raise ExportError(f"{spec.graph.value} could not be exported: {error}") from error
     assert program is not None  # with dynamo=True and no file name, a program is returned
-    # Sorted projection weights and positions are constants: fold them whatever their size.
+    # Permuted projection weights and positions are constants: fold them whatever their size.
     onnxscript.optimizer.optimize(
         program.model, input_size_limit=_FOLD_LIMIT, output_size_limit=_FOLD_LIMIT
     )
@@ -78,7 +79,7 @@ def opset_of(path: Path) -> int:
 
 
 def _strip_traces(model: onnx.ModelProto) -> None:
-    """Remove the exporter's notes on source lines: they name files of the exporting machine."""
+    """Remove the exporter's source locations: they contain paths of the exporting machine."""
     for node in model.graph.node:
         del node.metadata_props[:]
     del model.graph.metadata_props[:]
@@ -88,8 +89,9 @@ def _strip_traces(model: onnx.ModelProto) -> None:
 
 
 def _order_gelu(graph: onnx.GraphProto) -> None:
-    """Write GELU as x (1 + erf) 0.5 instead of x (0.5 (1 + erf)): that is the order in which ONNX
-    Runtime recognizes it (`GeluFusion`) and runs one operator instead of five.
+    """Write GELU as x (1 + erf) 0.5 instead of x (0.5 (1 + erf)).
+
+    In that order ONNX Runtime fuses its five operators into one (`GeluFusion`).
     """
     makers = {name: node for node in graph.node for name in node.output}
     readers = Counter(name for node in graph.node for name in node.input)

@@ -76,13 +76,11 @@ def export_bundle(
             seen = _observe(full, options, Path(scratch), on_progress)
             manifest = manifest.model_copy(update={"graphs": exporter.convert(manifest, seen)})
         save_manifest(folder, manifest)
-        for graph in Graph:
-            on_progress(graph, "done")
     return load_bundle(target)
 
 
 def check_memory_tokens(geometry: Geometry) -> None:
-    """Raise ExportError unless a memory has more tokens than attention is to see."""
+    """Raise ExportError unless attention sees some, but not all, tokens of a memory."""
     tokens, side = geometry.memory_tokens, geometry.embedding_size
     if tokens is not None and not 1 <= tokens < side**2:
         raise ExportError(
@@ -93,7 +91,7 @@ def check_memory_tokens(geometry: Geometry) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Observations:
-    """What the calibration frames show; plan: for INT8 only."""
+    """Results of the calibration frames; a plan for INT8 only."""
 
     frames: CalibrationFrames
     recording: Recording
@@ -150,6 +148,8 @@ class _Exporter:
             self._on_progress(graph, "exporting")
             export_onnx(module, self._specs[graph], self._path(graph))
             entries[graph] = self._check(graph, "fp32", self._inputs(graph, None))
+            if self._options.precision == "fp32":
+                self._on_progress(graph, "done")
         return entries
 
     def convert(self, full: Manifest, seen: _Observations | None) -> dict[Graph, GraphEntry]:
@@ -160,10 +160,10 @@ class _Exporter:
             if precision != "fp32":
                 self._on_progress(graph, "changing the precision")
                 calibration = self._convert(graph, precision, seen)
-            elif seen is None:
-                continue
-            entry = self._check(graph, precision, self._inputs(graph, seen))
-            entries[graph] = entry.model_copy(update={"calibration": calibration})
+            if precision != "fp32" or seen is not None:
+                entry = self._check(graph, precision, self._inputs(graph, seen))
+                entries[graph] = entry.model_copy(update={"calibration": calibration})
+            self._on_progress(graph, "done")
         return entries
 
     def _convert(

@@ -27,7 +27,6 @@ from sam2_edge.models.variants import (
     Variant,
     at_image_size,
     check_image_size,
-    find_variant,
     recognize_variant,
     variant_config,
 )
@@ -79,15 +78,14 @@ def load_model(
         check_image_size(image_size)
     if checkpoint is not None and random_seed is not None:
         raise CheckpointError("both a checkpoint and a random seed were given; give one of them")
-    variant = find_variant(name)
     original_size = image_size or DEFAULT_IMAGE_SIZE
     if random_seed is not None:
-        variant = _required(variant, name)
+        variant = _find_variant(name)
         model = random_model(variant_config(variant, original_size), random_seed)
         source = f"random seed {random_seed}"
         return LoadedModel(model, variant.name, variant.family, source, sha256=None)
     if checkpoint is not None:
-        expected = _required(variant, name)
+        expected = _find_variant(name)
         return load_original(checkpoint, image_size=original_size, expected=expected)
     path = Path(name)
     if path.is_file():
@@ -105,7 +103,7 @@ def load_published(name: str, *, image_size: int | None = None) -> LoadedModel:
     Raises:
         CheckpointError: The name is unknown, or the Hub cannot be reached.
     """
-    known = _required(find_variant(name), name)
+    known = _find_variant(name)
     try:
         folder = snapshot_download(known.hub_id, allow_patterns=["config.json", "*.safetensors"])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -203,7 +201,9 @@ def _load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: s
     model.load_state_dict({k: v.to(torch.float32) for k, v in state.items()})
 
 
-def _required(variant: Variant | None, name: str) -> Variant:
+def _find_variant(name: str) -> Variant:
+    """The variant with this name, with or without "facebook/"."""
+    variant = VARIANTS.get(name.removeprefix("facebook/"))
     if variant is None:
         raise CheckpointError(
             f"'{name}' is neither a file, a folder nor a known model; known models: "

@@ -66,11 +66,6 @@ VARIANTS = MappingProxyType(
 )
 
 
-def find_variant(name: str) -> Variant | None:
-    """The variant with this name (with or without "facebook/"), or None."""
-    return VARIANTS.get(name.removeprefix("facebook/"))
-
-
 def variant_config(variant: Variant, image_size: int = DEFAULT_IMAGE_SIZE) -> Sam2VideoConfig:
     """The transformers configuration of a variant at an image size in pixels."""
     hiera = HIERA[variant.size]

@@ -139,7 +139,7 @@ BROKEN = [b"", b"{", b"[]", b"null", b"\xff\xfe", b"[" * 100_000]
 
 
 @pytest.mark.parametrize("content", BROKEN, ids=lambda content: repr(content[:4]))
-def test_a_manifest_that_is_none_is_refused(copy: Path, content: bytes) -> None:
+def test_a_malformed_manifest_is_refused(copy: Path, content: bytes) -> None:
     (copy / MANIFEST_FILE).write_bytes(content)
     with pytest.raises(BundleError, match=r"manifest\.json"):
         load_bundle(copy)
@@ -150,7 +150,7 @@ def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
         load_bundle(tmp_path / "nothing")
 
 
-def test_a_manifest_survives_its_json(small_bundle: Bundle) -> None:
+def test_a_manifest_survives_a_json_round_trip(small_bundle: Bundle) -> None:
     text = small_bundle.manifest.model_dump_json()
     assert Manifest.model_validate_json(text) == small_bundle.manifest
 
@@ -213,7 +213,7 @@ MANIFESTS = st.builds(
 
 @settings(max_examples=50, deadline=None)
 @given(manifest=MANIFESTS)
-def test_any_manifest_survives_its_json(manifest: Manifest) -> None:
+def test_any_manifest_survives_a_json_round_trip(manifest: Manifest) -> None:
     assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
 
 

@@ -10,14 +10,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner
 from onnx import TensorProto, helper, save_model
 from transformers import Sam2VideoModel
 
-from sam2_edge import BackendError, Bundle, ExportError, VideoTracker, load_bundle
+from sam2_edge import BackendError, Bundle, ExportError, load_bundle
 from sam2_edge.bundle.contract import Geometry, Graph, Precision, graph_specs
 from sam2_edge.calibration.frames import collect_frames
-from sam2_edge.cli.main import cli
 from sam2_edge.export.int8_search import plan_int8
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import (
@@ -82,7 +80,7 @@ def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: 
 
 
 @pytest.mark.parametrize("policy", ["fp32", "fp16"])
-def test_memory_attention_over_some_tokens_becomes_an_engine(
+def test_memory_attention_with_fewer_tokens_becomes_an_engine(
     policy: PrecisionMode, small_model: Sam2VideoModel, tmp_path: Path
 ) -> None:
     graphs = export_bundle(
@@ -98,7 +96,7 @@ def test_memory_attention_over_some_tokens_becomes_an_engine(
     assert entry.inputs[-1].axes == ("M", "B", 24)
 
 
-def test_the_bundled_model_becomes_engines_as_it_lies_in_the_package(tmp_path: Path) -> None:
+def test_the_packed_graphs_of_the_bundled_model_become_engines(tmp_path: Path) -> None:
     engines = build_engines(load_bundle("nano"), tmp_path / "engines", RTX)
     assert all(e.engine and not e.data for e in engines.manifest.graphs.values())
 
@@ -154,7 +152,7 @@ def test_every_graph_of_real_size_becomes_an_engine(
     assert share > {"fp32": 0.9, "fp16": 0.45, "int8": 0.22}[precision]
 
 
-def test_an_engine_takes_a_bank_that_fills_and_one_with_more_prompted_frames() -> None:
+def test_the_profile_covers_a_filling_bank_and_more_conditioning_frames() -> None:
     geometry = Geometry(256)
     profile = engine_profile(geometry, RTX)
     assert profile == {"M": (1, 7, 10), "P": (1, 16, 19), "B": (1, 1, 8), "N": (1, 1, 16)}
@@ -196,7 +194,7 @@ def write(path: Path, *, domain: str, operator: str, output: tuple[int | str, ..
     return path
 
 
-def test_a_builder_that_crashes_is_an_error_with_its_last_words(tmp_path: Path) -> None:
+def test_a_crash_of_the_builder_is_reported_with_its_last_lines(tmp_path: Path) -> None:
     path = write(
         tmp_path / "g.onnx",
         domain="com.microsoft",
@@ -210,7 +208,7 @@ def test_a_builder_that_crashes_is_an_error_with_its_last_words(tmp_path: Path) 
     assert not (tmp_path / "g.engine").exists()
 
 
-def test_a_graph_that_is_refused_is_an_error(tmp_path: Path) -> None:
+def test_a_graph_that_tensorrt_refuses_is_an_error(tmp_path: Path) -> None:
     path = tmp_path / "g.onnx"
     path.write_bytes(b"not a graph")
     with pytest.raises(
@@ -229,14 +227,12 @@ def test_a_graph_that_is_refused_is_an_error(tmp_path: Path) -> None:
         ),
     ],
 )
-def test_engines_that_cannot_be_built_are_refused_at_once(
-    options: EngineOptions, message: str
-) -> None:
+def test_impossible_engine_options_are_refused(options: EngineOptions, message: str) -> None:
     with pytest.raises(ExportError, match=message):
         check_engine_options(options)
 
 
-def test_without_a_gpu_the_gpus_to_build_for_must_be_named() -> None:
+def test_without_a_gpu_the_target_gpus_must_be_named() -> None:
     try:
         device_info()
     except BackendError:
@@ -247,55 +243,6 @@ def test_without_a_gpu_the_gpus_to_build_for_must_be_named() -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorrt") is not None, reason="it is installed")
-def test_classic_tensorrt_that_is_missing_is_told_with_the_remedy() -> None:
+def test_missing_classic_tensorrt_is_reported_with_a_remedy() -> None:
     with pytest.raises(BackendError, match="tensorrt cannot be imported .* comes with JetPack"):
         check_engine_options(EngineOptions("tensorrt"))
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ("--calibration-frames 20", "--calibration-frames has no effect without --calibrate"),
-        ("--calibration-method entropy", "method has no effect without --precision int8"),
-        ("--precision fp16 --int8-budget 0.005", "budget has no effect without --precision int8"),
-        ("--precision int8", "int8 needs frames to calibrate with"),
-        ("--max-objects 4", "--max-objects has no effect without --target tensorrt"),
-        ("--compute-capability 8.6", "--compute-capability has no effect without --target"),
-    ],
-)
-def test_options_that_would_have_no_effect_are_refused(
-    options: str, message: str, tmp_path: Path
-) -> None:
-    arguments = ["export", "nano", "--output", str(tmp_path / "b"), *options.split()]
-    refused = CliRunner().invoke(cli, arguments)
-    assert isinstance(refused.exception, ExportError)
-    assert message in str(refused.exception)
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_the_command_builds_engines_from_a_bundle(small_bundle: Bundle, tmp_path: Path) -> None:
-    command = ["build-engines", str(small_bundle.path), "--target", "tensorrt-rtx"]
-    options = ["--output", str(tmp_path / "engines"), "--compute-capability", "8.6,8.9"]
-
-    done = CliRunner().invoke(cli, [*command, *options, "--max-objects", "3"])
-
-    assert done.exit_code == 0, done.output
-    engines = load_bundle(tmp_path / "engines")
-    engine = engines.manifest.graphs[Graph.IMAGE_ENCODER].engine
-    assert engine is not None
-    assert engine.compute_capabilities == ((8, 6), (8, 9))
-    assert engines.max_size("B") == 3
-    with pytest.raises(BackendError, match="holds engines of tensorrt-rtx"):
-        VideoTracker(engines, backend="cpu")
-    with pytest.raises(ExportError, match="already holds engines"):
-        build_engines(engines, tmp_path / "again", RTX)
-
-
-def test_export_refuses_a_bundle_and_names_the_command_for_engines(
-    small_bundle: Bundle, tmp_path: Path
-) -> None:
-    command = ["export", str(small_bundle.path), "--output", str(tmp_path / "engines")]
-    refused = CliRunner().invoke(cli, command)
-    assert isinstance(refused.exception, ExportError)
-    assert "is a bundle, not a model" in str(refused.exception)
-    assert f"sam2-edge build-engines {small_bundle.path}" in str(refused.exception)

@@ -29,7 +29,7 @@ def test_every_graph_records_its_difference_to_pytorch(small_bundle: Bundle) -> 
         assert entry.difference == max(entry.parity.values())
 
 
-def test_graphs_name_no_file_of_the_exporting_machine(small_bundle: Bundle) -> None:
+def test_graphs_contain_no_paths_of_the_exporting_machine(small_bundle: Bundle) -> None:
     for graph in Graph:
         content = small_bundle.graph_path(graph).read_bytes()
         assert str(Path(__file__).parent.parent.parent).encode() not in content
@@ -52,7 +52,7 @@ def test_an_export_that_disagrees_with_pytorch_leaves_no_bundle(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_graph_of_other_weights_is_found_out(
+def test_a_graph_with_other_weights_is_detected(
     small_model: Sam2VideoModel, small_bundle: Bundle
 ) -> None:
     geometry = geometry_of(small_model.config)
@@ -104,7 +104,7 @@ def write(path: Path, nodes: list[onnx.NodeProto], *, out: str = "y") -> Path:
     return path
 
 
-def test_structure_accepts_what_keeps_to_the_contract(tmp_path: Path) -> None:
+def test_structure_accepts_a_graph_that_follows_the_contract(tmp_path: Path) -> None:
     check_structure(write(tmp_path / "g.onnx", [helper.make_node("Relu", ["x"], ["y"])]), SPEC)
 
 

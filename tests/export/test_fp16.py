@@ -94,7 +94,7 @@ def test_a_constant_beyond_float16_keeps_its_node_in_float32() -> None:
     assert fp32_only_nodes(made) == {"mul"}
 
 
-def test_nodes_whose_values_overflow_are_found_by_what_was_seen() -> None:
+def test_overflowing_nodes_are_found_from_observed_values() -> None:
     made = model(
         [
             helper.make_node("Mul", ["x", "k"], ["large"], name="grow"),
@@ -112,7 +112,7 @@ def test_nodes_whose_values_overflow_are_found_by_what_was_seen() -> None:
     assert overflowing_nodes(made, [{"x": x / 100}]) == set()
 
 
-def test_types_at_the_border_and_of_resize_scales_stay() -> None:
+def test_outputs_and_resize_scales_stay_in_float32() -> None:
     made = model(
         [
             helper.make_node("Resize", ["x", "", "scales"], ["big"], name="up", mode="linear"),
@@ -135,7 +135,7 @@ def test_a_tensor_that_many_nodes_read_is_cast_once() -> None:
     assert casts == [("x", "x_half"), ("y_half", "y")]
 
 
-def test_a_bundle_in_half_precision_is_smaller_and_tracks_alike(
+def test_a_float16_bundle_is_smaller_and_tracks_similarly(
     full_bundle: Bundle, small_model: Sam2VideoModel, clip: Clip, tmp_path: Path
 ) -> None:
     halved = export_bundle(

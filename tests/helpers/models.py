@@ -13,15 +13,14 @@ from sam2_edge.models.variants import at_image_size
 from sam2_edge.synthetic import clip as synthetic_clip
 
 IMAGE_SIZE = 128
-
-
 SEED = 6
+
+MEMORY_TOKENS = 24
+"""Of 64 in `tokens_bundle`."""
 
 
 def small_config(image_size: int = IMAGE_SIZE, *, family: str = "sam2.1") -> Sam2VideoConfig:
-    """SAM 2 with every part of the real one, narrow and shallow (memory has 64 channels in
-    transformers whatever the configuration says).
-    """
+    """SAM 2 with every part, narrow and shallow (memory always has 64 channels in transformers)."""
     widths = [16, 32, 64, 128]
     backbone = Sam2HieraDetConfig(
         hidden_size=16,
@@ -52,7 +51,7 @@ def small_config(image_size: int = IMAGE_SIZE, *, family: str = "sam2.1") -> Sam
 
 
 def loaded(model: Sam2VideoModel, name: str = "small") -> LoadedModel:
-    """A model as `load_model` gives it."""
+    """A model as `load_model` returns it."""
     family = "sam2.1" if model.config.enable_occlusion_spatial_embedding else "sam2"
     return LoadedModel(model, name, family, "test", None)
 

@@ -184,7 +184,7 @@ def test_mask_decoder(
 
 
 @torch.no_grad()
-def test_mask_decoder_sees_a_mask_only_where_it_is_told_to(
+def test_mask_decoder_uses_a_mask_only_where_has_mask_is_set(
     small_model: Sam2VideoModel, run: Run, features: Arrays
 ) -> None:
     mask = 5 * np.random.default_rng(1).standard_normal((2, 1, 32, 32)).astype(np.float32)

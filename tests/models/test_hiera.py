@@ -14,7 +14,7 @@ from tests.helpers.models import SEED, small_config
 
 @pytest.mark.parametrize("size", [128, 192])
 @torch.inference_mode()
-def test_blocks_agree_where_windows_fit_and_where_they_are_filled_up(
+def test_blocks_agree_with_and_without_window_padding(
     size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hiera, "QUERY_TILE", 24)  # several tiles, the last of them smaller

@@ -39,7 +39,7 @@ def tiny_checkpoint(
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_every_original_checkpoint_maps_onto_its_variant_without_rest(name: str) -> None:
+def test_every_original_checkpoint_maps_to_its_variant_completely(name: str) -> None:
     shapes = ORIGINAL[name]
     with torch.device("meta"):
         model = Sam2VideoModel(variant_config(VARIANTS[name]))
@@ -85,7 +85,7 @@ def test_an_original_checkpoint_loads_tensor_for_tensor(
     assert torch.equal(own["prompt_encoder.point_embed.weight"], torch.cat(points))
 
 
-def test_the_original_names_are_had_back(tiny_state: dict[str, Tensor]) -> None:
+def test_the_original_names_can_be_restored(tiny_state: dict[str, Tensor]) -> None:
     again = to_original(from_original(tiny_state), tiny_state)
     assert again.keys() == tiny_state.keys()
     assert all(torch.equal(again[name], tensor) for name, tensor in tiny_state.items())
@@ -103,7 +103,7 @@ def test_a_bare_state_dict_and_a_named_variant_are_accepted(
     assert loaded.name == TINY
 
 
-def test_tensors_too_many_too_few_and_misshapen_are_listed_in_one_error(
+def test_extra_missing_and_misshapen_tensors_are_listed_in_one_error(
     tiny_state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     state = {**tiny_state, "head.extra": torch.zeros(1)}
@@ -132,7 +132,7 @@ def test_a_checkpoint_of_another_variant_is_named(tiny_checkpoint: Path) -> None
         (b"not a checkpoint", "cannot be read"),
     ],
 )
-def test_a_file_that_is_no_checkpoint_is_refused(
+def test_a_file_that_is_not_a_checkpoint_is_refused(
     tmp_path: Path, content: bytes, message: str
 ) -> None:
     (tmp_path / "bad.pt").write_bytes(content)
@@ -146,7 +146,7 @@ def test_a_truncated_checkpoint_is_refused(tiny_checkpoint: Path, tmp_path: Path
         load_model(str(tmp_path / "cut.pt"), image_size=256)
 
 
-def test_a_checkpoint_with_code_in_it_is_not_run(tmp_path: Path) -> None:
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
     class Payload:
         def __reduce__(self) -> tuple[object, tuple[str]]:
             return Path.touch, (tmp_path / "ran",)  # type: ignore[return-value] # runs if unpickled
@@ -206,6 +206,6 @@ def test_random_weights_follow_their_seed() -> None:
 
 
 @pytest.mark.parametrize("size", [0, 63, 100, 1000, 4096])
-def test_an_image_size_that_the_backbone_does_not_take_is_refused_with_the_list(size: int) -> None:
+def test_an_unsupported_image_size_is_refused_with_the_supported_ones(size: int) -> None:
     with pytest.raises(ExportError, match=r"a multiple of 32: 64, 96, 128.* 1024.* 2048"):
         load_model(TINY, random_seed=0, image_size=size)

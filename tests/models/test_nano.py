@@ -47,7 +47,7 @@ def test_it_is_small_and_described() -> None:
         assert word in card
 
 
-def test_its_graphs_are_those_of_its_weights(nano: Sam2VideoModel) -> None:
+def test_its_graphs_match_its_weights(nano: Sam2VideoModel) -> None:
     bundle = load_bundle("nano")
     geometry = bundle.manifest.geometry
     for graph, module in graph_modules(nano, memory_rounding="none").items():
@@ -76,7 +76,7 @@ def test_it_tracks_offline_without_torch(tmp_path: Path) -> None:
     assert len(list((tmp_path / "masks").glob("*.png"))) == 6
 
 
-def test_a_folder_called_nano_comes_before_the_bundled_model(
+def test_a_folder_called_nano_takes_precedence_over_the_bundled_model(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -110,7 +110,7 @@ def test_masks_through_onnxruntime_are_as_good_as_through_pytorch(
 MIN_J_AND_F, MIN_PRESENCE = 0.65, 0.88
 
 
-def test_packing_changes_no_number_and_refuses_damaged_weights(
+def test_packing_changes_no_value_and_refuses_damaged_weights(
     small_model: Sam2VideoModel, tmp_path: Path
 ) -> None:
     from safetensors.torch import save_file
@@ -136,11 +136,11 @@ def test_packing_changes_no_number_and_refuses_damaged_weights(
     np.testing.assert_array_equal(results[0], results[1])
     damaged = tmp_path / "damaged.safetensors"
     damaged.write_bytes(b"\x08\0\0\0\0\0\0\0no json!")
-    with pytest.raises(ExportError, match="no safetensors file"):
+    with pytest.raises(ExportError, match="not a safetensors file"):
         list(stored_tensors(damaged))
 
 
-def test_weights_that_changed_are_found_out(tmp_path: Path) -> None:
+def test_changed_weights_are_detected(tmp_path: Path) -> None:
     import shutil
 
     copy = tmp_path / "copy"

@@ -51,7 +51,7 @@ def _batch(
 
 
 @pytest.mark.parametrize("kind", ["click", "box", "mask"])
-def test_the_rollout_gives_what_the_pytorch_tracker_gives(kind: PromptKind) -> None:
+def test_the_rollout_equals_the_pytorch_tracker(kind: PromptKind) -> None:
     model = random_model(nano_config(128), PRESENT_SEED)
     batch = _batch(kind)
     prompts = {
@@ -76,7 +76,7 @@ def test_the_rollout_gives_what_the_pytorch_tracker_gives(kind: PromptKind) -> N
             torch.testing.assert_close(got, want.logits, rtol=0, atol=1e-3)
 
 
-def test_the_rollout_in_bfloat16_is_the_same_to_its_precision() -> None:
+def test_the_rollout_in_bfloat16_agrees_within_its_precision() -> None:
     model = random_model(nano_config(64), PRESENT_SEED)
     batch = _batch("mask", frames=3, size=64)
     with torch.no_grad():
@@ -104,7 +104,7 @@ def test_every_weight_that_a_tracker_uses_is_trained() -> None:
     }
 
 
-def test_focal_and_dice_loss_are_those_of_a_hand_calculation() -> None:
+def test_focal_and_dice_loss_match_a_hand_calculation() -> None:
     logits, target = torch.tensor([[[[2.0, -1.0]]]]), torch.tensor([[[[1.0, 0.0]]]])
     p, q = 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(1))
     focal = (0.25 * (1 - p) ** 2 * -math.log(p) + 0.75 * q**2 * -math.log(1 - q)) / 2
@@ -148,7 +148,7 @@ def test_a_correcting_click_falls_into_the_error() -> None:
         assert cells[2, 1] == 1
 
 
-def test_a_batch_depends_on_nothing_but_its_step() -> None:
+def test_a_batch_depends_only_on_its_step() -> None:
     first, again, other = Batches(TINY, 3)[5], Batches(TINY, 3)[5], Batches(TINY, 3)[6]
     assert torch.equal(first.frames, again.frames)
     assert torch.equal(first.coords, again.coords)
@@ -156,7 +156,7 @@ def test_a_batch_depends_on_nothing_but_its_step() -> None:
     assert not torch.equal(first.frames, other.frames)
 
 
-def test_clips_that_lose_an_object_can_be_asked_for() -> None:
+def test_clips_that_lose_an_object_can_be_requested() -> None:
     plain = dataclasses.replace(TINY, frames=8, size=32, span=32)
     shares = []
     for phase in (plain, dataclasses.replace(plain, lost=1.0)):
@@ -179,7 +179,7 @@ def test_prompts_are_on_the_object(kind: PromptKind) -> None:
         assert all(mask[int(y), int(x)] for x, y in coords)
 
 
-def test_targets_are_shares_of_cells() -> None:
+def test_targets_are_the_covered_shares_of_cells() -> None:
     batch = _batch("click", frames=1)
     ids = batch.ids[0, 0].numpy()
     first = targets(batch)[0, 0].numpy()
@@ -187,7 +187,7 @@ def test_targets_are_shares_of_cells() -> None:
     assert set(np.unique(first)) <= {0, 0.25, 0.5, 0.75, 1}
 
 
-def test_a_restarted_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None:
+def test_a_resumed_run_ends_like_an_uninterrupted_one(tmp_path: Path) -> None:
     recipe = (TINY, dataclasses.replace(TINY, name="next", size=96, frames=1))
     whole = Settings(tmp_path / "whole", workers=0, half=False, recipe=recipe)
     state = train(whole)
@@ -205,11 +205,11 @@ def test_a_restarted_run_ends_where_an_unbroken_one_does(tmp_path: Path) -> None
 
 def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / CHECKPOINT).write_bytes(b"nothing")
-    with pytest.raises(CheckpointError, match="delete it to start anew"):
+    with pytest.raises(CheckpointError, match="delete it to start again"):
         train(Settings(tmp_path, workers=0, recipe=(TINY,)))
 
 
-def test_training_learns_one_image_by_heart(tmp_path: Path) -> None:
+def test_training_overfits_one_image(tmp_path: Path) -> None:
     recipe = (Phase("one", 60, 64, 1, 1, 1, rate=2e-3, pool=1),)
     train(Settings(tmp_path, workers=0, half=False, recipe=recipe))
     entries = [json.loads(line) for line in (tmp_path / LOG).read_text().splitlines()]
@@ -222,7 +222,7 @@ def test_the_recipe_reaches_a_full_memory() -> None:
     assert longest > 16
 
 
-def test_a_published_run_is_a_bundle_of_its_averaged_weights(tmp_path: Path) -> None:
+def test_a_published_bundle_holds_the_averaged_weights(tmp_path: Path) -> None:
     run, target = tmp_path / "run", tmp_path / "bundle"
     state = train(Settings(run, workers=0, half=False, recipe=(TINY,)))
     bundle = publish(run, target)

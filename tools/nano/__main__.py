@@ -1,4 +1,4 @@
-"""`python -m tools.nano FOLDER`: train the bundled model, or go on training it."""
+"""`python -m tools.nano FOLDER`: train the bundled model, or resume its training."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from tools.nano.trainer import Settings, train
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False))
 @click.option("--seed", default=1, show_default=True, help="Seed of weights and clips.")
 @click.option("--device", default="cpu", show_default=True, help="PyTorch device.")
-@click.option("--workers", default=1, show_default=True, help="Processes that make clips.")
+@click.option("--workers", default=1, show_default=True, help="Processes that generate clips.")
 @click.option("--threads", default=None, type=int, help="PyTorch threads [all cores].")
-@click.option("--hours", default=None, type=float, help="Stop after so long.")
-@click.option("--full", is_flag=True, help="In float32 throughout.")
+@click.option("--hours", default=None, type=float, help="Stop after this time.")
+@click.option("--full", is_flag=True, help="Train in float32 throughout.")
 def main(
     folder: Path,
     seed: int,
@@ -30,7 +30,7 @@ def main(
     *,
     full: bool,
 ) -> None:
-    """Train in FOLDER, from its checkpoint if it has one; the same command goes on."""
+    """Train in FOLDER, from its checkpoint if it has one: the same command resumes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if threads is not None:
         torch.set_num_threads(threads)

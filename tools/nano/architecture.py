@@ -17,7 +17,7 @@ MEMORY_CHANNELS = 64
 FEED_FORWARD = 512
 
 FUSER_SCALE = 0.1
-"""Layer scale of the memory fuser at the start: the published 1e-6 suits far longer training."""
+"""Initial layer scale of the memory fuser: the published 1e-6 requires far longer training."""
 
 EMBEDDING_SPREAD = 0.5
 """Standard deviation of prompt and output tokens at the start."""
@@ -30,7 +30,7 @@ BARE_PARAMETERS = (
     "no_object_pointer",
     "occlusion_spatial_embedding_parameter",
 )
-"""Parameters of no layer, which start near zero."""
+"""Parameters outside layers; they start near zero."""
 
 
 def nano_config(image_size: int = NANO_IMAGE_SIZE) -> Sam2VideoConfig:
@@ -78,9 +78,9 @@ def nano_config(image_size: int = NANO_IMAGE_SIZE) -> Sam2VideoConfig:
 
 
 def untrained_nano(seed: int) -> Sam2VideoModel:
-    """A fresh nano for training, its weights drawn from `seed`.
+    """A fresh nano for training with random weights.
 
-    transformers draws weights of 0.02, which in layers this narrow lets signals die out; PyTorch's
+    transformers draws weights of 0.02, with which signals vanish in layers this narrow; PyTorch's
     own initialization keeps their scale.
     """
     state = torch.random.get_rng_state()

@@ -1,7 +1,7 @@
 """Training batches by step number: synthetic clips with a prompt for every object.
 
-A batch is a pure function of seed, phase and step, so that a restarted run sees what an unbroken
-one would have seen.
+A batch is a pure function of seed, phase and step, so that a resumed run sees the same batches as
+an uninterrupted one.
 """
 
 from __future__ import annotations
@@ -32,32 +32,35 @@ Mask = NDArray[np.bool_]
 Image = NDArray[np.uint8]
 
 IMAGE_KINDS: dict[PromptKind, float] = {"click": 0.55, "clicks": 0.1, "box": 0.2, "mask": 0.15}
-"""Shares of prompt kinds among batches; a batch has one kind, so that no row needs padding."""
+"""Shares of prompt kinds among batches; a batch has one kind, so no row needs padding."""
 
 CLIP_KINDS: dict[PromptKind, float] = {"click": 0.25, "box": 0.25, "mask": 0.5}
 """The same for clips (SAM 2 paper, appendix D.2.2)."""
 
 CENTER_SHARE = 0.4
-"""Share of clicks on the middle of the object; the others are anywhere on it."""
+"""Share of clicks on the center of the object; the others are anywhere on it."""
 
 BOX_JITTER = 0.1
-"""Box sides move by at most so much of the box (SAM paper, appendix A: a tenth)."""
+"""Largest shift of a box side, relative to the box (SAM paper, appendix A: a tenth)."""
 
 CORRECTED_IMAGES = 0.35
 """Share of batches whose first frame gets a correcting click."""
 
-
-LOST_TRIES = 6
-"""Clips drawn at most until an object is out of sight in one, see `Phase.lost`."""
+MAX_REDRAWS = 6
+"""Clips drawn until an object leaves the picture in one, see `Phase.lost`."""
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
     """C clips of T frames with O objects each; R = C * O rows, clip by clip.
 
-    frames: [C,T,S,S,3] uint8 RGB. ids: [C,T,S,S] uint8, object 1 to O or 0. kind: of the first
-    frame's prompt. coords [R,N,2] float32 in pixels, labels [R,N] int32. corrections: frames whose
-    result is corrected by a click.
+    Attributes:
+        frames: [C,T,S,S,3] uint8 RGB.
+        ids: [C,T,S,S] uint8, object 1 to O, or 0.
+        kind: Of the first frame's prompt.
+        coords: [R,N,2] float32, pixels.
+        labels: [R,N] int32.
+        corrections: Frames whose result is corrected by a click.
     """
 
     frames: Tensor
@@ -102,7 +105,7 @@ class Batches(Dataset[Batch]):
         )
 
     def _clip(self, rng: np.random.Generator) -> tuple[Image, Image]:
-        """Frames [T,S,S,3], ids [T,S,S] of a clip, turned, mirrored and with channels exchanged."""
+        """Frames [T,S,S,3], ids [T,S,S] of a clip, rotated, mirrored, with channels permuted."""
         drawn = self._drawn(rng)
         turns, mirrored = int(rng.integers(4)), rng.random() < 0.5
         frames, ids = drawn.frames[..., rng.permutation(3)], drawn.masks
@@ -114,7 +117,7 @@ class Batches(Dataset[Batch]):
     def _drawn(self, rng: np.random.Generator) -> SyntheticClip:
         phase = self._phase
         make = _pooled_clip if phase.pool else clip
-        tries = LOST_TRIES if rng.random() < phase.lost else 1
+        tries = MAX_REDRAWS if rng.random() < phase.lost else 1
         for _ in range(tries):
             drawn = make(
                 int(rng.integers(phase.pool or 2**40)),
@@ -136,7 +139,7 @@ def _pooled_clip(
 
 
 def batches(phase: Phase, seed: int, start: int, workers: int) -> Iterator[Batch]:
-    """Batches of a phase from step `start` to its end, made ahead by other processes."""
+    """Batches of a phase from step `start` on, prefetched by other processes."""
     loader = DataLoader(
         Batches(phase, seed),
         batch_size=None,
@@ -152,7 +155,7 @@ def batches(phase: Phase, seed: int, start: int, workers: int) -> Iterator[Batch
 def draw_prompt(
     rng: np.random.Generator, kind: PromptKind, mask: Mask
 ) -> tuple[NDArray[np.float32], NDArray[np.int32]]:
-    """A prompt of a kind for a mask [S,S]: coords [N,2] float32, labels [N] int32."""
+    """A prompt for a mask [S,S]: coords [N,2] float32, labels [N] int32."""
     if kind == "mask":
         return np.zeros((1, 2), np.float32), np.array([LABEL_PAD], np.int32)
     if kind == "box":

@@ -1,7 +1,7 @@
 """Losses of one decoding, as the SAM 2 paper states them (appendix D.2.2, "Training").
 
 Focal and dice loss on the mask at 20 to 1, absolute error of the predicted IoU, and cross entropy
-of the object score, each of weight 1; of several masks only the one of least loss is trained.
+of the object score, each of weight 1; of several masks only that with the lowest loss is trained.
 """
 
 from __future__ import annotations
@@ -18,10 +18,14 @@ FOCAL_ALPHA, FOCAL_GAMMA = 0.25, 2.0
 
 @dataclass(frozen=True, slots=True)
 class Decoding:
-    """One run of the mask decoder and what it should have given.
+    """One run of the mask decoder and its target.
 
-    masks [R,4,h,w] logits; iou [R,4]; object_score [R]; target [R,H,W] in 0..1 at any resolution.
-    multimask: whether masks 1 to 3 compete, or mask 0 stands alone.
+    Attributes:
+        masks: [R,4,h,w] logits.
+        iou: [R,4].
+        object_score: [R].
+        target: [R,H,W] in 0..1 at any resolution.
+        multimask: Train masks 1 to 3, otherwise mask 0.
     """
 
     masks: Tensor
@@ -75,7 +79,7 @@ def dice_loss(logits: Tensor, target: Tensor) -> Tensor:
 
 @torch.no_grad()
 def iou_of(logits: Tensor, target: Tensor) -> Tensor:
-    """Intersection over union of masks [...,H,W] of logits with targets -> [...]."""
+    """Intersection over union of logits [...,H,W] with targets -> [...]."""
     predicted, truth = logits > 0, target >= 0.5
     overlap = (predicted & truth).flatten(-2).sum(dim=-1)
     union = (predicted | truth).flatten(-2).sum(dim=-1)

@@ -1,8 +1,8 @@
-"""Graphs that read their weights in half precision out of one safetensors file beside them.
+"""Graphs that read their weights in half precision from one safetensors file beside them.
 
-A bundle small enough for a wheel: each initializer that the file holds becomes external data in it
-(ONNX's own means, operator versions unchanged) and a Cast to fp32, which runtimes fold when they
-load the graph. Nothing is rounded here: only values that are exact in half precision move.
+This makes a bundle small enough for a wheel: each initializer that the file contains becomes
+external data in it (standard ONNX, operator versions unchanged) and a Cast to float32, which
+runtimes fold when they load the graph. Only values that are exact in half precision are moved.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from sam2_edge.bundle.manifest import FileEntry, Manifest
 from sam2_edge.bundle.storage import file_entry, save_manifest
 from sam2_edge.errors import ExportError
 
-SMALLEST = 64
-"""Initializers of fewer values stay as they are."""
+MIN_VALUES = 64
+"""Initializers with fewer values stay unchanged."""
 
 Half = NDArray[np.float16]
 
@@ -39,11 +39,15 @@ class Stored:
 
 
 def pack_bundle(folder: Path, manifest: Manifest, weights: str) -> Manifest:
-    """Rewrite the graphs of a bundle that is being made, and its manifest, which is returned.
+    """Rewrite the graphs of an unfinished bundle and its manifest, which is returned.
 
-    weights: name of a safetensors file in `folder` that holds half-precision tensors.
+    Args:
+        folder: The folder of the bundle.
+        manifest: Its manifest.
+        weights: Name of a safetensors file in `folder` with half-precision tensors.
 
-    Raises ExportError when that file is damaged.
+    Raises:
+        ExportError: That file is damaged.
     """
     stored = {
         part.tobytes(): place
@@ -65,7 +69,7 @@ def pack_bundle(folder: Path, manifest: Manifest, weights: str) -> Manifest:
 
 
 def stored_tensors(path: Path) -> Iterator[tuple[Half, Stored]]:
-    """Half-precision tensors of a safetensors file and where their bytes lie.
+    """Half-precision tensors of a safetensors file and the position of their bytes.
 
     Format: 8 bytes of length, a JSON header, then the data at the offsets that the header gives
     (https://github.com/huggingface/safetensors, "Format").
@@ -75,7 +79,7 @@ def stored_tensors(path: Path) -> Iterator[tuple[Half, Stored]]:
         (length,) = struct.unpack("<Q", content[:8])
         header = json.loads(content[8 : 8 + length])
     except (struct.error, ValueError) as error:
-        raise ExportError(f"{path} is no safetensors file ({error}); write it again") from error
+        raise ExportError(f"{path} is not a safetensors file ({error}); write it again") from error
     for name, entry in header.items():
         if name == "__metadata__" or entry["dtype"] != "F16":
             continue
@@ -85,8 +89,8 @@ def stored_tensors(path: Path) -> Iterator[tuple[Half, Stored]]:
 
 
 def _with_thirds(data: Half, place: Stored) -> Iterator[tuple[Half, Stored]]:
-    """A tensor, and the thirds of its rows: the encoder's graph takes the weights of queries, keys
-    and values apart (`models.hiera`).
+    """A tensor, and the thirds of its rows: the encoder's graph splits the weights of queries, keys
+    and values (`models.graphs.hiera`).
     """
     yield data, place
     if data.ndim and len(data) and len(data) % 3 == 0:
@@ -114,11 +118,11 @@ def _pack(model: ModelProto, stored: dict[bytes, Stored], weights: str) -> None:
 
 
 def _exact_half(tensor: TensorProto) -> Half | None:
-    """The values in half precision if none is changed by that and there are enough of them."""
+    """The values in half precision if all are exact and there are enough of them."""
     if tensor.data_type != TensorProto.FLOAT:
         return None
     full = numpy_helper.to_array(tensor)
-    if full.size < SMALLEST:
+    if full.size < MIN_VALUES:
         return None
     with np.errstate(over="ignore"):
         half = full.astype(np.float16)
@@ -128,7 +132,7 @@ def _exact_half(tensor: TensorProto) -> Half | None:
 def _packed(
     name: str, half: Half, stored: dict[bytes, Stored], weights: str
 ) -> tuple[TensorProto, list[onnx.NodeProto]]:
-    """The initializer in half precision, and the nodes that make `name` of it."""
+    """The initializer in half precision, and the nodes that restore `name` from it."""
     packed = numpy_helper.from_array(half, f"{name}_half")
     place, turned = stored.get(half.tobytes()), False
     if place is None and half.ndim == 2:

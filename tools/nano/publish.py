@@ -29,9 +29,10 @@ CARD = "README.md"
 
 
 def publish(run: Path, target: Path) -> Bundle:
-    """Make or replace the bundle `target` from a training run's folder; a model card there is kept.
+    """Make or replace the bundle `target` from a training run; an existing model card is kept.
 
-    Raises CheckpointError when the run has no checkpoint.
+    Raises:
+        CheckpointError: The run has no checkpoint.
     """
     path = run / CHECKPOINT
     if not path.is_file():
@@ -41,7 +42,7 @@ def publish(run: Path, target: Path) -> Bundle:
     state = {**content["model"], **content["average"]}
     with new_bundle_folder(target, overwrite=True) as folder:
         _write_weights(state, folder)
-        # The weights' own source, not where they lay while this bundle was made.
+        # The origin of the weights, not the temporary folder.
         loaded = load_folder(folder, image_size=NANO_IMAGE_SIZE, name=NANO, source="sam2_edge")
         exported = export_bundle(loaded, folder / "graphs", ExportOptions(memory_rounding="none"))
         for entry in exported.manifest.graphs.values():

@@ -1,4 +1,4 @@
-"""What the bundled model is trained on, phase by phase."""
+"""The training recipe of the bundled model, phase by phase."""
 
 from __future__ import annotations
 
@@ -9,12 +9,19 @@ from dataclasses import dataclass
 class Phase:
     """A stretch of training.
 
-    steps: optimizer steps. size: pixels. clips, frames, objects: per batch, per clip, per clip.
-    rate: learning rate at the start, falling linearly to `rate * fall` at the end. corrected:
-    share of batches with a correcting click on a later frame. pool: number of different clips that
-    are drawn from and kept in memory (turned, mirrored, recolored anew), or 0 for new ones always.
-    span: length of the scenes that clips are cut from. lost: share of clips that are drawn anew, a
-    few times, until an object is out of sight in one of their frames, which is rare in short clips.
+    Attributes:
+        steps: Optimizer steps.
+        size: Side of the frames, pixels.
+        clips: Per batch.
+        frames: Per clip.
+        objects: Per clip.
+        rate: Learning rate at the start; it falls linearly to `rate * fall`.
+        corrected: Share of batches with a correcting click on a later frame.
+        pool: Number of different clips, kept in memory and augmented at each use; 0 for new clips
+            only.
+        span: Length of the scenes that clips are cut from.
+        lost: Share of clips that are redrawn a few times until an object leaves the picture, which
+            is rare in short clips.
     """
 
     name: str

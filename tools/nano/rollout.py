@@ -1,4 +1,4 @@
-"""Runs the graph modules over a batch of clips as the tracker would, with gradients."""
+"""Runs the graph modules over a batch of clips like the tracker, with gradients."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tools.nano.data import Batch
 from tools.nano.losses import Decoding
 
 TARGET_STRIDE = 2
-"""Masks are compared at half the input's resolution: twice the logits' own, for sharp edges."""
+"""Masks are compared at half the input's resolution, twice that of the logits: for sharp edges."""
 
 PREVIOUS_LOGIT_LIMIT = 32.0
 """Logits fed back are limited to this (SAM 2, `add_new_points_or_box`)."""
@@ -33,21 +33,21 @@ MASK_PROMPT_SCORE = 10.0
 
 @dataclass(slots=True)
 class Bank:
-    """Memories and pointers of all rows; every row has the same frames prompted."""
+    """Memories and pointers of all rows, which have the same conditioning frames."""
 
     slots: int
     pointers: int
-    prompted: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    cond_frames: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     others: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     def inputs(self, now: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Memory [M,R,m,h,w], memory_age, pointers [P,R,C], pointer_age at frame `now`."""
         recent = [t for t in self.others if now - t < self.slots]
-        memories = [m for m, _ in self.prompted.values()] + [self.others[t][0] for t in recent]
-        ages = [0] * len(self.prompted) + [now - t for t in recent]
+        memories = [m for m, _ in self.cond_frames.values()] + [self.others[t][0] for t in recent]
+        ages = [0] * len(self.cond_frames) + [now - t for t in recent]
         pointing = [t for t in self.others if now - t < self.pointers]
-        pointers = [p for _, p in self.prompted.values()] + [self.others[t][1] for t in pointing]
-        since = [now - t for t in [*self.prompted, *pointing]]
+        pointers = [p for _, p in self.cond_frames.values()] + [self.others[t][1] for t in pointing]
+        since = [now - t for t in [*self.cond_frames, *pointing]]
         rows = memories[0].shape[0]
         age = torch.tensor(ages, device=memories[0].device)[:, None].expand(-1, rows)
         pointer_age = torch.tensor(since, dtype=torch.float32, device=memories[0].device)
@@ -57,7 +57,7 @@ class Bank:
 
 @dataclass(frozen=True, slots=True)
 class Features:
-    """What the image encoder gives for one frame of every row."""
+    """Features of one frame of every row."""
 
     high_res_0: Tensor
     high_res_1: Tensor
@@ -77,7 +77,9 @@ class Frame:
 class Rollout:
     """One model at one image size, applied to batches of clips.
 
-    half: run the model in bfloat16 where PyTorch's autocast does; losses stay in float32.
+    Args:
+        model: The model.
+        half: Run the model in bfloat16 where PyTorch's autocast does; losses stay in float32.
     """
 
     def __init__(self, model: Sam2VideoModel, *, half: bool) -> None:
@@ -119,7 +121,7 @@ class Rollout:
 
     def _track(self, frame: Frame, bank: Bank, now: int, batch: Batch) -> list[Decoding]:
         coords, labels, logits, mask_input = self._prompt(frame, batch, first=now == 0)
-        # A single click, or none, leaves it open which mask is meant; a mask prompt does not.
+        # A single click, or none, is ambiguous; a mask prompt is not.
         multimask = labels.shape[1] < 2 and mask_input is None
         decoding, output = self._decode(frame, coords, labels, mask_input, multimask=multimask)
         decodings = [decoding]
@@ -135,17 +137,17 @@ class Rollout:
                 frame, coords, labels, previous, multimask=labels.shape[1] < 2
             )
             decodings.append(decoding)
-        prompted = now == 0 or now in batch.corrections
+        conditioning = now == 0 or now in batch.corrections
         score = output["object_score"]
-        if logits is not None:  # a mask prompt is the result itself, and what it shows is there
+        if logits is not None:  # a mask prompt is the result, and its object is present
             score = torch.full_like(score, MASK_PROMPT_SCORE)
         memory = self._memory(
             frame.features.embedding,
             output["best_mask"] if logits is None else logits,
             score,
-            torch.full((len(labels),), int(prompted), device=self._device),
+            torch.full((len(labels),), int(conditioning), device=self._device),
         )
-        (bank.prompted if prompted else bank.others)[now] = (memory, output["pointer"])
+        (bank.cond_frames if conditioning else bank.others)[now] = (memory, output["pointer"])
         return decodings
 
     def _prompt(
@@ -191,7 +193,7 @@ class Rollout:
 
 
 def targets(batch: Batch) -> Tensor:
-    """Share of each cell that an object covers, [R,T,S/2,S/2] float32."""
+    """Covered share of each cell, [R,T,S/2,S/2] float32."""
     return F.avg_pool2d(object_masks(batch), TARGET_STRIDE)
 
 
@@ -202,9 +204,9 @@ def object_masks(batch: Batch) -> Tensor:
 
 
 def correcting_click(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """A click somewhere in the error of masks [R,1,h,w]: coords [R,1,2], labels [R,1].
+    """Click in the wrong region of masks [R,1,h,w]: coords [R,1,2], labels [R,1].
 
-    Where a mask has no error the click is on the object, or on the background if it is absent.
+    Without an error the click is on the object, or on the background if the object is absent.
     """
     truth = F.interpolate(target[:, None], size=logits.shape[-2:], mode="area") >= 0.5
     wrong = ((logits > 0) != truth).flatten(1).float()

@@ -45,8 +45,11 @@ log = logging.getLogger(__name__)
 class Settings:
     """How to train.
 
-    folder: of checkpoint and log. workers: processes that make clips. half: in bfloat16
-    but for losses and weights. hours: stop after so long, or None.
+    Attributes:
+        folder: For checkpoint and log.
+        workers: Processes that generate clips.
+        half: Train in bfloat16, except for losses and weights.
+        hours: Stop after this time; None for the whole recipe.
     """
 
     folder: Path
@@ -60,7 +63,7 @@ class Settings:
 
 @dataclass(slots=True)
 class State:
-    """Where a run stands. step counts within the phase, total over all; seconds of training."""
+    """The state of a run; step counts within the phase, total over all phases."""
 
     model: Sam2VideoModel
     average: dict[str, Tensor]
@@ -73,7 +76,7 @@ class State:
 
 
 def train(settings: Settings) -> State:
-    """Train until the recipe or the time is over, from the folder's checkpoint if there is one."""
+    """Train to the end of the recipe or of the time, from the folder's checkpoint if it has one."""
     settings.folder.mkdir(parents=True, exist_ok=True)
     state = _restored(settings) or _fresh(settings)
     deadline = time.monotonic() + 3600 * settings.hours if settings.hours else None
@@ -130,7 +133,7 @@ def _restored(settings: Settings) -> State | None:
         content = torch.load(path, map_location=settings.device, weights_only=True)
     except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise CheckpointError(
-            f"{path} cannot be read ({type(error).__name__}); delete it to start anew, or choose "
+            f"{path} cannot be read ({type(error).__name__}); delete it to start again, or choose "
             "another folder"
         ) from error
     model = untrained_nano(settings.seed).to(settings.device)
@@ -146,7 +149,7 @@ def _copied(model: Sam2VideoModel) -> dict[str, Tensor]:
 
 
 def _optimizer(model: Sam2VideoModel) -> torch.optim.Optimizer:
-    """AdamW; vectors and embeddings of position do not decay."""
+    """AdamW; vectors and position embeddings do not decay."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
     groups = [

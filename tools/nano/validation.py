@@ -15,18 +15,21 @@ from tools.nano.recipe import Phase
 from tools.nano.rollout import Rollout
 
 IMAGES = 192
-"""Frames that are looked at, in clips of the phase's length, shorter ones alone."""
+"""Frames that are scored, in clips of the phase's length."""
 
-LONGEST = 8
+MAX_FRAMES = 8
 
 
 @torch.no_grad()
 def validate(rollout: Rollout, phase: Phase) -> dict[str, float]:
-    """Mean IoU with one center click of the mask that the model ranks first ("iou") and of the best
-    of its masks ("best_iou"), over frames where the object is seen; share of frames whose presence
-    is judged rightly ("presence"); IoU on the last frame of clips ("last_iou").
+    """Score masks from one center click.
+
+    Returns:
+        Over frames that show the object, the mean IoU of the mask that the model ranks first
+        ("iou") and of its best mask ("best_iou"); the share of frames with correct presence
+        ("presence"); the IoU on the last frame of clips ("last_iou").
     """
-    frames = min(phase.frames, LONGEST)
+    frames = min(phase.frames, MAX_FRAMES)
     ranked, best, last, right = [], [], [], []
     for first in range(0, IMAGES // frames, phase.clips):
         batch = _batch(range(first, first + phase.clips), frames, phase)
