@@ -40,12 +40,13 @@ class TorchBackend(HostTensors):
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one graph's module."""
         spec = self._specs[graph]
-        given = (torch.from_numpy(np.ascontiguousarray(inputs[s.name])) for s in spec.inputs)
-        result = self._modules[graph](*given)
+        # PyTorch warns about arrays that it cannot write to.
+        arrays = (np.require(inputs[s.name], requirements=["C", "W"]) for s in spec.inputs)
+        result = self._modules[graph](*map(torch.from_numpy, arrays))
         tensors = result if isinstance(result, tuple) else (result,)
         names = (output.name for output in spec.outputs)
-        arrays = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-        return cast("dict[str, Tensor]", arrays)
+        found = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
+        return cast("dict[str, Tensor]", found)
 
 
 class PyTorchTracker:
