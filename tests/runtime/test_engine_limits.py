@@ -19,7 +19,8 @@ from sam2_edge.runtime.backends import Tensor
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from tests.helpers.clips import Clip
 from tests.helpers.engines import as_engines
-from tests.runtime.test_tracker import CLICK
+
+CLICK = Prompt(1, points=[(34, 38)])
 
 
 class Batches(OnnxRuntimeCpu):

@@ -16,7 +16,8 @@ from sam2_edge import (
 )
 from sam2_edge.runtime.results import full_size
 from tests.helpers.clips import Clip, moving_shapes
-from tests.runtime.test_tracker import CLICK
+
+CLICK = Prompt(1, points=[(34, 38)])
 
 
 @pytest.fixture
