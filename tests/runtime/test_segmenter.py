@@ -10,6 +10,7 @@ import pytest
 from sam2_edge import (
     Bundle,
     ImageSegmenter,
+    Prompt,
     PromptError,
     SourceError,
     VideoTracker,
