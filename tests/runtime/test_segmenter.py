@@ -95,7 +95,7 @@ def test_logits_and_masks_are_improved(segmenter: ImageSegmenter, clip: Clip) ->
     [
         ({}, "empty prompt"),
         ({"points": [(500, 1)]}, "outside the frame"),
-        ({"labels": [1]}, "empty prompt"),
+        ({"labels": [1]}, "labels without points"),
         ({"logits": np.zeros((9, 9), np.float32)}, r"give finite \[32, 32\]"),
         ({"mask": np.ones((128, 128)), "logits": np.zeros((32, 32))}, "give one of them"),
         ({"mask": np.zeros((128, 128))}, "mask is empty"),
