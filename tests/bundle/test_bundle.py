@@ -1,4 +1,4 @@
-"""A bundle is used whole and unaltered, or refused with the file's name and a remedy."""
+"""A complete, unaltered bundle loads; any other is refused with the file's name and a remedy."""
 
 from __future__ import annotations
 

@@ -1,7 +1,4 @@
-"""TensorRT engines: built from every graph without a GPU, for what the manifest says they are for.
-
-Built by TensorRT-RTX, which needs no GPU for it; that they run is for a machine that has one.
-"""
+"""TensorRT engines of every graph, built by TensorRT-RTX, which needs no GPU to build."""
 
 from __future__ import annotations
 
@@ -47,15 +44,15 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", PRECISION_MODES["tensorrt"])
-def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", PRECISION_MODES["tensorrt"])
+def test_every_graph_of_nano_becomes_an_engine(mode: PrecisionMode, tmp_path: Path) -> None:
     calibration = None
-    if policy == "int8":
+    if mode == "int8":
         calibration = Calibration(frames_of_a_clip(tmp_path / "data"), frames=16)
     graphs = export_bundle(
         load_model("nano"),
         tmp_path / "onnx",
-        ExportOptions(precision=policy, qdq_target="tensorrt", calibration=calibration),
+        ExportOptions(precision=mode, qdq_target="tensorrt", calibration=calibration),
     )
     steps: list[tuple[Graph, str]] = []
 
@@ -68,7 +65,7 @@ def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: 
 
     for graph, entry in engines.manifest.graphs.items():
         assert entry.backend == "tensorrt-rtx"
-        assert entry.precision == PRECISION_MODES["tensorrt"][policy][graph]
+        assert entry.precision == PRECISION_MODES["tensorrt"][mode][graph]
         assert entry.engine is not None
         assert entry.engine.compute_capabilities == ((8, 6),)
         assert engines.graph_path(graph).stat().st_size > 100_000
@@ -79,14 +76,14 @@ def test_every_graph_of_nano_becomes_an_engine(policy: PrecisionMode, tmp_path: 
     assert {p.name for p in tmp_path.iterdir()} - {"data"} == {"onnx", "engines"}
 
 
-@pytest.mark.parametrize("policy", ["fp32", "fp16"])
+@pytest.mark.parametrize("mode", ["fp32", "fp16"])
 def test_memory_attention_with_fewer_tokens_becomes_an_engine(
-    policy: PrecisionMode, small_model: Sam2VideoModel, tmp_path: Path
+    mode: PrecisionMode, small_model: Sam2VideoModel, tmp_path: Path
 ) -> None:
     graphs = export_bundle(
         loaded(small_model),
         tmp_path / "onnx",
-        ExportOptions(precision=policy, qdq_target="tensorrt", memory_tokens=24),
+        ExportOptions(precision=mode, qdq_target="tensorrt", memory_tokens=24),
     )
     engines = build_engines(graphs, tmp_path / "engines", RTX)
     assert engines.manifest.geometry.memory_tokens == 24

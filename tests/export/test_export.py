@@ -1,4 +1,4 @@
-"""An export that is not right leaves no bundle; what is written keeps to the rules."""
+"""A failed export leaves no bundle; exported graphs follow the contract."""
 
 from __future__ import annotations
 

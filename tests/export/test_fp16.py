@@ -1,4 +1,4 @@
-"""Half precision: what stays in float32, and that the rest is as near as float16 can be."""
+"""Conversion to float16: which nodes stay in float32, and how exact the rest is."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ ANGLES = [
 
 
 def model(nodes: list[onnx.NodeProto], **constants: NDArray[np.float32]) -> onnx.ModelProto:
-    """A graph from x to y, float32 [1,1,64,64] and anything."""
+    """A graph from x, float32 [1,1,64,64], to y of any shape."""
     graph = helper.make_graph(
         nodes,
         "g",
@@ -45,7 +45,7 @@ def model(nodes: list[onnx.NodeProto], **constants: NDArray[np.float32]) -> onnx
 
 
 def run(made: onnx.ModelProto, x: NDArray[np.float32]) -> NDArray[np.generic]:
-    """In ONNX Runtime, with the rounding that its CPU provider leaves out."""
+    """Run in ONNX Runtime, with the rounding that its CPU provider skips."""
     if any(t.data_type == TensorProto.FLOAT16 for t in made.graph.initializer):
         made = emulate_fp16(made)
     return ort.InferenceSession(made.SerializeToString()).run(None, {"x": x})[0]
@@ -73,7 +73,7 @@ def test_angles_of_position_encodings_stay_in_float32() -> None:
     assert kept == {"scale", "sine"}
     assert "after" in computed_in_half(half)
     assert np.abs(run(half, x) - run(made, x)).max() < 1e-3
-    assert np.abs(run(to_half(made, ()), x) - run(made, x)).max() > 0.05  # what the rule prevents
+    assert np.abs(run(to_half(made, ()), x) - run(made, x)).max() > 0.05  # without the rule
 
 
 @pytest.mark.parametrize(("axes", "kept"), [([2, 3], {"sum"}), ([3], set())])
@@ -138,7 +138,7 @@ def test_a_tensor_that_many_nodes_read_is_cast_once() -> None:
 def test_a_float16_bundle_is_smaller_and_tracks_similarly(
     full_bundle: Bundle, small_model: Sam2VideoModel, clip: Clip, tmp_path: Path
 ) -> None:
-    halved = export_bundle(
+    half_bundle = export_bundle(
         loaded(small_model),
         tmp_path / "fp16",
         ExportOptions(precision="fp16", memory_rounding="none"),
@@ -146,18 +146,18 @@ def test_a_float16_bundle_is_smaller_and_tracks_similarly(
 
     for graph, precision in PRECISION_MODES["cpu"]["fp16"].items():
         smaller = (
-            halved.graph_path(graph).stat().st_size,
+            half_bundle.graph_path(graph).stat().st_size,
             full_bundle.graph_path(graph).stat().st_size,
         )
-        assert halved.manifest.graphs[graph].precision == precision
+        assert half_bundle.manifest.graphs[graph].precision == precision
         assert (smaller[0] < 0.7 * smaller[1]) == (precision == "fp16"), graph
-    trackers = [VideoTracker(b, threads=1) for b in (full_bundle, halved)]
+    trackers = [VideoTracker(b, threads=1) for b in (full_bundle, half_bundle)]
     for tracker in trackers:
         tracker.track(clip.frames[0])
         tracker.prompt(1, points=[CLICK])
     for frame in clip.frames[1:5]:
         full, half = (t.track(frame)[1].logits for t in trackers)
-        # Random weights amplify: what is asked is that no value is lost, not that masks are equal.
+        # Random weights amplify differences: no value is lost, but masks are not equal.
         assert np.isfinite(half).all()
         assert np.corrcoef(full.ravel(), half.ravel())[0, 1] > 0.98
-    assert set(halved.manifest.graphs) == set(Graph)
+    assert set(half_bundle.manifest.graphs) == set(Graph)

@@ -28,8 +28,8 @@ def test_the_most_sensitive_layer_comes_first(
 ) -> None:
     names = quantizable_layers(encoder)[2:8]
     ranges = collect_ranges(encoder, calibration_frames, "minmax")
-    spoilt = {n.name: n.input[0] for n in encoder.graph.node}[names[4]]
-    ranges[spoilt] = tuple(300 * limit for limit in ranges[spoilt])
+    wide = {n.name: n.input[0] for n in encoder.graph.node}[names[4]]
+    ranges[wide] = tuple(300 * limit for limit in ranges[wide])
 
     errors = layer_errors(encoder, ranges, names, islice(calibration_frames, 2), "tensorrt")
 

@@ -29,7 +29,7 @@ from tests.helpers.models import frames_of_a_clip, loaded
 from tools.fp16_emulation import emulate_fp16
 
 MAX_LOST = 0.005
-"""J&F that a policy may cost on held-out clips."""
+"""Largest loss of J&F on held-out clips."""
 
 CLIPS = 5
 
@@ -58,16 +58,16 @@ def score(tracker: VideoTracker, clips: list[SyntheticClip]) -> float:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("policy", ["mixed", "fp16"])
+@pytest.mark.parametrize("mode", ["mixed", "fp16"])
 def test_float16_loses_no_object(
-    policy: PrecisionMode,
+    mode: PrecisionMode,
     nano_bundle: Bundle,
     half_bundle: Bundle,
     full_score: float,
     clips: list[SyntheticClip],
     tmp_path: Path,
 ) -> None:
-    halves = [g for g, p in PRECISION_MODES["tensorrt"][policy].items() if p == "fp16"]
+    halves = [g for g, p in PRECISION_MODES["tensorrt"][mode].items() if p == "fp16"]
     emulated = {g: emulate_fp16(onnx.load(half_bundle.graph_path(g))) for g in halves}
     tried = trial_bundle(nano_bundle, tmp_path, emulated)
 

@@ -23,14 +23,14 @@ Export = Callable[[nn.Module, GraphSpec, Path], None]
 
 
 class KeptGraphs:
-    """Exports with `export`, once for each module; the files are kept in `folder`."""
+    """Exports each module once with `export` and keeps the files in `folder`."""
 
     def __init__(self, folder: Path, export: Export) -> None:
         self._folder, self._export = folder, export
         folder.mkdir(exist_ok=True)
 
     def export_onnx(self, module: nn.Module, spec: GraphSpec, path: Path) -> None:
-        """As `sam2_edge.export.onnx_graph.export_onnx`."""
+        """Replaces `sam2_edge.export.onnx_graph.export_onnx`."""
         name = _fingerprint(module, spec)
         kept = self._folder / name
         with _locked(self._folder / f"{name}.lock"):

@@ -19,7 +19,7 @@ def test_blocks_agree_with_and_without_window_padding(
 ) -> None:
     monkeypatch.setattr(hiera, "QUERY_TILE", 24)  # several tiles, the last of them smaller
     model = random_model(small_config(size), SEED)
-    for module in model.modules():  # what fills a window up is the bias
+    for module in model.modules():  # padding is filled with the bias
         if isinstance(module, nn.Linear) and module.bias is not None:
             module.bias.normal_(generator=torch.Generator().manual_seed(1))
     backbone = model.vision_encoder.backbone

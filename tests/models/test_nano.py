@@ -1,4 +1,4 @@
-"""The bundled model: small, complete, usable without PyTorch, and as good as its card says."""
+"""The bundled model: small, complete, usable without PyTorch, as accurate as its card states."""
 
 from __future__ import annotations
 

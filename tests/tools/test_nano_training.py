@@ -1,4 +1,4 @@
-"""Training: the rollout is the tracker's loop, losses are the paper's, a restart loses nothing."""
+"""Training: the rollout equals the tracker, losses match the paper, runs can be resumed."""
 
 from __future__ import annotations
 
@@ -138,8 +138,8 @@ def test_a_correcting_click_falls_into_the_error() -> None:
     target = torch.zeros(3, 16, 16)
     target[:, 4:8, 4:8] = 1
     logits = torch.full((3, 1, 8, 8), -1.0)
-    logits[1, :, 2:4, 2:4] = 1  # exact: any pixel of the object will do
-    logits[2, :, 1:4, 2:4] = 1  # a row too many: the click says that it is background
+    logits[1, :, 2:4, 2:4] = 1  # exact: any pixel of the object
+    logits[2, :, 1:4, 2:4] = 1  # one row too many: a background click
     for _ in range(20):
         coords, labels = correcting_click(logits, target)
         cells = (coords[:, 0] / 4).long()
@@ -149,10 +149,10 @@ def test_a_correcting_click_falls_into_the_error() -> None:
 
 
 def test_a_batch_depends_only_on_its_step() -> None:
-    first, again, other = Batches(TINY, 3)[5], Batches(TINY, 3)[5], Batches(TINY, 3)[6]
-    assert torch.equal(first.frames, again.frames)
-    assert torch.equal(first.coords, again.coords)
-    assert first.corrections == again.corrections
+    first, repeated, other = Batches(TINY, 3)[5], Batches(TINY, 3)[5], Batches(TINY, 3)[6]
+    assert torch.equal(first.frames, repeated.frames)
+    assert torch.equal(first.coords, repeated.coords)
+    assert first.corrections == repeated.corrections
     assert not torch.equal(first.frames, other.frames)
 
 

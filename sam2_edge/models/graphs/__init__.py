@@ -14,9 +14,7 @@ from sam2_edge.models.graphs.memory_encoder import MemoryEncoder
 
 
 def graph_modules(
-    model: Sam2VideoModel,
-    *,
-    memory_rounding: MemoryRounding = "bfloat16",
+    model: Sam2VideoModel, *, memory_rounding: MemoryRounding = "bfloat16"
 ) -> dict[Graph, nn.Module]:
     """One module per graph of the contract, in evaluation mode if the model is."""
     modules: dict[Graph, nn.Module] = {

@@ -1,4 +1,4 @@
-"""Variants, checkpoints in every form, and errors that list what does not fit."""
+"""Variants, checkpoints in every form, and errors that list the tensors that do not fit."""
 
 from __future__ import annotations
 
@@ -86,9 +86,9 @@ def test_an_original_checkpoint_loads_tensor_for_tensor(
 
 
 def test_the_original_names_can_be_restored(tiny_state: dict[str, Tensor]) -> None:
-    again = to_original(from_original(tiny_state), tiny_state)
-    assert again.keys() == tiny_state.keys()
-    assert all(torch.equal(again[name], tensor) for name, tensor in tiny_state.items())
+    restored = to_original(from_original(tiny_state), tiny_state)
+    assert restored.keys() == tiny_state.keys()
+    assert all(torch.equal(restored[name], tensor) for name, tensor in tiny_state.items())
     with pytest.raises(KeyError, match="head"):
         to_original(from_original(tiny_state), ["head.extra"])
 
@@ -195,11 +195,11 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_random_weights_follow_their_seed() -> None:
-    first, again, other = (
+    first, repeated, other = (
         load_model("sam2-hiera-tiny", random_seed=seed, image_size=64).model.state_dict()
         for seed in (1, 1, 2)
     )
-    assert all(torch.equal(first[n], again[n]) for n in first)
+    assert all(torch.equal(first[n], repeated[n]) for n in first)
     name = "no_memory_embedding"
     assert not torch.equal(first[name], other[name])
     assert first[name].std() > 0.1
