@@ -57,14 +57,13 @@ def _show(bundle: Bundle) -> None:
 
 
 def _graph_table(bundle: Bundle) -> Table:
-    columns = ["graph", "MB", "backend", "precision", "opset", "difference", "tolerance"]
+    columns = ["graph", "MB", "precision", "opset", "difference", "tolerance"]
     table = _table("graphs, and their largest difference to PyTorch", *columns)
     for graph, entry in bundle.manifest.graphs.items():
         size = sum((bundle.path / f.file).stat().st_size for f in (entry, *entry.data))
         table.add_row(
             graph.value,
             f"{size / 1e6:.1f}",
-            entry.backend,
             entry.precision,
             str(entry.opset),
             f"{entry.difference:.1e}",
