@@ -38,13 +38,6 @@ def full_size(logits: NDArray[np.float32], frame_size: tuple[int, int]) -> NDArr
     return cast("NDArray[np.float32]", resized)
 
 
-def mask_of(logits: NDArray[np.float32], frame_size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Return the mask [H, W] of logits [s, s] at a frame's (height, width)."""
-    if logits.max() <= NO_OBJECT_LOGIT:
-        return np.zeros(frame_size, np.bool_)
-    return full_size(logits, frame_size) > MASK_LOGIT
-
-
 @dataclass(frozen=True)
 class ObjectResult:
     """One object on one frame.
@@ -71,7 +64,9 @@ class ObjectResult:
     @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """[H, W] bool at the frame's own size; computed on first access."""
-        return mask_of(self.logits, self.frame_size)
+        if self.logits.max() <= NO_OBJECT_LOGIT:
+            return np.zeros(self.frame_size, np.bool_)
+        return full_size(self.logits, self.frame_size) > MASK_LOGIT
 
     @property
     def box(self) -> tuple[int, int, int, int] | None:

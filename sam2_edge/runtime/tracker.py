@@ -130,7 +130,9 @@ class VideoTracker:
         start = time.perf_counter()
         image = model_image(frame, self._model.geometry.image_size)
         size = (frame.shape[0], frame.shape[1])
-        given = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
+        given: dict[int, ModelPrompt] = {}
+        if prompts:
+            given = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
         self._pending.write(self._index, self._features, self._results)
         self._index += 1
         self._image, self._frame_size = image, size
@@ -232,8 +234,8 @@ class VideoTracker:
             conditioned = self._model.attend(features, inputs)
             output = self._model.decode(features, conditioned, multimask=True)
             batch = DecodedBatch.of(ids, output)
-            chosen = self._policies.choose(ids, output)
-            if chosen:
+            if self._policies.objects:
+                chosen = self._policies.choose(ids, output)
                 batch.replace_masks(output, chosen, self._model.backend)
             self._accept(batch)
             self._tracked.update(ids)
@@ -287,7 +289,8 @@ class VideoTracker:
                 frame_size=self._frame_size,
             )
             self._results[found.object_id] = found
-            self._policies.observe(found, from_prompt=batch.from_prompt)
+            if self._policies.objects:
+                self._policies.observe(found, from_prompt=batch.from_prompt)
 
     def _frame_result(self, start: float) -> FrameResult:
         return FrameResult(

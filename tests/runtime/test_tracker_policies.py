@@ -249,14 +249,14 @@ def test_memory_stays_bounded_and_ages_in_range_whatever_happens(
         for _, batch in tracker._bank.read(index + 1, list(tracker._bank._objects), span=SPAN):
             assert ((batch.memory_age >= 0) & (batch.memory_age <= 6)).all()
     assert (
-        len(tracker._policies._objects)
+        len(tracker._policies.objects)
         == len(tracker._policies._outcomes)
         == 2 * (policy != "original")
     )
     tracker.remove(1)
-    assert 1 not in tracker._policies._objects
+    assert 1 not in tracker._policies.objects
     tracker.reset()
-    assert not tracker._policies._objects
+    assert not tracker._policies.objects
 
 
 @pytest.mark.parametrize("policy", ["motion", "distractor"])

@@ -6,7 +6,7 @@ result is out sooner.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from sam2_edge.runtime.backends import Backend, Tensor
 from sam2_edge.runtime.memory.bank import MemoryBank
-from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
+from sam2_edge.runtime.memory.policies.objects import EVERY_FRAME, ObjectPolicies
+from sam2_edge.runtime.memory.slots import Keep
 from sam2_edge.runtime.model import MASK_PROMPT_SCORE, DecoderOutput, Features, Model
 from sam2_edge.runtime.results import ObjectResult
 
@@ -92,6 +93,8 @@ class DecodedBatch:
         self, output: DecoderOutput, chosen: Mapping[int, int], backend: Backend
     ) -> None:
         """Replace the decoder's choice, by row, with other masks of its output."""
+        if not chosen:
+            return
         iou, offered = backend.download(self.iou), backend.download(output.iou)
         for row, index in chosen.items():
             backend.copy(output.masks[row][index], self.mask_logits[row][0])
@@ -151,16 +154,20 @@ class PendingFrame:
         """Write the memory of the frame, which ends, and drop its batches."""
         for batch in self._batches:
             assert features is not None  # something was decoded from them
-            keep = [
-                self._policies.keep(i) if current else ()
-                for i, current in zip(batch.object_ids, batch.current, strict=True)
-            ]
-            if not batch.conditioning:
-                self._freeze_absent(batch, results)
+            keep: list[Collection[Keep]] = [EVERY_FRAME] * len(batch.object_ids)
+            for row in np.flatnonzero(batch.current):
+                object_id = batch.object_ids[row]
+                if self._policies.objects:
+                    keep[row] = self._policies.keep(object_id)
+                score = results[object_id].object_score
+                absent = not np.isfinite(score) or (score <= 0 and not self._remember_absent)
+                if absent and not batch.conditioning:
+                    batch.current[row] = False
+                    self._bank.freeze(object_id)
             if not batch.current.any():
                 continue
             memory = None
-            if batch.conditioning or any(keep):
+            if batch.conditioning or any(keep[row] for row in np.flatnonzero(batch.current)):
                 memory = self._model.encode_memory(
                     features, batch.mask_logits, batch.object_score, binarize=batch.from_prompt
                 )
@@ -175,12 +182,3 @@ class PendingFrame:
                 cells=batch.memory_cells,
             )
         self._batches.clear()
-
-    def _freeze_absent(self, batch: DecodedBatch, results: Mapping[int, ObjectResult]) -> None:
-        """Leave out absent objects that are not to be remembered."""
-        for row in np.flatnonzero(batch.current):
-            object_id = batch.object_ids[row]
-            score = results[object_id].object_score
-            if not np.isfinite(score) or (score <= 0 and not self._remember_absent):
-                batch.current[row] = False
-                self._bank.freeze(object_id)

@@ -22,28 +22,28 @@ EVERY_FRAME = (Keep.RECENT,)
 
 
 class ObjectPolicies:
-    """Policies by object. Under "original" there are none, and nothing is downloaded for them."""
+    """Policies by object: `objects`, which is empty under "original"."""
 
     def __init__(self, policy: MemoryPolicy, backend: Backend) -> None:
         self._policy = policy
         self._backend = backend
-        self._objects: dict[int, ObjectPolicy] = {}
+        self.objects: dict[int, ObjectPolicy] = {}
         self._outcomes: dict[int, Outcome] = {}
 
     def begin(self, object_id: int) -> None:
         """Start over with an object on the present frame."""
         policy = self._policy.follow()
         if policy is not None:
-            self._objects[object_id] = policy
+            self.objects[object_id] = policy
 
     def forget(self, object_id: int) -> None:
         """Drop an object, if it is known."""
-        self._objects.pop(object_id, None)
+        self.objects.pop(object_id, None)
         self._outcomes.pop(object_id, None)
 
     def clear(self) -> None:
         """Drop every object."""
-        self._objects.clear()
+        self.objects.clear()
         self._outcomes.clear()
 
     def choose(self, object_ids: Sequence[int], output: DecoderOutput) -> dict[int, int]:
@@ -52,7 +52,7 @@ class ObjectPolicies:
         Raises:
             Sam2EdgeError: If a policy names something that is not a mask.
         """
-        rows = [row for row, i in enumerate(object_ids) if i in self._objects]
+        rows = [row for row, i in enumerate(object_ids) if i in self.objects]
         if not rows:
             return {}
         download = self._backend.download
@@ -62,7 +62,7 @@ class ObjectPolicies:
             if not scores[row] > 0:  # an absent object has one mask, which is empty
                 continue
             candidates = MaskCandidates(iou[row], partial(download, output.masks[row]))
-            index = self._objects[object_ids[row]].choose(candidates)
+            index = self.objects[object_ids[row]].choose(candidates)
             if index not in CANDIDATES:
                 raise Sam2EdgeError(
                     f"the memory policy {self._policy.name} chose mask {index!r}; it may take "
@@ -77,7 +77,7 @@ class ObjectPolicies:
 
         This happens at once: the result's arrays belong to the user afterwards.
         """
-        if found.object_id in self._objects:
+        if found.object_id in self.objects:
             mask = found.logits > MASK_LOGIT
             outcome = Outcome(mask, found.iou, found.object_score, from_prompt)
             self._outcomes[found.object_id] = outcome
@@ -88,7 +88,7 @@ class ObjectPolicies:
         Raises:
             Sam2EdgeError: If a policy returns something that is not a collection of `Keep`.
         """
-        policy = self._objects.get(object_id)
+        policy = self.objects.get(object_id)
         if policy is None:
             return EVERY_FRAME
         kept = policy.keep(self._outcomes[object_id])
