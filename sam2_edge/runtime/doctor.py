@@ -1,4 +1,4 @@
-"""What this machine has for running the graphs, and how to get what is missing."""
+"""Detects the hardware and software on this machine that backends need."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ from sam2_edge.runtime.backends.tensorrt_variant import (
 from sam2_edge.runtime.sources.camera import has_gstreamer
 
 JETPACK_FILE = Path("/etc/nv_tegra_release")
-"""Names the L4T release on a Jetson."""
+"""On a Jetson, this file names the L4T release."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One part of the machine.
+    """One component of the machine.
 
     Attributes:
-        name: The part.
-        value: What is there, None if it is missing.
-        remedy: How to get what is missing, if that is of use.
+        name: The component.
+        value: Its version or description; None if it is missing.
+        remedy: How to install it if it is missing and useful here.
     """
 
     name: str
@@ -43,27 +43,27 @@ class Finding:
 
 
 def findings() -> list[Finding]:
-    """Return everything that decides which backend can run."""
+    """Return every component that determines which backends can run."""
     return [
         Finding("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores"),
         Finding("Python", platform.python_version()),
         Finding("JetPack", _jetpack()),
         _probe("GPU", _gpu),
-        _probe("CUDA of the driver", _driver),
+        _probe("CUDA driver", _driver),
         *(_probe(variant, partial(_tensorrt, variant)) for variant in MODULES),
         Finding("onnxruntime", ort.__version__),
-        Finding("providers of onnxruntime", ", ".join(ort.get_available_providers())),
+        Finding("onnxruntime providers", ", ".join(ort.get_available_providers())),
         Finding("OpenCV", cv2.__version__),
         _gstreamer(),
     ]
 
 
-def best_backend(found: Sequence[Finding]) -> str:
-    """Name the fastest backend that a machine with these findings can run, and its bundle."""
-    has = {finding.name for finding in found if finding.value is not None}
-    if "GPU" in has:
+def best_backend(components: Sequence[Finding]) -> str:
+    """Name the fastest backend that these components can run, and the kind of bundle it needs."""
+    available = {finding.name for finding in components if finding.value is not None}
+    if "GPU" in available:
         for variant in MODULES:
-            if variant in has:
+            if variant in available:
                 return f"{variant}, with a bundle of its engines"
         if "CUDAExecutionProvider" in ort.get_available_providers():
             return "cuda, with a bundle of ONNX graphs"
@@ -84,7 +84,7 @@ def _gpu() -> str:
 
 
 def _driver() -> str:
-    version = int(checked(bindings().cudaDriverGetVersion(), "reading the driver's version"))
+    version = int(checked(bindings().cudaDriverGetVersion(), "reading the driver version"))
     if version == 0:
         raise BackendError("there is no NVIDIA driver; install one for this GPU")
     return f"{version // 1000}.{version % 1000 // 10}"
@@ -95,7 +95,7 @@ def _tensorrt(variant: TensorRtVariant) -> str:
     if variant == "tensorrt-rtx":
         try:
             here = "SM{}{}".format(*device_info().compute_capability)
-        except BackendError:  # without a GPU engines can still be built for others
+        except BackendError:  # without a GPU, engines can still be built for other machines
             return str(trt.__version__)
         if here not in rtx_targets(trt):
             raise BackendError(
@@ -108,13 +108,13 @@ def _tensorrt(variant: TensorRtVariant) -> str:
 def _jetpack() -> str | None:
     if not JETPACK_FILE.is_file():
         return None
-    found = re.search(r"R(\d+) .*?REVISION: ([\d.]+)", JETPACK_FILE.read_text(encoding="utf-8"))
-    return f"L4T {found[1]}.{found[2]}" if found else "unknown release"
+    match = re.search(r"R(\d+) .*?REVISION: ([\d.]+)", JETPACK_FILE.read_text(encoding="utf-8"))
+    return f"L4T {match[1]}.{match[2]}" if match else "unknown release"
 
 
 def _gstreamer() -> Finding:
     if not has_gstreamer():
-        remedy = "CSI cameras of a Jetson need it: JetPack's own OpenCV has it"
+        remedy = "CSI cameras on a Jetson need it; JetPack's own OpenCV includes it"
         return Finding("GStreamer in OpenCV", None, remedy)
     line = re.search(r"GStreamer:\s+(.*)", cv2.getBuildInformation())
     return Finding("GStreamer in OpenCV", line[1] if line else "yes")

@@ -1,7 +1,6 @@
-"""The one place that runs the graphs of a bundle: for the tracker, the segmenter and `compat`.
+"""Runs the graphs of a bundle, for the tracker, the segmenter and `compat` alike.
 
-It knows what each graph takes and gives. It knows nothing of time: which memories an object is
-conditioned on, and what becomes of a result, is up to the caller.
+`Model` keeps no state between frames: callers choose the memories and handle the results.
 """
 
 from __future__ import annotations
@@ -21,10 +20,10 @@ from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backen
 from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt
 
 LOGIT_LIMIT = 32.0
-"""Logits that are fed back with a new prompt are clamped to this (SAM 2, video predictor)."""
+"""Limit of mask logits that are fed back with a new prompt (SAM 2, video predictor)."""
 
 MASK_PROMPT_SCORE = 10.0
-"""Object score of a mask prompt: the user states that the object is there."""
+"""Object score (logit) of a mask prompt, which implies that the object is present."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,13 +45,13 @@ class Features:
 
 @dataclass(frozen=True, slots=True)
 class MemoryInputs:
-    """What memory attention is given for B objects with equally many memories and pointers.
+    """Inputs of memory attention for B objects with equal numbers of memories and pointers.
 
     Attributes:
         memory: [M, B, m, h, w].
         memory_age: [M, B] int32, 0 for conditioning frames.
         pointers: [P, B, C].
-        pointer_age: [P, B] float32, as a share of the greatest age.
+        pointer_age: [P, B] float32, as a fraction of the maximum age.
         memory_cells: [M, B, N] int32, the cells of each memory to attend to; None for all.
     """
 
@@ -68,11 +67,11 @@ class DecoderOutput:
     """The mask decoder's outputs for B objects, on the device.
 
     Attributes:
-        masks: [B, 4, s, s] logits; mask 0 is for several points, 1 to 3 for one or none.
+        masks: [B, 4, s, s] logits; mask 0 is the single-mask output, 1 to 3 the multimask output.
         iou: [B, 4] predicted IoU of each mask.
         mask_pointers: [B, 4, C] object pointer of each mask.
         best_index: [B] index of the decoder's choice.
-        best_mask: [B, 1, s, s] its logits; -1024 where the object is absent.
+        best_mask: [B, 1, s, s] its logits; all -1024 if the object is absent.
         best_iou: [B].
         pointer: [B, C] the pointer to remember.
         object_score: [B] logits; the object is present above 0.
@@ -91,7 +90,7 @@ class DecoderOutput:
 class Model:
     """The graphs of one bundle on one backend.
 
-    Where a method takes a tensor, a numpy array is uploaded first.
+    Methods that take tensors upload numpy arrays first.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
@@ -126,11 +125,11 @@ class Model:
         """
         if not inputs.pointers.shape[0] and self.bundle.max_size("P") is not None:
             raise BackendError(
-                "this bundle's engines take one object pointer or more, and there is none on this "
-                "side of the prompted frame; track from the prompted frame on, or use a bundle of "
-                "ONNX graphs"
+                "this bundle's engines need at least one object pointer, but there is none on this "
+                "side of the prompted frame; start tracking at the prompted frame, or use a bundle "
+                "of ONNX graphs"
             )
-        named = {
+        tensors = {
             "embedding": features.embedding,
             "memory": inputs.memory,
             "memory_age": inputs.memory_age,
@@ -138,8 +137,8 @@ class Model:
             "pointer_age": inputs.pointer_age,
         }
         if inputs.memory_cells is not None:
-            named["memory_cells"] = inputs.memory_cells
-        return self._run(Graph.MEMORY_ATTENTION, named)["conditioned"]
+            tensors["memory_cells"] = inputs.memory_cells
+        return self._run(Graph.MEMORY_ATTENTION, tensors)["conditioned"]
 
     def decode(
         self,
@@ -153,11 +152,11 @@ class Model:
         """Run the mask decoder for B objects.
 
         Args:
-            features: Of the frame.
-            conditioned: [B, C, h, w], from `attend`, or the features' own embeddings.
-            prompt: One for all objects, or one row per object.
+            features: Features of the frame.
+            conditioned: [B, C, h, w], from `attend`, or an embedding of `features`.
+            prompt: One prompt for all objects, or one row per object.
             multimask: Whether to choose among masks 1 to 3.
-            mask_input: [B, 1, s, s] logits that the prompt refines.
+            mask_input: [B, 1, s, s] logits of the mask to refine.
         """
         batch, points = conditioned.shape[0], prompt.labels.shape[-1]
         has_mask = mask_input is not None
@@ -185,9 +184,9 @@ class Model:
         return outputs["mask_input"], outputs["mask_logits"]
 
     def decode_mask(self, features: Features, mask: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
-        """Take a mask [S, S] as an object's output; the decoder only makes its pointer.
+        """Use a mask [S, S] as an object's output; the decoder computes only its pointer.
 
-        The decoder sees the plain embedding (SAM 2, `_use_mask_as_output`).
+        The decoder takes the plain embedding (SAM 2, `_use_mask_as_output`).
 
         Returns:
             The mask's logits [1, 1, s, s] and the pointer [1, C].
@@ -204,13 +203,13 @@ class Model:
         *,
         binarize: bool,
     ) -> Tensor:
-        """Make the memory of a frame for B objects.
+        """Encode a frame and its masks as the memory of B objects.
 
         Args:
-            features: Of the frame.
+            features: Features of the frame.
             mask_logits: [B, 1, s, s].
             object_score: [B].
-            binarize: Whether to make it from the binarized mask, as for prompted frames.
+            binarize: Whether to binarize the masks first, as for prompted frames.
 
         Returns:
             The memory [B, m, h, w].
@@ -245,7 +244,7 @@ def open_model(
 
     Args:
         bundle: A bundle, its folder, or the name of a bundled model.
-        backend: A name, or a backend that is open for this bundle.
+        backend: Name of a backend, or a backend opened for this bundle.
         threads: CPU threads; None for all cores.
 
     Raises:
@@ -259,5 +258,5 @@ def open_model(
 
 
 def clamp_logits(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Clamp mask logits as SAM 2 does before they are fed back with a prompt."""
+    """Clamp mask logits to `LOGIT_LIMIT`, as SAM 2 does before feeding them back."""
     return cast("NDArray[np.float32]", np.clip(logits, -LOGIT_LIMIT, LOGIT_LIMIT))

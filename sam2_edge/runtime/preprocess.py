@@ -1,4 +1,4 @@
-"""From an OpenCV frame to the image encoder's input."""
+"""Preprocessing of an OpenCV frame for the image encoder."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Frame = NDArray[np.uint8]
 
 
 def model_image(frame: NDArray[Any], size: int) -> NDArray[np.uint8]:
-    """Check a frame and resize it to the model's square input, without keeping the aspect.
+    """Check a frame and resize it to the model's square input, ignoring the aspect ratio.
 
-    The original predictor resizes with Pillow's bicubic filter. Of OpenCV's fast filters, area
-    averaging (bilinear for frames smaller than the model) is closest; docs/architecture.md has the
+    The original predictor resizes with Pillow's bicubic filter. Area averaging (bilinear for frames
+    smaller than the model) is the closest of OpenCV's fast filters; docs/architecture.md lists the
     differences.
 
     Args:
@@ -29,7 +29,7 @@ def model_image(frame: NDArray[Any], size: int) -> NDArray[np.uint8]:
         [1, size, size, 3] uint8 RGB.
 
     Raises:
-        SourceError: If the frame has another shape or type.
+        SourceError: If the frame has a different shape or dtype.
     """
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
         kind = getattr(frame, "dtype", type(frame).__name__)

@@ -1,7 +1,7 @@
-"""The antialiased bilinear filter of PyTorch, without PyTorch.
+"""PyTorch's antialiased bilinear resampling, without PyTorch.
 
-A triangle as wide as the reduction, renormalized at the border: `interpolate` with
-`antialias=True`, which PyTorch took over from Pillow.
+`interpolate` with `antialias=True` uses Pillow's filter: a triangle whose width scales with the
+reduction, renormalized at the border.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from PIL import Image
 
 
 def antialiased(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
-    """One plane [H,W] float32 at another size (height, width), aspect not kept.
+    """Resize a plane [H, W] float32 to (height, width), ignoring the aspect ratio.
 
-    Pillow computes planes of this kind in floating point. It rounds pictures of 8 bits after
-    either direction, which PyTorch does not.
+    Pillow resizes float planes in floating point. It would round an 8-bit image after each pass,
+    which PyTorch does not do.
     """
     height, width = size
     if plane.shape == size:
@@ -25,7 +25,7 @@ def antialiased(plane: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np
 
 
 def antialiased_picture(picture: NDArray[np.uint8], size: int) -> NDArray[np.uint8]:
-    """A picture [H,W,C] uint8 at [size,size,C], each value rounded once, to the nearest level."""
+    """Resize an image [H, W, C] uint8 to [size, size, C], rounding every value only once."""
     if picture.shape[:2] == (size, size):
         return picture
     planes = np.moveaxis(picture, -1, 0).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Segmenting single images: set an image once, then prompt it as often as needed."""
+"""Segmentation of single images: set an image once, then prompt it any number of times."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Segmentation:
     Attributes:
         masks: [K, H, W] bool at the image's size.
         scores: [K] float32, predicted IoU, 0 to 1.
-        logits: [K, S/4, S/4] float32; one of them can be fed back to `predict`.
-        object_score: Logit.
+        logits: [K, S/4, S/4] float32; any one of them can be passed to `predict` for refinement.
+        object_score: Logit; the object is judged present above 0.
     """
 
     masks: NDArray[np.bool_]
@@ -40,7 +40,7 @@ class ImageSegmenter:
 
     Args:
         bundle: A bundle, its folder, or the name of a bundled model.
-        backend: What runs the graphs.
+        backend: Name of the backend that runs the graphs.
         threads: CPU threads; None for all cores.
 
     Raises:
@@ -63,7 +63,7 @@ class ImageSegmenter:
         """Encode an image, [H, W, 3] uint8 BGR of any size.
 
         Raises:
-            SourceError: If it is not such an array.
+            SourceError: If the image has a different shape or dtype.
         """
         pixels = model_image(image, self._model.geometry.image_size)
         self._features = self._model.encode(pixels)
@@ -82,23 +82,24 @@ class ImageSegmenter:
         """Segment one object.
 
         Args:
-            points: As in `Prompt`, like `labels` and `box`.
-            labels: See there.
-            box: See there.
-            mask: [H, W], a rough mask to improve.
-            logits: [S/4, S/4] of an earlier result to improve.
+            points: As in `Prompt`.
+            labels: As in `Prompt`.
+            box: As in `Prompt`.
+            mask: [H, W], a rough mask to refine.
+            logits: [S/4, S/4], logits of an earlier result to refine.
             multimask: Whether to return three masks for an ambiguous prompt, not only the best.
 
         Raises:
-            PromptError: For a prompt that cannot be used, or if no image is set.
+            PromptError: If the prompt is invalid, or no image is set.
         """
         if self._features is None:
             raise PromptError("there is no image yet; call set_image first")
         mask_input = self._mask_input(mask, logits)
         prompt = NO_POINTS
         if points is not None or box is not None or labels is not None:
-            given = Prompt(1, points, labels, box)
-            prompt = model_prompt(given, self._image_size, self._model.geometry.image_size)
+            prompt = model_prompt(
+                Prompt(1, points, labels, box), self._image_size, self._model.geometry.image_size
+            )
             self._model.check_points(len(prompt.labels))
         elif mask_input is None:
             raise PromptError("an empty prompt; give points, a box, a mask or logits")
@@ -111,7 +112,7 @@ class ImageSegmenter:
         )
         download = self._model.backend.download
         masks, scores = download(output.masks)[0], download(output.iou)[0]
-        # An image has no "absent": these are the masks before the object score is applied.
+        # These masks precede the object score, since presence has no meaning for an image.
         order = 1 + np.argsort(-scores[1:], kind="stable")
         chosen = order if multimask else download(output.best_index)
         return Segmentation(
@@ -124,19 +125,19 @@ class ImageSegmenter:
     def _mask_input(
         self, mask: NDArray[Any] | None, logits: NDArray[np.float32] | None
     ) -> NDArray[np.float32] | None:
-        """Logits [1, 1, s, s] of the mask to improve."""
+        """Return the logits [1, 1, s, s] of the mask to refine, if there is one."""
         if mask is not None and logits is not None:
-            raise PromptError("a mask and logits; give one of them")
+            raise PromptError("both a mask and logits; give one of them")
         if mask is not None:
             size = self._model.geometry.image_size
-            given = model_prompt(Prompt(1, mask=mask), self._image_size, size)
-            assert given.mask is not None  # it was given
-            _, mask_logits = self._model.encode_mask(given.mask)
+            prompt = model_prompt(Prompt(1, mask=mask), self._image_size, size)
+            assert prompt.mask is not None  # for the type checker
+            _, mask_logits = self._model.encode_mask(prompt.mask)
             return self._model.backend.download(mask_logits)
         if logits is None:
             return None
-        low = self._model.geometry.mask_size
+        size = self._model.geometry.mask_size
         array = np.asarray(logits, np.float32)
-        if array.shape != (low, low) or not np.isfinite(array).all():
-            raise PromptError(f"logits of shape {array.shape}; give finite [{low}, {low}] logits")
+        if array.shape != (size, size) or not np.isfinite(array).all():
+            raise PromptError(f"logits of shape {array.shape}; give finite [{size}, {size}] logits")
         return clamp_logits(array)[None, None]

@@ -32,29 +32,28 @@ from sam2_edge.runtime.results import FrameResult, ObjectResult
 class VideoTracker:
     """Tracks objects from frame to frame in bounded memory.
 
-    Call `track` with every frame. A prompt adds an object, either together with a frame or, with
-    `prompt`, on the latest frame, where further prompts refine it.
+    Call `track` with every frame. Prompts passed to `track` add objects. `prompt` adds an object on
+    the current frame, or refines one.
 
     Args:
         bundle: A bundle, its folder, or the name of a bundled model.
-        backend: What runs the graphs: a name, or a backend that is open for this bundle.
+        backend: Name of a backend, or a backend opened for this bundle.
         threads: CPU threads; None for all cores.
         max_cond_frames: Conditioning (prompted) frames kept per object, the closest in time.
-        recent_memories: Latest frames whose memory is used; None for as many as the model was
-            trained with (6). Fewer are faster and not exact.
-        clip_frames: Number of frames of the clip, where it is known. The published predictor
-            scales the ages of pointers by it in clips of fewer than 16 frames.
-        remember_absent: Whether to store memory of frames on which an object is judged absent, as
-            the published predictor does. Otherwise its memory is frozen, and does not age, until
-            the object is seen again.
-        memory_policy: Which of the decoder's masks is taken and which frames are remembered:
-            "original" as published, or the experimental "motion" and "distractor", or an object
-            such as `MotionMemory(weight=0.1)`.
+        recent_memories: Number of recent frames whose memory is used; None for the number that the
+            model was trained with (6). Fewer are faster but not exact.
+        clip_frames: Number of frames in the clip, if known. The published predictor normalizes
+            pointer ages by it in clips of fewer than 16 frames.
+        remember_absent: Whether to store memories of frames on which an object is judged absent, as
+            the published predictor does. Otherwise the object's memory is frozen, and does not age,
+            until it reappears.
+        memory_policy: How masks and remembered frames are chosen: "original" as published, the
+            experimental "motion" or "distractor", or a policy such as `MotionMemory(weight=0.1)`.
 
     Raises:
         BundleError: If the bundle cannot be used.
         BackendError: If the backend is missing or cannot run the bundle.
-        Sam2EdgeError: For invalid or conflicting arguments.
+        Sam2EdgeError: If arguments are invalid or conflict.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class VideoTracker:
                 f"recent_memories is {recent_memories}; the model was trained with "
                 f"{geometry.recent_memories}, give that or less"
             )
-        _check_engines_hold(self._model.bundle, max_cond_frames)
+        _check_engine_memory(self._model.bundle, max_cond_frames)
         policy = open_policy(memory_policy, self._model.bundle.manifest.model.name)
         self._bank = MemoryBank(
             self._model.backend,
@@ -119,29 +118,29 @@ class VideoTracker:
 
         Args:
             frame: [H, W, 3] uint8 BGR of any size.
-            prompts: Objects to add on this frame. An object that is already tracked starts over
-                from its prompt, without its memory, as in the published predictor; to correct
-                what the tracker finds, call `prompt` after `track`.
+            prompts: Objects to add on this frame. As in the published predictor, an object that is
+                already tracked starts over from its prompt, without its memory; to correct its
+                mask instead, call `prompt` after `track`.
 
         Raises:
-            SourceError: For a frame that cannot be used; the tracker is unchanged.
-            PromptError: For a prompt that cannot be used; the tracker is unchanged.
+            SourceError: If the frame is invalid; the tracker is unchanged.
+            PromptError: If a prompt is invalid; the tracker is unchanged.
         """
         start = time.perf_counter()
         image = model_image(frame, self._model.geometry.image_size)
         size = (frame.shape[0], frame.shape[1])
-        given: dict[int, ModelPrompt] = {}
+        checked: dict[int, ModelPrompt] = {}
         if prompts:
-            given = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
+            checked = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
         self._pending.write(self._index, self._features, self._results)
         self._index += 1
         self._image, self._frame_size = image, size
         self._features = None
         self._tracked.clear()
-        known = [i for i in self._results if i not in given]
-        if known:
-            self._track_known(known)
-        for object_id, prompt in given.items():
+        unprompted = [i for i in self._results if i not in checked]
+        if unprompted:
+            self._track_unprompted(unprompted)
+        for object_id, prompt in checked.items():
             self._prompt(object_id, prompt)
         return self._frame_result(start)
 
@@ -154,13 +153,13 @@ class VideoTracker:
         box: ArrayLike | None = None,
         mask: NDArray[Any] | None = None,
     ) -> ObjectResult:
-        """Add an object on the current frame, or refine it there.
+        """Add an object on the current frame, or refine it.
 
-        A refinement sees the object's memory and its present mask. Give all points of this frame
-        that still hold. Points, labels, box and mask are as in `Prompt`.
+        A refinement starts from the object's memory and its current mask. Repeat the earlier points
+        on this frame that still apply. Points, labels, box and mask are as in `Prompt`.
 
         Raises:
-            PromptError: For a prompt that cannot be used, and before the first frame.
+            PromptError: If the prompt is invalid, or there is no frame yet.
         """
         self._check_frame()
         prompt = Prompt(object_id, points, labels, box, mask)
@@ -168,10 +167,10 @@ class VideoTracker:
         return self._results[object_id]
 
     def result(self) -> FrameResult:
-        """Return the objects on the current frame, refinements included.
+        """Return the objects on the current frame, including refinements.
 
         Raises:
-            PromptError: Before the first frame.
+            PromptError: If there is no frame yet.
         """
         self._check_frame()
         return self._frame_result(time.perf_counter())
@@ -190,11 +189,11 @@ class VideoTracker:
         """Stop tracking an object and drop its memory.
 
         Raises:
-            PromptError: For an unknown id.
+            PromptError: If the object is not tracked.
         """
         if object_id not in self._results:
-            known = ", ".join(map(str, self._results)) or "none"
-            raise PromptError(f"object {object_id} is not tracked; tracked are: {known}")
+            tracked = ", ".join(map(str, self._results)) or "none"
+            raise PromptError(f"object {object_id} is not tracked; tracked objects: {tracked}")
         del self._results[object_id]
         self._pending.discard(object_id)
         self._bank.remove(object_id)
@@ -227,8 +226,7 @@ class VideoTracker:
             self._features = self._model.encode(self._image)
         return self._features
 
-    def _track_known(self, object_ids: Sequence[int]) -> None:
-        """Find objects that are not prompted on this frame."""
+    def _track_unprompted(self, object_ids: Sequence[int]) -> None:
         features = self._encoded()
         for ids, inputs in self._bank.read(self._index, object_ids, span=self._span):
             conditioned = self._model.attend(features, inputs)
@@ -241,10 +239,10 @@ class VideoTracker:
             self._tracked.update(ids)
 
     def _prompt(self, object_id: int, prompt: ModelPrompt) -> None:
-        """Find one object by its prompt.
+        """Find one object from its prompt.
 
-        If the object has not been tracked on this frame, the frame becomes a conditioning one and
-        no memory is used (SAM 2, `is_init_cond_frame`).
+        If the object has not been tracked on this frame, the frame becomes a conditioning frame,
+        and no memory is used (SAM 2, `is_init_cond_frame`).
         """
         features, initial = self._encoded(), object_id not in self._tracked
         if prompt.mask is not None:
@@ -272,25 +270,25 @@ class VideoTracker:
         self._accept(batch)
 
     def _accept(self, batch: DecodedBatch) -> None:
-        """Make a batch the present result of its objects."""
+        """Make a batch the current result of its objects."""
         self._pending.add(batch)
         download = self._model.backend.download
         logits, iou = download(batch.mask_logits), download(batch.iou)
         score = download(batch.object_score)
         if self._model.geometry.memory_tokens is not None:
-            # Selected now: the arrays of the results belong to the user afterwards.
+            # Select them now: afterwards the caller owns the result arrays and may modify them.
             batch.memory_cells = select_cells(logits[:, 0], self._model.geometry)
         for row, object_id in enumerate(batch.object_ids):
-            found = ObjectResult(
+            result = ObjectResult(
                 object_id=int(object_id),
                 logits=logits[row, 0],
                 iou=float(iou[row]),
                 object_score=float(score[row]),
                 frame_size=self._frame_size,
             )
-            self._results[found.object_id] = found
+            self._results[result.object_id] = result
             if self._policies.objects:
-                self._policies.observe(found, from_prompt=batch.from_prompt)
+                self._policies.observe(result, from_prompt=batch.from_prompt)
 
     def _frame_result(self, start: float) -> FrameResult:
         return FrameResult(
@@ -301,8 +299,8 @@ class VideoTracker:
         )
 
 
-def _check_engines_hold(bundle: Bundle, max_cond_frames: int) -> None:
-    """Raise BackendError if memory may grow beyond what the engines were built for."""
+def _check_engine_memory(bundle: Bundle, max_cond_frames: int) -> None:
+    """Raise BackendError if memory may outgrow what the engines were built for."""
     limit = bundle.max_size("M")
     allowed = None if limit is None else limit - bundle.manifest.geometry.recent_memories
     if allowed is not None and max_cond_frames > allowed:

@@ -173,7 +173,7 @@ ENTRY = EngineEntry(
             (8, 6),
             "x was built with tensorrt-rtx 1.7, but 1.8 is installed; build the engines again",
         ),
-        ("1.7", (8, 9), "compute capability 8.6, card has 8.9; build the engines again"),
+        ("1.7", (8, 9), "compute capability 8.6, but card has 8.9; build the engines again"),
     ],
 )
 def test_an_engine_for_another_version_or_gpu_is_refused(

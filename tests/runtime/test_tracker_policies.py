@@ -197,9 +197,9 @@ def test_the_mask_chosen_by_a_policy_is_the_result_and_is_remembered(
 @pytest.mark.parametrize(
     ("policy", "message"),
     [
-        (Fixed(mask=0), "policy fixed chose mask 0; it may take 1, 2, 3"),
+        (Fixed(mask=0), "policy fixed chose mask 0; it may choose 1, 2, 3"),
         (Fixed(mask=None), "policy fixed chose mask None"),
-        (Fixed(kept=None), "policy fixed keeps a memory as None; it may return any of Keep.RECENT"),
+        (Fixed(kept=None), "policy fixed keeps a memory as None; it may return a collection of"),
         (Fixed(kept=["recent"]), "policy fixed keeps a memory as .'recent'."),
         (Fixed(kept=[Keep.RECENT] * 2), "kept as Keep.RECENT, for which RecentFrames.* no slot"),
     ],

@@ -166,4 +166,4 @@ def test_viewers_learn_that_the_loop_has_ended() -> None:
         header, _, _ = next_frame(socket, lambda h: h["ended"])
         answer = ask(socket, type="reset")
     assert header["frame"] >= 0
-    assert answer["message"] == "this loop has ended; it takes no more commands"
+    assert answer["message"] == "this loop has ended and accepts no more commands"

@@ -1,4 +1,4 @@
-"""Backends, and the one function that opens one for a bundle."""
+"""Inference backends, and `open_backend`, which opens one for a bundle."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Backend", "BackendName", "OpenedName", "Tensor", "choose_backend", "
 OpenedName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
 
 BackendName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
-"""auto: what the bundle was made for; ONNX graphs run on the GPU if that is possible."""
+"""auto: TensorRT for engines; for ONNX graphs the GPU if possible, otherwise the CPU."""
 
 _log = logging.getLogger(__name__)
 
@@ -29,12 +29,12 @@ def open_backend(
     """Open a backend for a bundle.
 
     Args:
-        bundle: What it is to run.
-        name: Which backend; there is no silent fallback to another one.
-        threads: CPU threads within an operator; None lets the backend choose.
+        bundle: Bundle to run.
+        name: Backend to use; there is no silent fallback to another one.
+        threads: CPU threads per operator; None lets the backend choose.
 
     Raises:
-        BackendError: If it cannot be opened, or cannot run this bundle.
+        BackendError: If the backend cannot be opened or cannot run this bundle.
     """
     if name not in get_args(BackendName):
         known = ", ".join(get_args(BackendName))
@@ -42,7 +42,7 @@ def open_backend(
     chosen: OpenedName = choose_backend(bundle) if name == "auto" else name
     if chosen == "cpu":
         return OnnxRuntimeCpu(bundle, threads=threads)
-    # GPU backends import what is not installed everywhere.
+    # GPU backends import optional packages.
     if chosen == "cuda":
         from sam2_edge.runtime.backends.ort_cuda import OnnxRuntimeCuda
 
@@ -66,6 +66,6 @@ def _gpu_for_onnxruntime() -> bool:
     try:
         device_info()
     except BackendError as error:
-        _log.warning("ONNX Runtime's GPU build is installed, but the CPU is used: %s", error)
+        _log.warning("using the CPU although ONNX Runtime's GPU build is installed: %s", error)
         return False
     return True

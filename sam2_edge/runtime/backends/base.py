@@ -1,7 +1,7 @@
-"""The backend protocol: the seam between `runtime.model` and whatever runs the graphs.
+"""The backend protocol: the interface between `runtime.model` and an inference engine.
 
-The tracker and the memory bank only pass tensors along. A backend decides where they live; on a GPU
-they stay there, and only `download` brings one back.
+Tensors are opaque to the tracker and the memory bank. The backend decides where they live; on a GPU
+they stay on the device until `download`.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class Tensor(Protocol):
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Sizes of the axes."""
+        """Size of each axis."""
         ...
 
     def __getitem__(self, index: Any, /) -> Any:
-        """Return a view along the first axis: an int drops it, a slice from 0 keeps a prefix."""
+        """Return a view along the first axis: an int selects a row, a slice from 0 a prefix."""
         ...
 
 
@@ -34,13 +34,13 @@ class Backend(Protocol):
     name: str
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run one graph; inputs and outputs are keyed by the contract's names.
+        """Run one graph; inputs and outputs are keyed by tensor name.
 
-        Inputs may be views and are not kept. Outputs belong to the caller and stay valid as long as
-        it holds them.
+        Inputs may be views and are not retained. Outputs belong to the caller and stay valid as
+        long as it holds them.
 
         Raises:
-            BackendError: If the graph cannot run.
+            BackendError: If the graph fails, or an input does not fit it.
         """
         ...
 

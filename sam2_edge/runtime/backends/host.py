@@ -1,4 +1,4 @@
-"""Tensors that are numpy arrays: shared by all backends with tensors in host memory."""
+"""Tensors in host memory, as numpy arrays."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from sam2_edge.runtime.backends.base import Tensor
 
 
 class HostTensors:
-    """All of `Backend` except `run`."""
+    """Implements all of `Backend` except `run`."""
 
     def empty(self, shape: tuple[int, ...]) -> Tensor:
         """Allocate an uninitialized array."""
         return cast("Tensor", np.empty(shape, np.float32))
 
     def upload(self, array: NDArray[Any]) -> Tensor:
-        """Return the array itself, made contiguous."""
+        """Return the array itself, or a contiguous copy."""
         return cast("Tensor", np.ascontiguousarray(array))
 
     def download(self, tensor: Tensor) -> NDArray[np.float32]:
-        """Return a copy: the caller may change it, and the tensor may still become memory."""
+        """Return a copy, since the caller may modify it while the tensor is still in use."""
         return cast("NDArray[np.float32]", tensor).copy()
 
     def copy(self, source: Tensor, target: Tensor) -> None:

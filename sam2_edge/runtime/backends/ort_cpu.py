@@ -1,4 +1,4 @@
-"""ONNX Runtime on the CPU: the backend that runs everywhere. Tensors are numpy arrays."""
+"""ONNX Runtime on the CPU, the backend that runs everywhere."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ RUN_ERRORS: tuple[type[Exception], ...] = (
     TypeError,
     *(x for x in vars(state).values() if isinstance(x, type) and issubclass(x, Exception)),
 )
-"""ONNX Runtime's exceptions share no base class, so each is listed."""
+"""All exceptions of ONNX Runtime, which share no base class."""
 
 
 class OnnxRuntimeCpu(HostTensors):
     """Runs a bundle's graphs with ONNX Runtime's CPU provider.
 
     Args:
-        bundle: What to run.
-        threads: Threads within an operator; None for ONNX Runtime's choice, all cores.
+        bundle: Bundle of ONNX graphs.
+        threads: Threads per operator; None for all cores, ONNX Runtime's default.
 
     Raises:
-        BackendError: If a graph cannot be opened.
+        BackendError: If the bundle holds engines or a graph cannot be loaded.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -57,7 +57,7 @@ class OnnxRuntimeCpu(HostTensors):
 
 
 def check_onnx(bundle: Bundle) -> None:
-    """Raise BackendError unless a bundle holds ONNX graphs."""
+    """Raise BackendError if a bundle holds engines rather than ONNX graphs."""
     variants = {e.engine.variant for e in bundle.manifest.graphs.values() if e.engine}
     if variants:
         raise BackendError(
@@ -68,16 +68,16 @@ def check_onnx(bundle: Bundle) -> None:
 
 @cache
 def _share_arena() -> None:
-    """Create one arena for all sessions of the process.
+    """Create one memory arena for all sessions of the process.
 
-    The graphs of a frame run one after the other. One arena holds what the largest needs; an arena
-    each would hold what all of them need together (0.3 to 0.45 GB more for SAM 2.1 tiny at 1024
-    pixels). It outlives a tracker and serves the next one.
+    Graphs run one at a time, so a shared arena is only as large as the largest graph requires;
+    separate arenas take 0.3 to 0.45 GB more for SAM 2.1 tiny at 1024 pixels. The arena outlives a
+    tracker and is reused by the next one.
     """
     kind, use = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
-    where = ort.OrtMemoryInfo("Cpu", kind, 0, use)
+    memory = ort.OrtMemoryInfo("Cpu", kind, 0, use)
     # 0: no limit, and growth by doubling (ONNX Runtime's default); -1: its other defaults.
-    ort.create_and_register_allocator(where, ort.OrtArenaCfg(0, 0, -1, -1))
+    ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, 0, -1, -1))
 
 
 def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSession:
@@ -85,13 +85,13 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
     options = ort.SessionOptions()
     options.add_session_config_entry("session.use_env_allocators", "1")
     options.log_severity_level = 3  # errors only: warnings would go to the user's terminal
-    # While the bank fills, every frame has new shapes, and a pattern would be kept for each.
+    # While the bank fills, every frame has new shapes, and a pattern would be cached for each.
     options.enable_mem_pattern = False
-    # Every session has its own threads. They spin for a while after a run and would take the cores
-    # from the next graph of the same frame (docs/measurements.md).
+    # Each session has its own threads. Spinning after a run, they would take the cores from the
+    # next graph of the same frame (docs/measurements.md).
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    # Attention of a trained model is peaked: most of its weights are denormal numbers, which slow a
-    # CPU down several times.
+    # Attention in a trained model is peaked: most of its weights are denormals, which slow a CPU
+    # down several times.
     options.add_session_config_entry("session.set_denormal_as_zero", "1")
     if threads is not None:
         options.intra_op_num_threads = threads
@@ -101,11 +101,11 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
             path,
             options,
             providers=["CPUExecutionProvider"],
-            # One operator for a product and its bias is slower than two (5 % of the image encoder).
+            # Fusing a product with its bias is slower (5 % of the image encoder).
             disabled_optimizers=["MatMulAddFusion"],
         )
     except RUN_ERRORS as error:
         raise BackendError(
-            f"{path} cannot be opened by ONNX Runtime {ort.__version__}: {error}; export the "
+            f"{path} cannot be loaded by ONNX Runtime {ort.__version__}: {error}; export the "
             "bundle again or update onnxruntime"
         ) from error

@@ -1,4 +1,4 @@
-"""ONNX Runtime on an NVIDIA GPU, with all tensors between the graphs in GPU memory."""
+"""ONNX Runtime on an NVIDIA GPU; tensors between graphs stay in GPU memory."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class OnnxRuntimeCuda(DeviceBackend):
     """Runs a bundle's ONNX graphs with ONNX Runtime's CUDA provider.
 
     Raises:
-        BackendError: If the provider is missing or does not start. ONNX Runtime itself would fall
-            back to the CPU without an error.
+        BackendError: If the bundle holds engines, or the provider is missing or does not start
+            (ONNX Runtime itself would silently fall back to the CPU).
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -40,37 +40,36 @@ class OnnxRuntimeCuda(DeviceBackend):
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one graph on tensors in GPU memory."""
         spec, session = self._specs[graph], self._sessions[graph]
-        given = cast("Mapping[str, DeviceTensor]", inputs)
-        axis_sizes(spec, given)
-        outputs = self._outputs(spec, given)
+        tensors = cast("Mapping[str, DeviceTensor]", inputs)
+        outputs = self._outputs(spec, axis_sizes(spec, tensors))
         binding = session.io_binding()
-        for name, t in given.items():
+        for name, t in tensors.items():
             binding.bind_input(name, "cuda", 0, t.dtype.type, t.shape, t.address)
         for name, t in outputs.items():
             binding.bind_output(name, "cuda", 0, t.dtype.type, t.shape, t.address)
         try:
             session.run_with_iobinding(binding)
         except RUN_ERRORS as error:
-            shapes = ", ".join(f"{name} {t.shape}" for name, t in given.items())
+            shapes = ", ".join(f"{name} {t.shape}" for name, t in tensors.items())
             raise BackendError(f"{graph.value} failed on {shapes}: {error}") from error
         return cast("dict[str, Tensor]", outputs)
 
     def _open(self, bundle: Bundle, graph: Graph) -> ort.InferenceSession:
         options = ort.SessionOptions()
         options.log_severity_level = 3
-        # One stream for graphs and copies keeps their order without waiting. TF32, the default on
-        # newer GPUs, has 10-bit mantissas, which is not float32.
+        # Graphs and copies share one stream, which keeps them in order without synchronization.
+        # TF32, the default on newer GPUs, has 10-bit mantissas: too inexact for float32 graphs.
         settings = {"user_compute_stream": str(self._memory.stream), "use_tf32": "0"}
         path = bundle.graph_path(graph)
         try:
             session = ort.InferenceSession(path, options, providers=[(PROVIDER, settings)])
         except RUN_ERRORS as error:
             raise BackendError(
-                f"{path} cannot be opened by ONNX Runtime {ort.__version__} on the GPU: {error}"
+                f"{path} cannot be loaded by ONNX Runtime {ort.__version__} on the GPU: {error}"
             ) from error
         if PROVIDER not in session.get_providers():
             raise BackendError(
                 f"ONNX Runtime's {PROVIDER} did not start (it has {session.get_providers()}); "
-                "install the CUDA and cuDNN versions that its release notes name"
+                "install the CUDA and cuDNN versions listed in its release notes"
             )
         return session

@@ -1,7 +1,8 @@
-"""Keeps the kernels that TensorRT-RTX compiles when an engine first runs, for the next start.
+"""Caches the kernels that TensorRT-RTX compiles when an engine first runs.
 
-The cache lies beside the bundle, one file per engine and GPU. It is written when the backend is
-released, at the latest when the process ends. TensorRT-RTX itself rejects one that does not fit.
+There is one cache file per engine and GPU, in a folder beside the bundle. It is written when the
+backend is released, at the latest when the process exits. TensorRT-RTX itself rejects a cache that
+does not match.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _log = logging.getLogger(__name__)
 
 
 def new_context(engine: Any, cache_file: Path) -> Any:
-    """Create an execution context, with the cache if the variant has one.
+    """Create an execution context, with a kernel cache if the variant supports one.
 
     Returns:
         The context; None if the GPU has too little free memory.
@@ -29,7 +30,7 @@ def new_context(engine: Any, cache_file: Path) -> Any:
         return engine.create_execution_context()
     cache = settings.create_runtime_cache()
     if cache_file.is_file() and not cache.deserialize(cache_file.read_bytes()):
-        _log.info("%s does not fit this engine and is replaced", cache_file)
+        _log.info("replacing %s, which does not match this engine", cache_file)
     settings.set_runtime_cache(cache)
     capture_graphs(settings)
     context = engine.create_execution_context(settings)
@@ -39,20 +40,20 @@ def new_context(engine: Any, cache_file: Path) -> Any:
 
 
 def capture_graphs(settings: Any) -> None:
-    """Let TensorRT-RTX capture CUDA graphs itself.
+    """Let TensorRT-RTX capture CUDA graphs.
 
-    Only it knows when the kernels of a shape are compiled; until then it runs slower ones (NVIDIA,
-    "Working with RTX CUDA Graphs").
+    Until the kernels for a shape are compiled, it runs slower ones, which must not be captured
+    (NVIDIA, "Working with RTX CUDA Graphs").
     """
     strategies = type(settings.cuda_graph_strategy)
     settings.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
 
 
 def _save(cache: Any, file: Path) -> None:
-    """Write the cache; a folder that cannot be written costs only the time saved."""
+    """Write the cache; a failure is logged, since it only makes the next start slower."""
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(file) as partial:
             partial.write_bytes(bytes(cache.serialize()))
     except OSError as error:
-        _log.warning("compiled kernels are not kept: %s", error)
+        _log.warning("compiled kernels are not cached: %s", error)

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: engines, with all tensors between them in GPU memory."""
+"""TensorRT and TensorRT-RTX; tensors between engines stay in GPU memory."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ class TensorRt(DeviceBackend):
     """Runs a bundle of engines of one variant.
 
     Raises:
-        BackendError: If the engines are for another TensorRT, version or GPU, if a file is damaged,
-            or if there is no GPU or too little memory on it.
+        BackendError: If the engines were built for another variant, version or GPU, if one cannot
+            be loaded, or if there is no GPU or too little memory on it.
     """
 
     def __init__(self, bundle: Bundle, variant: TensorRtVariant) -> None:
@@ -39,10 +39,10 @@ class TensorRt(DeviceBackend):
             for graph, entry in bundle.manifest.graphs.items()
             if entry.engine and entry.engine.variant == variant
         }
-        lacking = [graph.value for graph in Graph if graph not in entries]
-        if lacking:
+        missing = [graph.value for graph in Graph if graph not in entries]
+        if missing:
             raise BackendError(
-                f"{bundle.path} has no {variant} engine for {', '.join(lacking)}; build them from "
+                f"{bundle.path} has no {variant} engine for {', '.join(missing)}; build them from "
                 f"a bundle of ONNX graphs: sam2-edge build-engines BUNDLE --target {variant}"
             )
         trt = import_tensorrt(variant)
@@ -60,10 +60,11 @@ class TensorRt(DeviceBackend):
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run one engine on tensors in GPU memory."""
         spec = self._specs[graph]
-        given = cast("Mapping[str, DeviceTensor]", inputs)
-        self._engines[graph].check_sizes(axis_sizes(spec, given))
-        outputs = self._outputs(spec, given)
-        self._engines[graph].run(given, outputs)
+        tensors = cast("Mapping[str, DeviceTensor]", inputs)
+        sizes = axis_sizes(spec, tensors)
+        self._engines[graph].check_sizes(sizes)
+        outputs = self._outputs(spec, sizes)
+        self._engines[graph].run(tensors, outputs)
         return cast("dict[str, Tensor]", outputs)
 
 
@@ -84,11 +85,11 @@ class _Engine:
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BackendError(
-                f"{path} cannot be loaded by {entry.variant}, although its hash is right; "
+                f"{path} cannot be loaded by {entry.variant}, although its hash is correct; "
                 f"free GPU memory, update the NVIDIA driver, or {_REBUILD} {entry.variant}"
             )
-        about = (bundle.manifest.graphs[graph].sha256, entry.version, gpu.name)
-        key = hashlib.sha256(repr(about).encode()).hexdigest()[:16]
+        identity = (bundle.manifest.graphs[graph].sha256, entry.version, gpu.name)
+        key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         folder = bundle.path.resolve()
         kernels = folder.with_name(f"{folder.name}.kernels") / f"{graph.value}-{key}"
         self._context = new_context(self._engine, kernels)
@@ -97,12 +98,12 @@ class _Engine:
                 f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of free GPU "
                 "memory to run; free some, or export with a smaller image size"
             )
-        # TensorRT-RTX captures graphs itself, see `runtime_cache.capture_graphs`.
+        # TensorRT-RTX captures graphs itself: see `runtime_cache.capture_graphs`.
         classic = entry.variant == "tensorrt"
         self._captured = CudaGraphs(stream, graph.value) if classic else None
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
-        """Raise BackendError if an axis is larger than the engine was built for."""
+        """Raise BackendError if an axis is outside the range that the engine was built for."""
         for axis, size in sizes.items():
             low, _, high = self._profile[axis]
             if not low <= size <= high:
@@ -138,11 +139,11 @@ _AXES = {
     "M": ("memories", "lower max_cond_frames"),
     "P": ("object pointers", "lower max_cond_frames"),
 }
-"""What a dynamic axis counts, and the remedy if it is too long."""
+"""What each dynamic axis counts, and the remedy if it is out of range."""
 
 
 def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what: str) -> None:
-    """Raise BackendError unless an engine fits this version of TensorRT and this GPU."""
+    """Raise BackendError unless an engine was built for this version of TensorRT and this GPU."""
     if entry.version != version:
         raise BackendError(
             f"{what} was built with {entry.variant} {entry.version}, but {version} is installed; "
@@ -152,7 +153,7 @@ def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what
         built_for = ", ".join(f"{a}.{b}" for a, b in entry.compute_capabilities)
         here = "{}.{}".format(*gpu.compute_capability)
         raise BackendError(
-            f"{what} was built for GPUs of compute capability {built_for}, {gpu.name} has {here}; "
+            f"{what} was built for compute capability {built_for}, but {gpu.name} has {here}; "
             f"{_REBUILD} {entry.variant}"
         )
 

@@ -1,6 +1,6 @@
-"""The two variants of TensorRT: the classic one, and TensorRT-RTX with nearly the same Python API.
+"""The two variants of TensorRT: the classic one and TensorRT-RTX, whose Python APIs mostly agree.
 
-Capabilities are detected by looking for attributes, never by comparing versions.
+Features are detected by attribute, never by version.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _REMEDIES: dict[TensorRtVariant, str] = {
 
 
 def import_tensorrt(variant: TensorRtVariant) -> ModuleType:
-    """Import the Python module of one variant.
+    """Import a variant's Python module.
 
     Raises:
         BackendError: If it is not installed or its libraries cannot be loaded.

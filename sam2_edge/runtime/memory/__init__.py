@@ -1,1 +1,1 @@
-"""What the tracker remembers of each object, and which of it counts on a frame."""
+"""The tracker's memory: the memory bank, pending results and memory policies."""

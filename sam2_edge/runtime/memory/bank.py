@@ -1,15 +1,14 @@
-"""The memory bank: per object, memories and pointers of past frames in bounded buffers.
+"""The memory bank: memories and object pointers of past frames, in bounded buffers.
 
-Objects with equally many memories and pointers share one buffer and go through the graphs as one
-batch. Buffers are slots-first: attention does not depend on the order of slots, and each slot's age
-is an input of its own. So a new memory overwrites the oldest in place, and the valid slots, a
-prefix, are used without a copy. A buffer is reallocated only when objects are added, removed or
-prompted.
+Objects with equal numbers of memories and pointers share buffers and run as one batch. Buffers are
+slots-first: attention is independent of the order of slots, since each slot's age is a separate
+input. So a new memory overwrites the oldest one in place, and the valid slots are a prefix that is
+used without a copy. Buffers are reallocated only when objects are added, removed or prompted.
 
-Which frames count follows the published predictor (SAM 2 paper, section 4; `sam2_base.py`):
-conditioning frames at age 0, at most `max_cond_frames` of them, the closest in time; of the others,
-the memories of the last 6 frames and the pointers of the last 15. A conditioning frame beyond the
-cap counts as an ordinary one. A `SlotPolicy` may select other memories; pointers stay as published.
+The frames in use are those of the published predictor (SAM 2 paper, section 4; `sam2_base.py`): up
+to `max_cond_frames` conditioning frames at age 0, the closest in time; of the others, the memories
+of the last 6 frames and the pointers of the last 15. A conditioning frame beyond the limit counts
+as an ordinary one. A `SlotPolicy` may select other memories, but not other pointers.
 """
 
 from __future__ import annotations
@@ -27,13 +26,13 @@ from sam2_edge.runtime.memory.slots import Keep, RecentFrames, Slot, SlotPolicy,
 from sam2_edge.runtime.model import MemoryInputs
 
 DEFAULT_MAX_COND_FRAMES = 4
-"""Conditioning frames kept per object. The published model attends to all of them, which no stream
-can afford; 4 keeps at most 10 memories."""
+"""Conditioning frames kept per object; with 6 recent frames this makes up to 10 memories. The
+published model attends to all of them, which would be unbounded in a stream."""
 
 
 @dataclass(slots=True)
 class _Group:
-    """Buffers shared by objects: memory [slots, B, m, h, w] and pointers [slots, B, C]."""
+    """Buffers shared by B objects: memory [slots, B, m, h, w] and pointers [slots, B, C]."""
 
     object_ids: tuple[int, ...]
     memory: Tensor
@@ -42,10 +41,10 @@ class _Group:
 
 @dataclass(slots=True)
 class _Object:
-    """Where an object's column is and what its slots hold; a list index is a slot index.
+    """An object's column in a group, and the contents of its slots by slot index.
 
     Attributes:
-        frozen: Frames during which its memory did not age.
+        frozen: Number of frames on which its memory did not age.
     """
 
     group: _Group
@@ -56,18 +55,18 @@ class _Object:
 
 
 class MemoryBank:
-    """Memories and pointers of every object, bounded whatever the length of the stream.
+    """Memories and pointers of every object, bounded regardless of the length of the stream.
 
-    The caller numbers frames in ascending order. A frame is read before it is written, and written
-    at most once per object.
+    Frame numbers must ascend. Each frame is read before it is written, and written at most once per
+    object.
 
     Args:
         backend: Owns the buffers.
-        geometry: Of the model.
+        geometry: Geometry of the model.
         max_cond_frames: Conditioning frames kept per object, at least 1.
-        slot_policy: Which other memories count; None for the last frames, as many as the model was
-            trained with.
-        max_batch: Objects per batch; None for any number.
+        slot_policy: Selects the other memories; None for the recent frames, as many as the model
+            was trained with.
+        max_batch: Maximum number of objects per batch; None for no limit.
     """
 
     def __init__(
@@ -95,11 +94,11 @@ class MemoryBank:
         self._objects.clear()
 
     def remove(self, object_id: int) -> None:
-        """Drop one object, if it is known."""
+        """Drop one object, if it is in the bank."""
         self._objects.pop(object_id, None)
 
     def freeze(self, object_id: int) -> None:
-        """Skip a frame: an object, if it is known, gets no memory and its memory does not age."""
+        """Skip a frame for an object, if it is in the bank: its memory does not age."""
         if object_id in self._objects:
             self._objects[object_id].frozen += 1
 
@@ -132,17 +131,17 @@ class MemoryBank:
         keep: Sequence[Collection[Keep]] | None = None,
         cells: NDArray[np.int32] | None = None,
     ) -> None:
-        """Store what a frame leaves behind.
+        """Store the memories and pointers of a frame.
 
         Args:
-            frame: Its number.
-            object_ids: Of each row.
-            memory: [B, m, h, w]; None if none is kept.
+            frame: Number of the frame.
+            object_ids: Object of each row.
+            memory: [B, m, h, w]; None if no memory is kept.
             pointers: [B, C].
-            conditioning: Whether these are conditioning frames.
+            conditioning: Whether this is a conditioning frame of these objects.
             rows: [B], the rows to store; None for all.
-            keep: By row, what the memory of another frame is kept as; None for recent ones.
-            cells: [B, N], the cells of each memory to attend to; given exactly if the geometry has
+            keep: How to keep each row's memory, unless `conditioning`; None for recent.
+            cells: [B, N], the cells of each memory to attend to; required if the geometry has
                 `memory_tokens`.
         """
         for row, object_id in enumerate(object_ids):
@@ -153,9 +152,8 @@ class MemoryBank:
                 entry = self._objects[object_id] = _Object(self._new_group((object_id,)))
             now, group = frame - entry.frozen, entry.group
             for kind in (Keep.RECENT,) if conditioning or keep is None else keep[row]:
-                assert memory is not None  # there is one where it is kept
-                kept_cells = None if cells is None else cells[row]
-                new = Slot(now, conditioning, kind, kept_cells)
+                assert memory is not None  # required to keep a memory
+                new = Slot(now, conditioning, kind, None if cells is None else cells[row])
                 slot = self._claim(entry.memory, new, self._slot_policy)
                 self._backend.copy(memory[row], group.memory[slot][entry.column])
             slot = self._claim(entry.pointers, Slot(now, conditioning), self._pointer_policy)
@@ -164,22 +162,22 @@ class MemoryBank:
     def read(
         self, frame: int, object_ids: Sequence[int], *, span: int
     ) -> list[tuple[tuple[int, ...], MemoryInputs]]:
-        """Return the batches, by object ids, with which known objects are tracked on a frame.
+        """Return memory attention's inputs for a frame, in batches with their object ids.
 
         Args:
-            frame: Its number.
-            object_ids: The objects to track.
+            frame: Number of the frame.
+            object_ids: Objects to track; all must be in the bank.
             span: Number of pointers by which pointer ages are normalized: 16, or the number of
-                frames of a shorter clip.
+                frames in a shorter clip.
         """
-        alike: dict[tuple[int, int], list[int]] = {}
+        by_counts: dict[tuple[int, int], list[int]] = {}
         ages: dict[int, list[int]] = {}
         for object_id in object_ids:
             entry = self._objects[object_id]
             ages[object_id] = self._settle(entry, frame - entry.frozen)
-            alike.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
+            by_counts.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
         batches = []
-        for members in alike.values():
+        for members in by_counts.values():
             size = self._max_batch or len(members)
             for start in range(0, len(members), size):
                 ids = tuple(members[start : start + size])
@@ -189,7 +187,7 @@ class MemoryBank:
     def _inputs(
         self, frame: int, ids: tuple[int, ...], memory_ages: list[list[int]], span: int
     ) -> MemoryInputs:
-        """Return the inputs for settled objects with equally many memories and pointers."""
+        """Return the inputs for settled objects with equal numbers of memories and pointers."""
         group = self._group(ids)
         entries = [self._objects[i] for i in ids]
         memories, pointers = len(entries[0].memory), len(entries[0].pointers)
@@ -208,7 +206,7 @@ class MemoryBank:
         )
 
     def _claim(self, slots: list[Slot], new: Slot, policy: SlotPolicy) -> int:
-        """Return the slot for a new frame: one that the next frame does not need, or one more."""
+        """Return the slot for a new frame: one that the next frame no longer uses, or a new one."""
         ages = slot_ages([*slots, new], new.frame + 1, policy, self._max_cond_frames)
         for index in range(len(slots)):
             if ages[index] is None:
@@ -222,9 +220,10 @@ class MemoryBank:
         return len(slots) - 1
 
     def _settle(self, entry: _Object, frame: int) -> list[int]:
-        """Drop what no longer counts and close the gaps, so that valid slots are a prefix.
+        """Drop unused slots and fill the gaps, so that valid slots form a prefix.
 
-        Returns the ages of the memories that count.
+        Returns:
+            The ages of the memories.
         """
         for slots, buffer, policy in (
             (entry.pointers, entry.group.pointers, self._pointer_policy),
@@ -243,7 +242,7 @@ class MemoryBank:
         return [age for age in ages if age is not None]
 
     def _group(self, ids: tuple[int, ...]) -> _Group:
-        """Return the group of exactly these objects, reallocated if they do not share one yet."""
+        """Return the group of exactly these objects, reallocated if they do not share it yet."""
         current = self._objects[ids[0]].group
         if current.object_ids == ids and all(self._objects[i].group is current for i in ids):
             return current

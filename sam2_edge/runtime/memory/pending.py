@@ -1,7 +1,7 @@
-"""What the current frame has yielded, kept on the device until it is written to the memory bank.
+"""Results of the current frame, kept on the device until they are encoded as memory.
 
-That happens when the next frame arrives: until then a prompt may change the masks, and the frame's
-result is out sooner.
+That happens when the next frame arrives: until then a prompt may change the masks, and the result
+is available sooner.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class DecodedBatch:
     """Objects decoded together on one frame.
 
     Attributes:
-        object_ids: Of each row.
+        object_ids: Object of each row.
         current: [B] bool, whether a row is still its object's result on this frame.
         mask_logits: [B, 1, s, s].
         pointer: [B, C].
         object_score: [B].
         iou: [B].
-        conditioning: The frame conditions later ones.
-        from_prompt: A prompt made these masks, so memory is made from the binarized masks.
+        conditioning: Whether this becomes a conditioning frame of these objects.
+        from_prompt: Whether the masks come from a prompt, so that memory uses binarized masks.
         memory_cells: [B, N] int32, the cells of their memories to attend to; None for all.
     """
 
@@ -55,7 +55,7 @@ class DecodedBatch:
         conditioning: bool = False,
         from_prompt: bool = False,
     ) -> DecodedBatch:
-        """Take the decoder's own choice for each object."""
+        """Make a batch of the decoder's own choice for each object."""
         return cls(
             object_ids=object_ids,
             current=np.ones(len(object_ids), np.bool_),
@@ -77,7 +77,7 @@ class DecodedBatch:
         *,
         conditioning: bool,
     ) -> DecodedBatch:
-        """Take a mask prompt as the result: the user states that the object is there."""
+        """Make a batch of a mask prompt, which implies that the object is present."""
         return cls(
             object_ids=(object_id,),
             current=np.ones(1, np.bool_),
@@ -95,11 +95,11 @@ class DecodedBatch:
         """Replace the decoder's choice, by row, with other masks of its output."""
         if not chosen:
             return
-        iou, offered = backend.download(self.iou), backend.download(output.iou)
+        iou, candidates = backend.download(self.iou), backend.download(output.iou)
         for row, index in chosen.items():
             backend.copy(output.masks[row][index], self.mask_logits[row][0])
             backend.copy(output.mask_pointers[row][index], self.pointer[row])
-            iou[row] = offered[row, index]
+            iou[row] = candidates[row, index]
         self.iou = backend.upload(iou)
 
 
@@ -108,9 +108,9 @@ class PendingFrame:
 
     Args:
         model: Encodes memories.
-        bank: They are written to it.
-        policies: They decide what is kept.
-        remember_absent: Whether to store memory of frames on which an object is absent.
+        bank: Stores them.
+        policies: Decide which memories are kept.
+        remember_absent: Whether to store memories of frames on which an object is absent.
     """
 
     def __init__(
@@ -134,14 +134,14 @@ class PendingFrame:
         self._batches.clear()
 
     def discard(self, object_id: int) -> None:
-        """Drop the object's present result."""
+        """Drop an object's current result."""
         for batch in self._batches:
             batch.current &= np.array([i != object_id for i in batch.object_ids])
-        # Masks of a frame that is refined many times must not accumulate.
+        # Results must not accumulate while a frame is refined repeatedly.
         self._batches = [batch for batch in self._batches if batch.current.any()]
 
     def logits(self, object_id: int) -> NDArray[np.float32] | None:
-        """Return the object's present logits [1, 1, s, s] on this frame."""
+        """Return an object's current logits [1, 1, s, s]; None if it has no result yet."""
         for batch in self._batches:
             for row in np.flatnonzero(batch.current):
                 if batch.object_ids[row] == object_id:
@@ -151,9 +151,9 @@ class PendingFrame:
     def write(
         self, frame: int, features: Features | None, results: Mapping[int, ObjectResult]
     ) -> None:
-        """Write the memory of the frame, which ends, and drop its batches."""
+        """Write the frame's memories to the bank and drop its batches."""
         for batch in self._batches:
-            assert features is not None  # something was decoded from them
+            assert features is not None  # every batch was decoded from them
             keep: list[Collection[Keep]] = [EVERY_FRAME] * len(batch.object_ids)
             for row in np.flatnonzero(batch.current):
                 object_id = batch.object_ids[row]

@@ -1,4 +1,4 @@
-"""What the slots of an object's memory hold, and which of them count on a frame."""
+"""Contents of an object's memory slots, and rules for which of them are used on a frame."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 
 
 class Keep(Enum):
-    """What the memory of a frame without a prompt is kept as."""
+    """How the memory of an unprompted frame is kept."""
 
     RECENT = "recent"
-    """One of the latest."""
+    """Used until newer recent memories replace it."""
     TRANSIENT = "transient"
-    """Counts until the next memory arrives."""
+    """Used until the next memory arrives."""
     ANCHOR = "anchor"
-    """Counts at age 0, like that of a conditioning frame."""
+    """Used at age 0, like a conditioning frame."""
 
 
 @dataclass(slots=True)
@@ -26,9 +26,9 @@ class Slot:
     """Contents of one slot of a buffer.
 
     Attributes:
-        frame: Number in the object's own time.
-        conditioning: Whether a prompt made it.
-        keep: What it is kept as, if no prompt made it.
+        frame: Frame number, without the frames on which the object was frozen.
+        conditioning: Whether it belongs to a conditioning frame.
+        keep: How it is kept, unless `conditioning`.
         cells: [N] int32, the cells of a memory to attend to; None for all.
     """
 
@@ -40,12 +40,12 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class RecentFrames:
-    """The published policy: the last `max_slots` frames, at their distances in time."""
+    """The published policy: the last `max_slots` frames, aged by their distance in time."""
 
     max_slots: int
 
     def ages(self, slots: Sequence[Slot], frame: int) -> list[int | None]:
-        """Return the age of each slot on a later frame; None if it no longer counts."""
+        """Return the age of each slot on a later frame; None if it is no longer used."""
         return [
             age if 1 <= (age := frame - slot.frame) <= self.max_slots else None for slot in slots
         ]
@@ -56,8 +56,8 @@ class KeptFrames:
     """The latest kept memories, however old, and the latest anchors.
 
     Attributes:
-        recent: Memories at ages by their order, 1 for the newest.
-        anchors: Anchors at age 0.
+        recent: Number of memories, aged by order: 1 for the newest.
+        anchors: Number of anchors, at age 0.
     """
 
     recent: int
@@ -65,11 +65,11 @@ class KeptFrames:
 
     @property
     def max_slots(self) -> int:
-        """Memories that can count at once."""
+        """Maximum number of memories in use at once."""
         return self.recent + self.anchors
 
     def ages(self, slots: Sequence[Slot], _frame: int) -> list[int | None]:
-        """Return the age of each slot, by order alone; None if it no longer counts."""
+        """Return the age of each slot, by order alone; None if it is no longer used."""
         ages: list[int | None] = [None] * len(slots)
         newest_first = sorted(range(len(slots)), key=lambda index: -slots[index].frame)
         anchors = [index for index in newest_first if slots[index].keep is Keep.ANCHOR]
@@ -83,13 +83,13 @@ class KeptFrames:
 
 
 SlotPolicy = RecentFrames | KeptFrames
-"""Which memories of frames without a prompt count on a frame, and at which age."""
+"""Which memories of unprompted frames are used on a frame, and at which age."""
 
 
 def closest_frames(frame: int, conditioning: Sequence[int], limit: int) -> set[int]:
     """Return the conditioning frames to keep, up to `limit` (SAM 2, `select_closest_cond_frames`).
 
-    They are the last before `frame`, the first from it on, then the nearest.
+    These are the last one before `frame`, the first one from `frame` on, then the nearest.
     """
     if len(conditioning) <= limit:
         return set(conditioning)
@@ -103,9 +103,9 @@ def closest_frames(frame: int, conditioning: Sequence[int], limit: int) -> set[i
 def slot_ages(
     slots: Sequence[Slot], frame: int, policy: SlotPolicy, max_cond_frames: int
 ) -> list[int | None]:
-    """Return the age of each slot, 0 for conditioning frames; None if it does not count.
+    """Return the age of each slot, 0 for conditioning frames; None if it is not used.
 
-    Conditioning frames beyond the cap become ordinary ones.
+    Conditioning frames beyond `max_cond_frames` become ordinary ones.
     """
     conditioning = [slot.frame for slot in slots if slot.conditioning]
     if len(conditioning) > max_cond_frames:

@@ -1,9 +1,9 @@
-"""Which cells of a memory to attend to, where memory attention does not see all of them.
+"""Selects the cells of a memory to attend to, if memory attention takes only some of them.
 
-Half of the cells are spread evenly over the frame, so that the surroundings stay known; the others
-are those closest to the object's mask. Ties are broken by a fixed order of which every prefix is
-spread evenly: a mask that is too large is thinned evenly, and a frame without the object keeps an
-even grid. With cells by closeness alone, nano loses much more accuracy.
+Half of the cells are spread evenly over the frame to preserve context; the others are the closest
+to the object's mask. Ties are broken by a fixed order whose prefixes are evenly spread: a mask that
+is too large is thinned evenly, and a frame without the object keeps an even grid. Selecting by
+distance alone costs nano much more accuracy.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from sam2_edge.bundle.contract import MASK_STRIDE, MEMORY_STRIDE, Geometry
 from sam2_edge.runtime.results import MASK_LOGIT
 
 SPREAD_SHARE = 0.5
-"""Share of the cells selected wherever the object is."""
+"""Share of the cells selected regardless of the object's position."""
 
 PIXELS = MEMORY_STRIDE // MASK_STRIDE
 """Pixels of the mask logits along the side of a cell."""
@@ -36,7 +36,7 @@ def select_cells(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.
 
 
 def covered_cells(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """Return the cells [h, w] in which any of the logits [4h, 4w] belongs to the object."""
+    """Return the cells [h, w] that contain a foreground pixel of the logits [4h, 4w]."""
     height, width = (size // PIXELS for size in logits.shape)
     inside = (logits > MASK_LOGIT).reshape(height, PIXELS, width, PIXELS)
     return np.logical_or.reduce(inside, axis=(1, 3))
@@ -55,23 +55,23 @@ def choose_cells(covered: NDArray[np.bool_], count: int) -> NDArray[np.int32]:
 
 @cache
 def spreading_order(side: int) -> NDArray[np.int64]:
-    """Return the rank [h*h] of every cell in an order of which each prefix is spread evenly.
+    """Return the rank [h*h] of every cell in an order whose prefixes are all evenly spread.
 
-    It is the order of ordered dithering (Bayer 1973), cut to the grid.
+    This is the order of ordered dithering (Bayer 1973), cropped to the grid.
     """
     order = np.zeros((1, 1), np.int64)
     while len(order) < side:
         order = np.block([[4 * order, 4 * order + 2], [4 * order + 3, 4 * order + 1]])
-    places = np.argsort(np.argsort(order[:side, :side].ravel()))
-    places.flags.writeable = False  # shared by all callers
-    return places
+    ranks = np.argsort(np.argsort(order[:side, :side].ravel()))
+    ranks.flags.writeable = False  # shared by all callers
+    return ranks
 
 
 def _squared_distances(covered: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """Return the distance of each cell to the closest covered one; 0 if none is covered."""
+    """Return each cell's squared distance to the closest covered one; 0 if none is covered."""
     if not covered.any():
         return np.zeros(covered.shape, np.int64)
-    away = (~covered).astype(np.uint8)
-    distance = cv2.distanceTransform(away, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    uncovered = (~covered).astype(np.uint8)
+    distance = cv2.distanceTransform(uncovered, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     # Squared distances on a grid are integers, so rounding makes ties exact.
     return np.rint(np.square(distance, dtype=np.float64)).astype(np.int64)

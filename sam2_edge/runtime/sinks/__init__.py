@@ -1,4 +1,4 @@
-"""Sinks write results. None replaces existing files unless asked to."""
+"""Sinks, which write results and never replace existing files unless `overwrite` is set."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from sam2_edge.runtime.sources import SourceFrame
 
 
 class Sink(Protocol):
-    """Takes every frame with its result, and is closed once.
+    """Writes every frame's result until it is closed.
 
     Attributes:
-        starts_new_file: Whether it can be written to again after an error, because it starts
-            another file then.
+        starts_new_file: Whether a write after an error starts a new file, so that a retry makes
+            sense.
     """
 
     starts_new_file: bool
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Write one frame; raises SinkError when it cannot be written."""
+        """Write one frame; raises SinkError if this fails."""
         ...
 
     def close(self) -> None:
-        """Finish the output; raises SinkError when its end cannot be written."""
+        """Finish the output; raises SinkError if this fails."""
         ...

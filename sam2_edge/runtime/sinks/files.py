@@ -1,4 +1,4 @@
-"""Checks of output paths, and files written whole or not at all."""
+"""Output path checks and atomic writes."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from sam2_edge.errors import SinkError
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all.
+    """Write a text file atomically.
 
     Raises:
         SinkError: If it cannot be written.
     """
-    with _partial_result(path) as partial:
+    with _atomic_output(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
 
 def write_image(path: Path, image: Image.Image | NDArray[np.uint8]) -> None:
-    """Write an image whole or not at all, in the format of the file's suffix.
+    """Write an image atomically, in the format of the file's suffix.
 
     Args:
         path: Where to write it.
@@ -36,12 +36,12 @@ def write_image(path: Path, image: Image.Image | NDArray[np.uint8]) -> None:
     """
     if not isinstance(image, Image.Image):
         image = Image.fromarray(image[..., ::-1] if image.ndim == 3 else image)
-    with _partial_result(path) as partial:
+    with _atomic_output(path) as partial:
         image.save(partial)
 
 
 @contextmanager
-def _partial_result(path: Path) -> Iterator[Path]:
+def _atomic_output(path: Path) -> Iterator[Path]:
     try:
         with atomic_file(path) as partial:
             yield partial
@@ -51,26 +51,25 @@ def _partial_result(path: Path) -> Iterator[Path]:
 
 
 def bytes_on_disk(path: Path) -> int:
-    """Return the bytes that a file occupies, at least a block of 4 KiB."""
+    """Return a file's disk usage in bytes, at least one block of 4 KiB."""
     return max(4096, path.stat().st_blocks * 512)
 
 
 def check_outputs(inputs: Sequence[Path | None], outputs: Sequence[Path | None]) -> None:
-    """Check that outputs replace no input and do not collide; None stands for one not given.
+    """Check that no output overwrites an input or another output; None entries are skipped.
 
     Raises:
         SinkError: If an output is an input, lies in an input folder, or is given twice.
     """
-    seen = set[Path]()
-    for output in (path for path in outputs if path is not None):
-        place = output.resolve()
-        for source in (path for path in inputs if path is not None):
-            origin = source.resolve()
-            if place == origin or (origin.is_dir() and origin == place.parent):
+    targets = set[Path]()
+    for output in filter(None, outputs):
+        target = output.resolve()
+        for source in filter(None, inputs):
+            if source.resolve() in (target, target.parent):
                 raise SinkError(f"{output} would change the source {source}; write elsewhere")
-        if place in seen:
+        if target in targets:
             raise SinkError(f"{output} is given for two outputs; give each its own name")
-        seen.add(place)
+        targets.add(target)
 
 
 def check_new_folder(folder: Path | None, *, overwrite: bool) -> None:
@@ -83,7 +82,7 @@ def check_new_folder(folder: Path | None, *, overwrite: bool) -> None:
         raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
     nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
     if not nearest.is_dir():
-        raise SinkError(f"{folder} cannot be made: {nearest} is a file; choose another")
+        raise SinkError(f"{folder} cannot be created: {nearest} is a file; choose another folder")
 
 
 def check_new_file(path: Path | None, *, overwrite: bool, suffix: str | None = None) -> None:
@@ -91,10 +90,10 @@ def check_new_file(path: Path | None, *, overwrite: bool, suffix: str | None = N
     if path is None:
         return
     if suffix is not None and path.suffix.lower() != suffix:
-        raise SinkError(f"{path} would hold {suffix[1:]}; give a name that ends with {suffix}")
+        raise SinkError(f"{path} would contain {suffix[1:]}; give a name that ends with {suffix}")
     if path.is_dir():
         raise SinkError(f"{path} is a folder; give a file name")
     if path.is_file() and not overwrite:
         raise SinkError(f"{path} exists; choose another name or pass --overwrite")
     if not path.parent.is_dir():
-        raise SinkError(f"folder {path.parent} does not exist; make it first")
+        raise SinkError(f"folder {path.parent} does not exist; create it first")

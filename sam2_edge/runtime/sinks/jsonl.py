@@ -1,4 +1,4 @@
-"""JSON lines: one line per frame and object."""
+"""JSON Lines output: one line per object and frame."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from sam2_edge.runtime.sources import SourceFrame
 
 
 class JsonLines:
-    """A file of JSON lines, each on disk when `write` returns.
+    """A JSON Lines file without buffering: every line is written when `write` returns.
 
     Attributes:
         size_bytes: Bytes written so far.
 
     Raises:
-        SinkError: If the file exists, unless `overwrite` is set, or cannot be made.
+        SinkError: If the file exists and `overwrite` is not set, or the path cannot be used.
     """
 
     starts_new_file = False
@@ -36,7 +36,7 @@ class JsonLines:
         """Append a line per object; the first frame creates the file."""
         try:
             if self._file is None:
-                # Unbuffered: a full disk shows at the line that met it, and no whole line is lost.
+                # Unbuffered: a full disk fails the line it affects, and no complete line is lost.
                 self._file = FileIO(self._path, "wb")
             for entry in result.objects:
                 line = json.dumps(json_record(frame, result, entry)).encode() + b"\n"
@@ -51,16 +51,16 @@ class JsonLines:
             ) from error
 
     def close(self) -> None:
-        """Cut off a line that a full disk left unfinished, and close."""
+        """Remove a line that a full disk left unfinished, and close."""
         if self._file is None:
             return
-        if self._path.is_file() and not self._file.closed:  # devices cannot be cut
+        if self._path.is_file() and not self._file.closed:  # devices cannot be truncated
             self._file.truncate(self.size_bytes)
         self._file.close()
 
 
 def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) -> dict[str, Any]:
-    """Return the record of one object on one frame; "time" only for frames of a camera."""
+    """Return the record of one object on one frame; only camera frames have "time"."""
     time = {} if frame.unix_s is None else {"time": round(frame.unix_s, 6)}
     return {
         "frame": frame.index,
@@ -76,5 +76,5 @@ def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) ->
 
 
 def finite(value: float, digits: int) -> float | None:
-    """Round a number for JSON, which cannot hold NaN and infinity: they become None."""
+    """Round a number for JSON, which has no NaN or infinity: both become None."""
     return round(value, digits) if math.isfinite(value) else None

@@ -19,10 +19,10 @@ class MaskFolder:
     """A folder with one indexed PNG per frame as in DAVIS: pixel values are object ids.
 
     Attributes:
-        size_bytes: Bytes that the masks occupy on the disk.
+        size_bytes: Disk usage of the masks.
 
     Raises:
-        SinkError: If the folder is not empty, unless `overwrite` is set, or cannot be made.
+        SinkError: If the folder is not empty and `overwrite` is not set, or cannot be created.
     """
 
     starts_new_file = False
@@ -33,23 +33,23 @@ class MaskFolder:
         self._folder = folder
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Write one mask, whole or not at all; the first frame creates the folder."""
+        """Write one mask atomically; the first frame creates the folder."""
         try:
             self._folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise SinkError(
-                f"{self._folder} cannot be made: {error.strerror}; choose another"
+                f"{self._folder} cannot be created: {error.strerror}; choose another folder"
             ) from error
         path = self._folder / f"{frame.name}.png"
         write_indexed_png(path, result.index_mask())
         self.size_bytes += bytes_on_disk(path)
 
     def close(self) -> None:
-        """Do nothing: every file is complete already."""
+        """Do nothing, since every file is complete."""
 
 
 def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
-    """Write object ids, [H, W] uint8, as a palette PNG, whole or not at all.
+    """Write object ids, [H, W] uint8, atomically as a palette PNG.
 
     Raises:
         SinkError: If it cannot be written.

@@ -1,4 +1,4 @@
-"""Drawing results over the picture."""
+"""Draws results over frames."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.results import FrameResult
 
 FILL = 0.45
-"""Share of the object's color over its mask."""
+"""Opacity of an object's color over its mask."""
 
 
 @lru_cache(maxsize=1)
 def palette() -> NDArray[np.uint8]:
     """Return the color table [256, 3] RGB of DAVIS and Pascal VOC.
 
-    Bits 3k to 3k + 2 of the index become bit 7 - k of red, green and blue.
+    Bits 3k to 3k + 2 of an index become bit 7 - k of red, green and blue.
     """
     colors = np.zeros((256, 3), np.uint8)
     index = np.arange(256)
@@ -31,7 +31,7 @@ def palette() -> NDArray[np.uint8]:
 
 
 def color_of(object_id: int) -> tuple[int, int, int]:
-    """Return the BGR color of an object; ids above 255 start again at 1."""
+    """Return the BGR color of an object; ids above 255 wrap around to 1."""
     red, green, blue = palette()[(object_id - 1) % 255 + 1].tolist()
     return blue, green, red
 

@@ -1,4 +1,4 @@
-"""Outputs that run for days: a new file from time to time, the oldest deleted."""
+"""Rotation of long-running outputs: starts new files and deletes the oldest."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RotationPolicy:
-    """When to start a new output and how much to keep.
+    """When to start a new output, and how much to keep.
 
     Attributes:
         max_bytes: Size at which an output is finished.
         max_age_s: Age at which an output is finished, seconds.
-        keep_bytes: Total size of the finished outputs; the oldest are deleted beyond it.
+        keep_bytes: Total size of finished outputs, beyond which the oldest are deleted.
 
     Raises:
-        SinkError: If a limit is not above 0.
+        SinkError: If a limit is not positive.
     """
 
     max_bytes: int
@@ -44,7 +44,7 @@ class RotationPolicy:
 
 
 class SizedSink(Sink, Protocol):
-    """A sink that knows how much it has written."""
+    """A sink that counts the bytes it has written."""
 
     @property
     def size_bytes(self) -> int:
@@ -53,19 +53,19 @@ class SizedSink(Sink, Protocol):
 
 
 class RotatingSink:
-    """Writes to one output after another in a folder, named KIND-NUMBER-TIME plus a suffix.
+    """Writes a series of outputs, named KIND-NUMBER-TIME plus a suffix, to a folder.
 
-    Numbers continue those in the folder, whatever the clock says.
+    Numbers continue from the outputs in the folder, regardless of the clock.
 
     Args:
-        folder: Created if missing. Only outputs of this kind in it are ever deleted.
+        folder: Created if missing. Only outputs of this kind are ever deleted from it.
         kind: First part of the names.
-        suffix: Suffix of the names, empty for outputs that are folders.
+        suffix: Suffix of the names; empty for outputs that are folders.
         open_sink: Opens the sink of one output.
-        policy: When to start a new output and how much to keep.
+        policy: When to start a new output, and how much to keep.
 
     Raises:
-        SinkError: If the folder cannot be made.
+        SinkError: If the folder cannot be created.
     """
 
     starts_new_file = True
@@ -81,16 +81,18 @@ class RotatingSink:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise SinkError(f"{folder} cannot be made: {error.strerror}; choose another") from error
+            raise SinkError(
+                f"{folder} cannot be created: {error.strerror}; choose another folder"
+            ) from error
         self._folder, self._kind, self._suffix = folder, kind, suffix
         self._open_sink, self._policy = open_sink, policy
         self._sink: SizedSink | None = None
         self._path = folder
         self._began_s = 0.0
         name = re.compile(rf"{kind}-\d{{8,}}-\d{{8}}T\d{{6}}Z{re.escape(suffix)}")
-        found = [path for path in folder.iterdir() if name.fullmatch(path.name)]
-        self._finished = {path: _size_of(path) for path in sorted(found, key=_number)}
-        self._number = max(map(_number, found), default=-1) + 1
+        outputs = [path for path in folder.iterdir() if name.fullmatch(path.name)]
+        self._finished = {path: _size_of(path) for path in sorted(outputs, key=_number)}
+        self._number = max(map(_number, outputs), default=-1) + 1
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
         """Write one frame, to a new output if the current one is large or old enough."""
@@ -121,7 +123,7 @@ class RotatingSink:
         for path, size in list(self._finished.items()):
             if total <= self._policy.keep_bytes:
                 return
-            _log.info("%s is deleted: %s bytes are kept", path, self._policy.keep_bytes)
+            _log.info("deleting %s to stay within %s bytes", path, self._policy.keep_bytes)
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:
@@ -131,7 +133,7 @@ class RotatingSink:
 
 
 def _size_of(path: Path) -> int:
-    """Return the bytes that a file, or the files in a folder, occupy on the disk."""
+    """Return the disk usage in bytes of a file, or of the files in a folder."""
     return sum(map(bytes_on_disk, path.iterdir())) if path.is_dir() else bytes_on_disk(path)
 
 

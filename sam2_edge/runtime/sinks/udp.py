@@ -1,4 +1,4 @@
-"""Results to other processes of a robot: one JSON datagram per object and frame over UDP."""
+"""Results over UDP for other processes of a robot: one JSON datagram per object and frame."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from sam2_edge.runtime.sinks.jsonl import json_record
 from sam2_edge.runtime.sources import SourceFrame
 
 MAX_DATAGRAM_BYTES = 60_000
-"""UDP itself takes 65,507."""
+"""Below UDP's own limit of 65,507."""
 
 
 class UdpJson:
-    """Sends the records of `JsonLines`; `rle` is null if the mask makes a datagram too large.
+    """Sends the records of `JsonLines`; `rle` is null if the mask would make a datagram too large.
 
-    A missing receiver does not disturb the loop: its datagrams are lost.
+    If there is no receiver, datagrams are lost without an error.
 
     Raises:
         SinkError: If the address cannot be resolved.
@@ -28,13 +28,13 @@ class UdpJson:
 
     def __init__(self, host: str, port: int) -> None:
         try:
-            found = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
-            self._socket = socket.socket(found[0], found[1])
+            family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_DGRAM)[0]
+            self._socket = socket.socket(family, kind)
         except (OSError, OverflowError) as error:
             raise SinkError(
-                f"{host}:{port} is no address for UDP: {error}; give HOST:PORT"
+                f"{host}:{port} is not a valid UDP address: {error}; give HOST:PORT"
             ) from error
-        self._address = found[4]
+        self._address = address
         self._socket.settimeout(0)
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:

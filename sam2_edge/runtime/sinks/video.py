@@ -1,4 +1,4 @@
-"""Overlay videos: the frames with the masks drawn over them."""
+"""Overlay videos: frames with the masks drawn over them."""
 
 from __future__ import annotations
 
@@ -18,15 +18,16 @@ from sam2_edge.runtime.sources import SourceFrame
 VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 
 MIN_FREE_BYTES = 16 * 2**20
-"""An overlay video stops when the disk has less than this left: OpenCV does not report a full one,
-and the end of the file must still be written."""
+"""An overlay video stops if the disk has less free space: OpenCV does not report a full disk, and
+the end of the file must still fit."""
 
 
 class OverlayVideo:
     """A video of the frames with masks drawn over them, as .mp4, .mkv or .avi.
 
     Raises:
-        SinkError: If the file exists, unless `overwrite` is set, or cannot be made.
+        SinkError: If the suffix is unknown, the file exists and `overwrite` is not set, or the path
+            cannot be used.
     """
 
     starts_new_file = False
@@ -52,8 +53,8 @@ class OverlayVideo:
                 raise SinkError(f"{self._path} cannot be opened for writing; check the folder")
         if shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES:
             raise SinkError(
-                f"{self._path}: less than {MIN_FREE_BYTES >> 20} MB are free on the disk; the "
-                "video ends here. Free some space or write elsewhere"
+                f"{self._path}: less than {MIN_FREE_BYTES >> 20} MiB are free on the disk, so the "
+                "video ends here; free some space or write elsewhere"
             )
         repeats = self._repeats(frame)
         if repeats == 0:
@@ -65,12 +66,12 @@ class OverlayVideo:
             self._writer.write(canvas)
 
     def _repeats(self, _frame: SourceFrame) -> int:
-        """Number of frames of the video that show this one."""
+        """Return how many times to write this frame."""
         return 1
 
     @property
     def size_bytes(self) -> int:
-        """Size of the file so far."""
+        """Bytes written so far."""
         return self._path.stat().st_size if self._path.exists() else 0
 
     def close(self) -> None:
@@ -80,9 +81,10 @@ class OverlayVideo:
 
 
 class RealTimeVideo(OverlayVideo):
-    """An overlay video of a camera that plays at the speed of the recording.
+    """An overlay video of a camera that plays in real time.
 
-    Frames are repeated or skipped to fit the rate. A gap in the stream is shortened to a second.
+    Frames are repeated or skipped to fit the frame rate. Gaps in the stream are shortened to one
+    second.
     """
 
     def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""Where frames come from: video files, folders of images and cameras."""
+"""Frame sources: video files, folders of images and cameras."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import Frame
 
 DEFAULT_FPS = 25.0
-"""Frames per second of an overlay video if the source has no rate of its own."""
+"""Frames per second of a source that declares no frame rate."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,10 +19,10 @@ class SourceFrame:
 
     Attributes:
         index: Number of the frame in the source.
-        name: Name for its results, without a suffix.
-        picture: The frame, [H, W, 3] uint8 BGR.
-        unix_s: When a camera gave it, in seconds since 1970; None for files.
-        read_s: The same moment by `time.monotonic`.
+        name: Stem of the names of its result files.
+        picture: [H, W, 3] uint8 BGR.
+        unix_s: Capture time of a camera frame, in seconds since 1970; None for files.
+        read_s: The same time by `time.monotonic`.
     """
 
     index: int
@@ -36,8 +36,8 @@ class Source(Protocol):
     """A finite source of frames.
 
     Attributes:
-        frames: Number of frames that will come, None if the file does not declare it.
-        start: Number of the first of them in the file.
+        frames: Number of frames to read; None if the file does not declare it.
+        start: Number of the first of these frames in the file.
         fps: Frames per second.
     """
 
@@ -50,7 +50,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FrameRange:
-    """Frames from `start` up to, but not including, `stop`; None is the end of the source."""
+    """Frames from `start` up to, but excluding, `stop`; None means the end of the source."""
 
     start: int = 0
     stop: int | None = None
@@ -59,7 +59,7 @@ class FrameRange:
         """Clip the range to a source of `count` frames; None if the count is unknown.
 
         Raises:
-            SourceError: If no frame is left; names the source as `what`.
+            SourceError: If no frame is left; the message names the source as `what`.
         """
         if count is None:
             return self
@@ -71,5 +71,5 @@ class FrameRange:
 
     @property
     def length(self) -> int | None:
-        """Number of frames, None without an end."""
+        """Number of frames; None if the range is open-ended."""
         return None if self.stop is None else self.stop - self.start

@@ -1,6 +1,6 @@
-"""Cameras by number or device, CSI cameras, network streams, GStreamer pipelines and files.
+"""Opens and reads cameras, network streams, GStreamer pipelines and files.
 
-Only opening and reading; streaming/capture.py deals with cameras that fail.
+streaming/capture.py recovers from failures.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from sam2_edge.runtime.sources.video import open_source
 
 OPEN_TIMEOUT_MS = 10_000
 READ_TIMEOUT_MS = 4_000
-"""For network streams: FFmpeg's own timeouts are minutes. Reading gives up before the capture
-thread would count as stalled."""
+"""Timeouts of network streams; FFmpeg's defaults are minutes. Reads time out before the capture
+thread counts as stalled."""
 
 CSI_PIPELINE = (
     "nvarguscamerasrc sensor-id={sensor} ! "
@@ -27,7 +27,7 @@ CSI_PIPELINE = (
     "nvvidconv ! video/x-raw, format=BGRx ! videoconvert ! video/x-raw, format=BGR ! "
     "appsink drop=true max-buffers=1"
 )
-"""A CSI camera of a Jetson (NVIDIA, "Accelerated GStreamer")."""
+"""Pipeline of a Jetson's CSI camera (NVIDIA, "Accelerated GStreamer")."""
 
 _CSI = re.compile(r"csi(?::(\d+))?")
 _URL = re.compile(r"[a-z][a-z0-9+.-]*://")
@@ -37,13 +37,13 @@ class Camera(Protocol):
     """An open camera.
 
     Attributes:
-        ends: Whether it is a file, whose last frame is the end and not a failure.
+        ends: Whether it is a file, for which no more frames means the end rather than a failure.
     """
 
     ends: bool
 
     def read(self) -> Frame | None:
-        """Wait for the next frame, [H, W, 3] uint8 BGR; None if there is none."""
+        """Wait for the next frame, [H, W, 3] uint8 BGR; None if the device fails or a file ends."""
         ...
 
     def close(self) -> None:
@@ -55,10 +55,10 @@ def open_camera(location: str, *, paced: bool = True) -> Camera:
     """Open a camera, a stream or a file.
 
     Args:
-        location: A number, /dev/video0 or /dev/v4l/by-id/... for a camera of this machine; csi or
-            csi:1 for a CSI camera of a Jetson; rtsp://, http:// and so on for a stream; a GStreamer
-            pipeline that ends in appsink; or a video file or a folder of images.
-        paced: Whether a file is read at its own frame rate, or as fast as possible.
+        location: A number, /dev/video0 or /dev/v4l/by-id/... for a local camera; csi or csi:1 for a
+            Jetson's CSI camera; a URL such as rtsp://... for a stream; a GStreamer pipeline that
+            ends in appsink; or a video file or a folder of images.
+        paced: Whether to read a file at its own frame rate rather than as fast as possible.
 
     Raises:
         SourceError: If it cannot be opened.
@@ -92,7 +92,7 @@ def open_camera(location: str, *, paced: bool = True) -> Camera:
 
 
 def is_camera(location: str) -> bool:
-    """Whether this names a camera, a stream or a pipeline rather than a file."""
+    """Return whether a location is a camera, a stream or a pipeline rather than a file."""
     return (
         location.isdecimal()
         or location.startswith("/dev/")
@@ -103,7 +103,7 @@ def is_camera(location: str) -> bool:
 
 
 def has_gstreamer() -> bool:
-    """Whether OpenCV can open GStreamer pipelines."""
+    """Return whether OpenCV can open GStreamer pipelines."""
     return bool(cv2.videoio_registry.hasBackend(cv2.CAP_GSTREAMER))
 
 
@@ -119,7 +119,7 @@ class DeviceCamera:
         """Wait for the next frame; None if the device fails."""
         try:
             ok, picture = self._capture.read()
-        except cv2.error:  # a driver that went away
+        except cv2.error:  # the device was disconnected
             return None
         return cast("Frame", picture) if ok else None
 
@@ -129,7 +129,7 @@ class DeviceCamera:
 
 
 class FileCamera:
-    """Frames of a file or folder, at their own rate or as fast as they are read."""
+    """A file or folder read like a camera, at its own frame rate or as fast as possible."""
 
     ends = True
 
@@ -150,7 +150,7 @@ class FileCamera:
 
 
 class Pace:
-    """Holds a reader to a frame rate, without catching up after a delay.
+    """Limits a reader to a frame rate, without catching up after a delay.
 
     Args:
         fps: Frames per second; None for no limit.

@@ -28,7 +28,7 @@ class ImageFolder:
         self.fps = DEFAULT_FPS
 
     def __iter__(self) -> Generator[SourceFrame, None, None]:
-        """Read the images one by one; raises SourceError at one that cannot be read."""
+        """Read the images one by one; raises SourceError if one cannot be read."""
         for index, path in enumerate(self._files, self.start):
             yield SourceFrame(index, path.stem, read_image(path))
 
@@ -37,11 +37,11 @@ def image_files(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]
     """List the images of a folder, frame2 before frame10.
 
     Args:
-        folder: The folder; hidden files in it are ignored.
-        suffixes: Suffixes of images, in lower case.
+        folder: Folder to list; hidden files are ignored.
+        suffixes: Suffixes of image files, in lower case.
 
     Raises:
-        SourceError: If there are none, or two differ only in their suffix.
+        SourceError: If there are no images, or two names differ only in their suffix.
     """
     files = [
         p
@@ -79,13 +79,13 @@ def read_image(path: Path) -> Frame:
         raise SourceError(f"{path} cannot be decoded as an image; remove or repair it")
     if picture.dtype != "uint8":
         raise SourceError(
-            f"{path} has {picture.dtype} pixels; convert it to 8 bits, with the window of values "
+            f"{path} has {picture.dtype} pixels; convert it to 8 bits, mapping the value range "
             "that shows what you want to segment"
         )
     return cast("Frame", picture)
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:
-    """Compare the numbers in names as numbers; the name itself breaks ties."""
+    """Sort numbers in names numerically; the full name breaks ties."""
     parts = re.split(r"(\d+)", path.name)
     return [(0, int(part)) if part.isdecimal() else (1, part) for part in parts], path.name

@@ -1,4 +1,4 @@
-"""Prompts files: which object is prompted how on which frame of a source."""
+"""Prompts files: JSON lists of prompts by frame and object."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from sam2_edge.runtime.prompts import Prompt, prompts_by_object, read_mask
 from sam2_edge.runtime.results import MAX_MASK_ID
 
 PromptsByFrame = Mapping[int, Sequence[Prompt]]
-"""Prompts by frame number of the source."""
+"""Prompts by frame number in the source."""
 
 
 class PromptEntry(BaseModel):
-    """One entry of a prompts file; coordinates in pixels, `mask` a path relative to the file."""
+    """One entry of a prompts file; coordinates are in pixels, `mask` is relative to the file."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -29,7 +29,7 @@ class PromptEntry(BaseModel):
     mask: str | None = None
 
     def prompt(self, folder: Path) -> Prompt:
-        """Return the prompt, its mask read from `folder`."""
+        """Return the prompt, reading its mask from `folder`."""
         mask = None if self.mask is None else read_mask(str(folder / self.mask))
         return Prompt(self.object, self.points, self.labels, self.box, mask)
 
@@ -41,7 +41,7 @@ def load_prompts(path: Path) -> PromptsByFrame:
     """Read a prompts file: a JSON list of `PromptEntry`.
 
     Raises:
-        PromptError: If it cannot be used; names the entry and the problem.
+        PromptError: If the file cannot be read or an entry is invalid; the message names both.
     """
     try:
         entries = _ENTRIES.validate_python(json.loads(path.read_text(encoding="utf-8")))
@@ -74,16 +74,16 @@ def check_mask_ids(prompts: PromptsByFrame) -> None:
 
 
 def check_prompts(prompts: PromptsByFrame, start: int, frames: int | None) -> None:
-    """Check that there are prompts and that a source has their frames.
+    """Check that there are prompts, all on frames of the source.
 
     Args:
         prompts: Prompts by frame number.
-        start: Number of the first frame.
-        frames: Number of frames, None if unknown.
+        start: Number of the source's first frame.
+        frames: Number of its frames; None if unknown.
 
     Raises:
         PromptError: If there is no prompt, a frame is out of range, or an object is prompted twice
-            on a frame.
+            on one frame.
     """
     if not any(prompts.values()):
         raise PromptError("no prompt is given; give a point, a box or a mask")

@@ -14,8 +14,8 @@ from sam2_edge.runtime.sources import DEFAULT_FPS, FrameRange, Source, SourceFra
 from sam2_edge.runtime.sources.images import ImageFolder
 
 COUNT_TOLERANCE = 2
-"""Frames by which a video may fall short of the number it declares: containers without an index
-of frames only estimate it from the duration."""
+"""A video may end this many frames before its declared count, which containers without a frame
+index only estimate from the duration."""
 
 
 def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
@@ -24,13 +24,13 @@ def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
     Raises:
         SourceError: If there is nothing to read.
     """
-    wanted = frames or FrameRange()
+    frames = frames or FrameRange()
     location = Path(path)
     if location.is_dir():
-        return ImageFolder(location, wanted)
+        return ImageFolder(location, frames)
     if not location.is_file():
         raise SourceError(f"{location} does not exist; give a video file or a folder of images")
-    return VideoFile(location, wanted)
+    return VideoFile(location, frames)
 
 
 class VideoFile:
@@ -49,10 +49,10 @@ class VideoFile:
         self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
 
     def __iter__(self) -> Generator[SourceFrame, None, None]:
-        """Decode from the start of the file, so that frame numbers are exact.
+        """Decode from the start of the file, since seeking by frame number is inexact.
 
         Raises:
-            SourceError: If the video ends before the frames it declares.
+            SourceError: If the video ends before its declared number of frames.
         """
         capture = _open_video(self._path)
         try:

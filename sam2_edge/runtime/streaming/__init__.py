@@ -1,1 +1,1 @@
-"""Following a live source: capture, tracking, writing and recovery, each in its own thread."""
+"""Tracking on live sources: capture with recovery, tracking and writing, in separate threads."""

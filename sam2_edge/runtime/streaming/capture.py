@@ -1,7 +1,7 @@
-"""A thread that reads a camera, and opens it again whenever it fails.
+"""A thread that reads a camera and reopens it after failures.
 
-A live camera keeps the latest frame and drops older ones, so that a slow model works on the
-present. With `every_frame` the reader waits instead.
+By default only the latest frame is kept, so that a slow model never falls behind a live camera.
+With `every_frame` the reader waits instead.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera
 
 STALL_S = 5.0
-"""A camera that gives no frame for this long is opened again."""
+"""Time without a frame after which a camera is reopened."""
 
 OPENING_S = 30.0
-"""Opening a camera may take longer than a frame; after this it counts as stalled."""
+"""Additional time allowed for opening a camera."""
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
-"""Wait before a camera is opened again; doubled after each failure."""
+"""Delay before a camera is reopened; doubled after each failure."""
 
 MAX_WAITING_FRAMES = 4
-"""Frames that wait to be tracked with `every_frame`."""
+"""Length of the queue of frames to track with `every_frame`."""
 
 MAX_HUNG_READERS = 3
-"""A reader that hangs inside a driver cannot be stopped; beside this many no other is started."""
+"""Limit on abandoned readers: one that hangs in a driver cannot be stopped, only replaced."""
 
 _log = logging.getLogger(__name__)
 
@@ -43,13 +43,13 @@ class CaptureCounts:
     """Events since the start.
 
     Attributes:
-        captured: Good frames.
-        dropped: Those of them that a later one replaced before they were tracked.
-        blank: Frames of a single color, skipped.
-        corrupt: Frames that are not pictures, skipped.
-        reconnects: Times that the camera was opened again.
-        stalls: Times that it gave no frame for too long.
-        size_changes: Times that frames changed their size.
+        captured: Valid frames.
+        dropped: Captured frames that a later one replaced before they were tracked.
+        blank: Single-color frames, which are skipped.
+        corrupt: Frames with a wrong shape or dtype, which are skipped.
+        reconnects: Times the camera was reopened.
+        stalls: Times the camera delivered no frame for too long.
+        size_changes: Times the frame size changed.
     """
 
     captured: int = 0
@@ -73,9 +73,9 @@ class Capture:
     """Reads frames in a thread between `start` and `close`.
 
     Args:
-        open_camera: Called in that thread, again after every failure.
-        every_frame: Whether the reader waits rather than drop a frame.
-        stall_s: Seconds without a frame after which the camera is opened again.
+        open_camera: Called in that thread, and again after every failure.
+        every_frame: Whether the reader waits rather than dropping frames.
+        stall_s: Seconds without a frame after which the camera is reopened.
 
     Attributes:
         counts: Events since the start.
@@ -105,17 +105,17 @@ class Capture:
         self._backoff_s = FIRST_BACKOFF_S
 
     def start(self) -> None:
-        """Start to read."""
+        """Start reading."""
         self._alive_s = time.monotonic()
         self._reader.start()
 
     def next(self, timeout_s: float) -> SourceFrame | None:
-        """Wait for the next frame; None if none comes in time or the source has ended.
+        """Wait for the next frame; None if none arrives in time or the source has ended.
 
-        Frames are numbered from 0, counting those that are dropped.
+        Frames are numbered from 0, including dropped ones.
 
         Raises:
-            SourceError: If the source could not be opened the first time, or a file is damaged.
+            SourceError: If the source could not be opened initially, or a file is damaged.
         """
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._over, timeout_s)
@@ -135,7 +135,7 @@ class Capture:
             return self._over and not self._frames and self._fault is None
 
     def close(self) -> None:
-        """Stop reading; a reader that hangs is left to itself."""
+        """Stop reading; a reader that hangs is abandoned."""
         with self._changed:
             self._over = self._reader.abandoned = True
             self._changed.notify_all()
@@ -155,11 +155,11 @@ class Capture:
             self._hung.append(self._reader)
             self._reader = _Reader(self._run)
             self._alive_s = time.monotonic()
-        _log.warning("no frame for %.1f s: the camera is opened again", silent_s)
+        _log.warning("no frame for %.1f s; reopening the camera", silent_s)
         self._reader.start()
 
     def _run(self, reader: _Reader) -> None:
-        """Open, read, and open again after growing waits, until the end."""
+        """Open and read the camera, with exponential backoff after failures, until the end."""
         while not reader.abandoned:
             camera = self._open(reader)
             if camera is not None:
@@ -169,9 +169,9 @@ class Capture:
                     camera.close()
             if reader.abandoned or self._over:
                 return
-            _log.warning("the camera gives no frames; opening it again in %.1f s", self._backoff_s)
+            _log.warning("the camera delivers no frames; reopening in %.1f s", self._backoff_s)
             with self._changed:
-                self._alive_s = time.monotonic() + self._backoff_s  # waiting is no stall
+                self._alive_s = time.monotonic() + self._backoff_s  # waiting is not a stall
                 self._changed.wait_for(lambda: reader.abandoned or self._over, self._backoff_s)
             self._backoff_s = min(2 * self._backoff_s, MAX_BACKOFF_S)
 
@@ -191,11 +191,11 @@ class Capture:
                 self._ever_opened, self._is_file = True, camera.ends
                 self._alive_s = time.monotonic()
                 return camera
-        camera.close()  # not under the lock: a driver may hang in it
+        camera.close()  # outside the lock, since the driver may hang
         return None
 
     def _read(self, camera: Camera, reader: _Reader) -> None:
-        """Read until the camera gives nothing."""
+        """Read until the camera fails, a file ends or the reader is abandoned."""
         last_good_s = time.monotonic()
         while not reader.abandoned:
             picture, fault = None, None
@@ -213,7 +213,7 @@ class Capture:
                         _log.warning("%s", fault)
                     return
                 if not self._is_good(picture, camera):
-                    # A camera may be dark for a while; one that stays so is opened again.
+                    # A camera may be dark for a while; reopen it if it stays dark.
                     if time.monotonic() - last_good_s > self.stall_s and not camera.ends:
                         return
                     self._alive_s = time.monotonic()
@@ -232,13 +232,13 @@ class Capture:
         self._changed.notify_all()
 
     def _is_good(self, picture: Frame, camera: Camera) -> bool:
-        """Whether this is a picture and not blank; blank frames of a file keep its numbering."""
+        """Return whether a frame is valid. A file's blank frames are, to keep its numbering."""
         if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
             self.counts.corrupt += 1
             return False
         if camera.ends:
             return True
-        # Every 16th row and column is enough to tell, at a 256th of the cost.
+        # Every 16th row and column suffices, at 1/256 of the cost.
         sparse = picture[::16, ::16]
         if sparse.size == 0 or (sparse == sparse[0, 0]).all():
             self.counts.blank += 1
@@ -249,7 +249,7 @@ class Capture:
         size = (picture.shape[1], picture.shape[0])
         if self._size not in (None, size):
             self.counts.size_changes += 1
-            _log.warning("frames were %s x %s pixels, now they are %s x %s", *self._size, *size)
+            _log.warning("the frame size changed from %s x %s to %s x %s", *self._size, *size)
         self._size = size
         self._alive_s = time.monotonic()
         self._backoff_s = FIRST_BACKOFF_S

@@ -1,10 +1,10 @@
-"""The camera loop: frames of a camera that may fail, tracked, and controlled from other threads.
+"""The camera loop: tracks objects on a camera that may fail, under control of other threads.
 
     loop = CameraLoop("rtsp://camera/stream", VideoTracker("nano", remember_absent=False))
     for tracked in loop:
         ...
 
-Reading, tracking and writing run in threads of their own, with at most a few frames between them.
+Reading, tracking and writing run in separate threads, with only a few frames queued between them.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from sam2_edge.runtime.streaming.writer import ResultWriter
 from sam2_edge.runtime.tracker import VideoTracker
 
 POLL_S = 0.05
-"""How long the loop waits for a frame before it looks for commands."""
+"""How long the loop waits for a frame before it checks for commands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class LoopResult:
     """One tracked frame.
 
     Attributes:
-        frame: The frame; its index counts every captured frame.
+        frame: The frame; its index counts all captured frames.
         result: The objects on it.
-        waited_s: Time from capture until tracking began, seconds.
-        latency_s: Time from capture until the result was ready, seconds.
-        updated: Whether the frame was yielded before, and commands have changed its result since.
+        waited_s: Seconds from capture until tracking began.
+        latency_s: Seconds from capture until the result was ready.
+        updated: Whether this frame was yielded before, and commands have changed its result since.
     """
 
     frame: SourceFrame
@@ -53,28 +53,29 @@ class LoopResult:
 
 
 class CameraLoop:
-    """Tracks what a camera shows until it is closed or a file ends; iterate over it once.
+    """Tracks objects on a camera until the loop is closed or a file ends; iterate over it once.
 
     `prompt`, `remove`, `reset`, `pause`, `resume` and `close` may be called from any thread. The
-    first three return a Future that is resolved between two frames: do not wait for it in the
+    first three return a Future that resolves between two frames: do not wait for it in the
     iterating thread.
 
     Args:
-        source: See `open_camera`; or a function that opens a camera, called again after failures.
-        tracker: Used by the iterating thread alone.
-        every_frame: Whether to drop no frame; by default only for files.
-        paced: See `open_camera`.
-        sinks: Written to in a thread of their own.
-        stall_s: Seconds without a frame after which a camera is opened again.
-        heartbeat: Called by the iterating thread many times a second, with or without frames.
+        source: A location for `open_camera`, or a function that opens a camera, which is called
+            again after failures.
+        tracker: Used by the iterating thread only.
+        every_frame: Whether to keep every frame; None keeps every frame of files only.
+        paced: Whether to read a file at its own frame rate rather than as fast as possible.
+        sinks: Written to in a separate thread.
+        stall_s: Seconds without a frame after which a camera is reopened.
+        heartbeat: Called by the iterating thread many times per second, with or without frames.
 
     Attributes:
-        writer: Writes to the sinks, and counts what it could not write.
+        writer: Writes to the sinks and counts failures.
         tracked: Number of frames tracked.
 
     Raises:
-        SourceError: At the start of the iteration, if the camera cannot be opened. Later failures
-            are logged and counted, and the camera is opened again.
+        SourceError: When the iteration starts, if the camera cannot be opened. Later failures are
+            logged and counted, and the camera is reopened.
     """
 
     def __init__(
@@ -101,13 +102,13 @@ class CameraLoop:
         )
         self._wake = threading.Event()
         self._paused = self._closing = False
-        self._submitting = threading.Lock()  # guards _over
+        self._lock = threading.Lock()  # guards _over
         self._over = False
         self._last: SourceFrame | None = None
 
     @property
     def counts(self) -> CaptureCounts:
-        """Events of the camera since the start."""
+        """Camera events since the start."""
         return self._capture.counts
 
     @property
@@ -124,10 +125,10 @@ class CameraLoop:
         box: ArrayLike | None = None,
         mask: NDArray[Any] | None = None,
     ) -> Future[ObjectResult]:
-        """Add or refine an object on the frame tracked last; see `VideoTracker.prompt`.
+        """Add or refine an object on the latest tracked frame; see `VideoTracker.prompt`.
 
-        Before the first frame it waits for it. The Future raises PromptError for a prompt that
-        cannot be used.
+        A command before the first frame applies to it. The Future raises PromptError if the prompt
+        is invalid.
         """
         return self._submit(
             lambda: self._tracker.prompt(
@@ -144,7 +145,7 @@ class CameraLoop:
         return self._submit(self._reset)
 
     def pause(self) -> None:
-        """Stay at the current frame; commands still apply to it."""
+        """Stay on the current frame; commands still apply to it."""
         self._paused = True
 
     def resume(self) -> None:
@@ -159,7 +160,7 @@ class CameraLoop:
 
     def __iter__(self) -> Iterator[LoopResult]:
         if self._over:
-            raise LoopError("this loop has ended; make another")
+            raise LoopError("this loop has ended; create another one")
         self._capture.start()
         self.writer.start()
         try:
@@ -170,7 +171,7 @@ class CameraLoop:
             self._end()
 
     def _step(self) -> Iterator[LoopResult]:
-        """Wait a little for a frame, track it, run commands, and yield a new or updated result."""
+        """Poll for a frame, track it, run commands, and yield a new or updated result."""
         frame = None
         if self._paused:
             self._wake.wait(POLL_S)
@@ -197,15 +198,15 @@ class CameraLoop:
 
     def _submit(self, command: Callable[[], Any]) -> Future[Any]:
         future: Future[Any] = Future()
-        with self._submitting:
+        with self._lock:
             if self._over:
-                raise LoopError("this loop has ended; it takes no more commands")
+                raise LoopError("this loop has ended and accepts no more commands")
             self._commands.put((command, future))
         self._wake.set()
         return future
 
     def _run_commands(self) -> bool:
-        """Run the queued commands; returns whether there was one."""
+        """Run the queued commands; returns whether there were any."""
         ran = False
         while not self._commands.empty():
             command, future = self._commands.get()
@@ -214,7 +215,7 @@ class CameraLoop:
             try:
                 outcome = command()
             except BaseException as error:
-                future.set_exception(error)  # also for one that ends the loop
+                future.set_exception(error)  # even if it ends the loop
                 if not isinstance(error, Sam2EdgeError):
                     raise
             else:
@@ -225,10 +226,10 @@ class CameraLoop:
     def _reset(self) -> None:
         self._tracker.reset()
         assert self._last is not None  # commands wait for the first frame
-        self._tracker.track(self._last.picture)  # later commands are about this frame
+        self._tracker.track(self._last.picture)  # later commands apply to this frame
 
     def _end(self) -> None:
-        with self._submitting:
+        with self._lock:
             self._over = True
         while not self._commands.empty():
             _, future = self._commands.get()
@@ -236,5 +237,5 @@ class CameraLoop:
                 future.set_exception(LoopError("the loop ended before this command"))
         try:
             self._capture.close()
-        finally:  # also if a second signal interrupts the waiting
+        finally:  # even if a second signal interrupts the wait
             self.writer.close()

@@ -1,4 +1,4 @@
-"""Tracking through a whole source: prompts in, results to sinks."""
+"""Tracks objects through a whole source and writes the results to sinks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sam2_edge.runtime.tracker import VideoTracker
 def track_source(
     source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: Sequence[Sink] = ()
 ) -> Generator[tuple[SourceFrame, FrameResult], None, None]:
-    """Track every frame of a source, hand each result to the sinks, then yield it.
+    """Track every frame of a source, write each result to the sinks, then yield it.
 
-    Frames before the first prompt give results without objects. However the iteration ends, the
-    sinks are closed and keep what was written.
+    Results before the first prompt contain no objects. The sinks are closed however the iteration
+    ends.
 
     Raises:
-        PromptError: If a prompt cannot be used, or the source ends before its frame.
+        PromptError: If a prompt is invalid, or the source ends before its frame.
         SourceError: If a frame cannot be read.
         SinkError: If a result cannot be written.
     """

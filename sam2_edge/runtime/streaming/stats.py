@@ -13,11 +13,11 @@ from typing import Any
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 
 WINDOW_S = 5.0
-"""Rates and times are over the last seconds."""
+"""Window for rates and latencies, seconds."""
 
 
 class LoopStats:
-    """Statistics of one loop; call `observe` with every result."""
+    """Statistics of one loop; `observe` must be called with every result."""
 
     def __init__(self, loop: CameraLoop) -> None:
         self.loop = loop
@@ -25,17 +25,17 @@ class LoopStats:
         self._present: dict[int, bool] = {}
 
     def observe(self, tracked: LoopResult) -> None:
-        """Take one result into account."""
+        """Update the statistics with one result."""
         self._present = {entry.object_id: entry.present for entry in tracked.result.objects}
         if not tracked.updated:
             times_ms = (1e3 * tracked.latency_s, tracked.result.milliseconds)
             self._recent.append((time.monotonic(), *times_ms))
 
     def snapshot(self) -> dict[str, Any]:
-        """Return counts since the start, and figures over the last `WINDOW_S` seconds.
+        """Return counts since the start, and rates over the last `WINDOW_S` seconds.
 
-        The latter are "fps" of tracked frames and the medians "latency_ms" from capture to result
-        and "tracking_ms", all 0 without frames; "resident_mb" is of the process.
+        The latter are "fps" and the medians "latency_ms" (capture to result) and "tracking_ms", all
+        0 without frames. "resident_mb" is the process's memory in MiB.
         """
         now = time.monotonic()
         recent = [entry for entry in list(self._recent) if now - entry[0] <= WINDOW_S]
@@ -55,7 +55,7 @@ class LoopStats:
 
 
 def resident_bytes() -> int:
-    """Return the memory of this process that is in RAM; 0 if the system is not Linux."""
+    """Return the resident set size of this process; 0 if the system is not Linux."""
     statm = Path("/proc/self/statm")
     if not statm.exists():
         return 0

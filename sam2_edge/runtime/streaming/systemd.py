@@ -1,4 +1,4 @@
-"""Tells systemd that the loop is ready and alive (sd_notify(3))."""
+"""Readiness and watchdog notifications for systemd (sd_notify(3))."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ def notify(state: str) -> None:
         return
     if address.startswith("@"):  # a name in the abstract namespace
         address = "\0" + address[1:]
-    # A service manager that does not listen is no reason to stop.
+    # A service manager that does not listen must not stop the loop.
     with suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
         sender.sendto(state.encode(), address)
 
 
 class Watchdog:
-    """Keeps systemd from restarting the service, at half the interval that WATCHDOG_USEC sets."""
+    """Pings systemd's watchdog at half the interval set by WATCHDOG_USEC."""
 
     def __init__(self) -> None:
         self._interval_s = int(os.environ.get("WATCHDOG_USEC", "0")) / 2e6
         self._last_s = 0.0
 
     def ping(self) -> None:
-        """Report that the loop is alive; to be called often, such as once per frame."""
+        """Report that the loop is alive; call it often, for example once per frame."""
         now = time.monotonic()
         if self._interval_s and now - self._last_s >= self._interval_s:
             notify("WATCHDOG=1")

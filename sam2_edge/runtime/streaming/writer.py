@@ -1,4 +1,4 @@
-"""Writes results in a thread of its own, so that a slow disk does not slow down the tracking."""
+"""Writes results in a separate thread, so that a slow disk does not delay tracking."""
 
 from __future__ import annotations
 
@@ -15,34 +15,34 @@ from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import SourceFrame
 
 MAX_WAITING_RESULTS = 8
-"""Results that may wait to be written."""
+"""Length of the queue of results to write."""
 
 RETRY_S = 30.0
-"""Time until a sink that failed, for example on a full disk, starts a new file."""
+"""Delay before a sink that failed, for example on a full disk, starts a new file."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Output:
-    """A sink and when it may be written to again after an error; None for never."""
+    """A sink, and when to retry it after an error; None for never."""
 
     sink: Sink
     retry_s: float | None = 0.0
 
 
 class ResultWriter:
-    """Hands results to sinks, in order, between `start` and `close`.
+    """Passes results to sinks, in order, between `start` and `close`.
 
-    A sink that fails is closed and logged, and the others continue. It is retried later if it
-    starts a new file.
+    If a sink fails, the error is logged, the sink is closed, and the others continue. Sinks that
+    start new files are retried later.
 
     Args:
         sinks: Written to in this order.
-        wait: Whether `put` waits while the queue is full; otherwise it skips the result.
+        wait: Whether `put` waits while the queue is full rather than skipping the result.
 
     Attributes:
-        skipped: Results that were not written to one of the sinks.
+        skipped: Number of results not written, summed over the sinks.
         failures: Number of errors.
         first_failure: The first error.
     """
@@ -59,7 +59,7 @@ class ResultWriter:
         self._thread = threading.Thread(target=self._run, name="sam2_edge writer")
 
     def start(self) -> None:
-        """Start to write."""
+        """Start writing."""
         self._thread.start()
 
     def put(self, frame: SourceFrame, result: FrameResult) -> None:
@@ -70,7 +70,7 @@ class ResultWriter:
             self.skipped += 1
 
     def close(self) -> None:
-        """Write what is queued, and finish every sink."""
+        """Write the queued results, and close every sink."""
         self._queue.put(None)
         self._thread.join()
 
@@ -87,14 +87,14 @@ class ResultWriter:
             self.skipped += 1
         elif not self._succeeds(lambda: output.sink.write(frame, result)):
             self._succeeds(output.sink.close)
-            again = output.sink.starts_new_file
-            output.retry_s = time.monotonic() + RETRY_S if again else None
+            retry = output.sink.starts_new_file
+            output.retry_s = time.monotonic() + RETRY_S if retry else None
 
-    def _succeeds(self, act: Callable[[], None]) -> bool:
-        """Whether this raises no error; whatever a sink raises must not end the others."""
+    def _succeeds(self, action: Callable[[], None]) -> bool:
+        """Run an action on a sink, record any error, and return whether there was none."""
         try:
-            act()
-        except Exception as error:  # noqa: BLE001 # a disk that is gone, a codec that gives up
+            action()
+        except Exception as error:  # noqa: BLE001 # one sink's error must not stop the others
             if isinstance(error, SinkError):
                 failure = error
             else:

@@ -55,7 +55,7 @@ def test_a_file_is_never_replaced_by_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
-    with pytest.raises(SinkError, match="does not exist; make it first"):
+    with pytest.raises(SinkError, match="does not exist; create it first"):
         JsonLines(tmp_path / "none" / "o.jsonl")
 
 

@@ -64,5 +64,5 @@ def test_limits_must_be_above_zero_and_the_folder_must_be_one(tmp_path: Path) ->
     with pytest.raises(SinkError, match="keep_bytes is 0; give more than 0"):
         RotationPolicy(1, 1.0, 0)
     (tmp_path / "file").touch()
-    with pytest.raises(SinkError, match="cannot be made"):
+    with pytest.raises(SinkError, match="cannot be created"):
         write_lines(tmp_path / "file" / "x", RotationPolicy(1, 1, 1), 0)

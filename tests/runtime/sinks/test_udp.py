@@ -36,5 +36,5 @@ def test_a_missing_receiver_is_no_error_but_a_wrong_address_is() -> None:
     for index in range(5):
         sink.write(*tracked_frame(index))
     sink.close()
-    with pytest.raises(SinkError, match="is no address for UDP"):
+    with pytest.raises(SinkError, match="is not a valid UDP address"):
         UdpJson("no.such.host.invalid", 5)

@@ -87,9 +87,9 @@ def test_commands_that_the_loop_does_not_run_are_refused(
         loop.close()
     with pytest.raises(LoopError, match="the loop ended before this command"):
         waiting.result(0)
-    with pytest.raises(LoopError, match="it takes no more commands"):
+    with pytest.raises(LoopError, match="accepts no more commands"):
         loop.reset()
-    with pytest.raises(LoopError, match="make another"):
+    with pytest.raises(LoopError, match="create another"):
         next(iter(loop))
 
 

@@ -1,1 +1,1 @@
-"""CUDA: the driver, device memory, graphs, and what the GPU backends share."""
+"""CUDA: calls, device memory, graphs, and the base class of the GPU backends."""

@@ -1,4 +1,4 @@
-"""What the GPU backends share: tensors in device memory, and copies to and from it."""
+"""Base class of the GPU backends: tensors in device memory, and copies to and from it."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.bundle.contract import Geometry, Graph, GraphSpec, graph_specs
+from sam2_edge.bundle.contract import Geometry, GraphSpec, graph_specs
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.cuda.memory import DeviceMemory, DeviceTensor
 
 
 class DeviceBackend:
-    """All of `Backend` except `run`."""
+    """Implements all of `Backend` except `run`."""
 
     def __init__(self, geometry: Geometry) -> None:
         self._memory = DeviceMemory()
@@ -42,11 +42,8 @@ class DeviceBackend:
         """The CUDA stream on which all work runs."""
         return self._memory.stream
 
-    def _outputs(
-        self, spec: GraphSpec, inputs: Mapping[str, DeviceTensor]
-    ) -> dict[str, DeviceTensor]:
-        """Allocate the outputs of a run on these inputs."""
-        sizes = axis_sizes(spec, inputs)
+    def _outputs(self, spec: GraphSpec, sizes: Mapping[str, int]) -> dict[str, DeviceTensor]:
+        """Allocate the outputs of a graph for these sizes of its dynamic axes."""
         return {o.name: self._memory.empty(o.shape(**sizes), o.dtype) for o in spec.outputs}
 
 
@@ -54,22 +51,21 @@ def axis_sizes(spec: GraphSpec, inputs: Mapping[str, Any]) -> dict[str, int]:
     """Return the size of every dynamic axis of a graph's inputs.
 
     Raises:
-        BackendError: If names, types or shapes differ from the contract.
+        BackendError: If names, dtypes or shapes differ from the contract.
     """
-    wanted = [tensor.name for tensor in spec.inputs]
-    if sorted(inputs) != sorted(wanted):
-        raise BackendError(f"{spec.graph.value} takes {wanted}, but got {sorted(inputs)}")
+    names = [tensor.name for tensor in spec.inputs]
+    if sorted(inputs) != sorted(names):
+        raise BackendError(f"{spec.graph.value} takes {names}, but got {sorted(inputs)}")
     sizes: dict[str, int] = {}
     for tensor in spec.inputs:
-        given = inputs[tensor.name]
-        for axis, size in zip(tensor.axes, given.shape, strict=False):
+        value = inputs[tensor.name]
+        shape = tuple(value.shape)
+        for axis, size in zip(tensor.axes, shape, strict=False):
             if isinstance(axis, str):
                 sizes.setdefault(axis, size)
-        if tuple(given.shape) != tensor.shape(**sizes) or given.dtype != np.dtype(tensor.dtype):
-            raise _misfit(spec.graph, tensor.name, given)
+        if shape != tensor.shape(**sizes) or value.dtype != np.dtype(tensor.dtype):
+            raise BackendError(
+                f"{spec.graph.value} cannot take {tensor.name} of shape {shape} and dtype "
+                f"{value.dtype}"
+            )
     return sizes
-
-
-def _misfit(graph: Graph, name: str, given: Any) -> BackendError:
-    shape = tuple(given.shape)
-    return BackendError(f"{graph.value} cannot take {name} of shape {shape} and type {given.dtype}")

@@ -1,7 +1,4 @@
-"""The few CUDA calls that the runtime needs, through NVIDIA's `cuda-bindings`.
-
-Every call's status is checked here and becomes a BackendError.
-"""
+"""CUDA through NVIDIA's `cuda-bindings`, with errors as BackendError."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ from sam2_edge.errors import BackendError
 
 @dataclass(frozen=True, slots=True)
 class DeviceInfo:
-    """Name, compute capability (major, minor) and memory in bytes of a GPU."""
+    """A GPU; `compute_capability` is (major, minor)."""
 
     name: str
     compute_capability: tuple[int, int]
@@ -40,7 +37,7 @@ def checked(result: tuple[Any, ...], doing: str) -> Any:
     """Return the values of a call to the bindings, without its status.
 
     Raises:
-        BackendError: With the name of the status and what was being done.
+        BackendError: If the status is an error; the message names it and `doing`.
     """
     status, *values = result
     if int(status) != 0:
@@ -50,7 +47,7 @@ def checked(result: tuple[Any, ...], doing: str) -> Any:
 
 
 def device_info(device: int = 0) -> DeviceInfo:
-    """Describe the GPU with that number.
+    """Describe the GPU with this index.
 
     Raises:
         BackendError: If there is no driver or no GPU.
@@ -59,13 +56,11 @@ def device_info(device: int = 0) -> DeviceInfo:
     count = checked(cuda.cudaGetDeviceCount(), "looking for a GPU")
     if device >= count:
         raise BackendError(f"GPU {device} does not exist: this machine has {count} GPUs")
-    found = checked(cuda.cudaGetDeviceProperties(device), "reading the GPU's properties")
-    name = found.name.decode() if isinstance(found.name, bytes) else str(found.name)
-    return DeviceInfo(
-        name=name.strip("\0"),
-        compute_capability=(found.major, found.minor),
-        memory_bytes=int(found.totalGlobalMem),
-    )
+    properties = checked(cuda.cudaGetDeviceProperties(device), "reading the GPU's properties")
+    name = properties.name
+    name = name.decode() if isinstance(name, bytes) else str(name)
+    capability = (properties.major, properties.minor)
+    return DeviceInfo(name.strip("\0"), capability, int(properties.totalGlobalMem))
 
 
 def _remedy(status: str) -> str:

@@ -1,4 +1,4 @@
-"""Repeated runs on the same tensors at the same addresses, as one launch of a CUDA graph."""
+"""CUDA graphs: runs that repeat with the same shapes and addresses become single launches."""
 
 from __future__ import annotations
 
@@ -11,22 +11,23 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.cuda.driver import bindings, checked
 
 WARM_RUNS = 2
-"""Runs at the same addresses before a capture: the first one of a shape may compile or allocate."""
+"""Runs at the same addresses before a capture, since the first run of a shape may compile kernels
+or allocate memory."""
 
 MAX_GRAPHS = 16
 """Graphs kept per engine."""
 
 MAX_FAILURES = 3
-"""Failed captures after which no more are tried."""
+"""Failed captures after which no more are attempted."""
 
 _log = logging.getLogger(__name__)
 
 
 class CudaGraphs:
-    """Captured launches of one engine on one stream, for its latest shapes.
+    """CUDA graphs of one engine on one stream, for its latest shapes.
 
-    An execution context holds the state of its latest shapes, so graphs of other shapes are
-    dropped: while shapes change from run to run, nothing is captured.
+    An execution context only holds the state for its latest shapes, so a change of shapes drops
+    all graphs.
     """
 
     def __init__(self, stream: int, what: str) -> None:
@@ -40,10 +41,9 @@ class CudaGraphs:
         end.atexit = False  # the process frees everything at exit
 
     def run(self, shapes: Hashable, addresses: Hashable, enqueue: Callable[[], None]) -> None:
-        """Run `enqueue`, or launch its captured graph.
+        """Call `enqueue`, or launch its graph if one has been captured.
 
-        A launch depends on shapes and addresses alone; a run is captured once it has repeated with
-        the same ones.
+        A run is captured once it has repeated with the same shapes and addresses.
         """
         if shapes != self._shapes:
             self._forget()
@@ -56,8 +56,8 @@ class CudaGraphs:
         if len(self._runs) > 4 * MAX_GRAPHS:
             self._runs.clear()  # outdated addresses
         self._runs[addresses] = self._runs.get(addresses, 0) + 1
-        wanted = self._runs[addresses] > WARM_RUNS and len(self._graphs) < MAX_GRAPHS
-        if wanted and self._failures < MAX_FAILURES:
+        repeated = self._runs[addresses] > WARM_RUNS and len(self._graphs) < MAX_GRAPHS
+        if repeated and self._failures < MAX_FAILURES:
             self._capture(addresses, enqueue)
 
     def _forget(self) -> None:
@@ -66,7 +66,7 @@ class CudaGraphs:
             _destroy(self._cuda, self._stream, self._graphs)
 
     def _capture(self, addresses: Hashable, enqueue: Callable[[], None]) -> None:
-        """Record one run, right after a plain one of the same shapes."""
+        """Capture one run; must directly follow a regular run with the same shapes."""
         cuda = self._cuda
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         try:
@@ -76,9 +76,9 @@ class CudaGraphs:
             finally:
                 captured = cuda.cudaStreamEndCapture(self._stream)
             graph = checked(captured, "ending a capture")
-            made = checked(cuda.cudaGraphInstantiate(graph, 0), "making a CUDA graph")
+            executable = checked(cuda.cudaGraphInstantiate(graph, 0), "creating a CUDA graph")
             checked(cuda.cudaGraphDestroy(graph), "freeing a CUDA graph")
-            self._graphs[addresses] = made
+            self._graphs[addresses] = executable
         except BackendError as error:
             self._failures += 1
             if self._failures == MAX_FAILURES:
@@ -86,7 +86,7 @@ class CudaGraphs:
 
 
 def _destroy(cuda: Any, stream: int, graphs: dict[Hashable, Any]) -> None:
-    """Free graphs once they have run. Errors are ignored: nothing can be done about them."""
+    """Free graphs once they have finished, ignoring errors."""
     cuda.cudaStreamSynchronize(stream)
     for graph in graphs.values():
         cuda.cudaGraphExecDestroy(graph)

@@ -1,9 +1,9 @@
-"""Tensors in GPU memory, all used on one stream.
+"""Tensors in GPU memory, used on a single stream.
 
-Blocks of memory come from a pool and return to it when no tensor holds them, so that nothing is
-allocated after a few frames. Of the free blocks of a size, the one with the lowest address is used
-first: a loop that repeats finds the same tensors at the same addresses, as a captured CUDA graph
-requires. A block may be reused while the GPU still reads it, since one stream keeps the order.
+Blocks come from a pool and return to it when no tensor holds them, so nothing is allocated after a
+few frames. The free block with the lowest address is used first: a repeating loop finds its tensors
+at the same addresses, as a captured CUDA graph requires. A block may be reused while the GPU still
+reads it, since the stream keeps operations in order.
 """
 
 from __future__ import annotations
@@ -22,26 +22,23 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.cuda.driver import bindings, checked
 
 PINNED_LIMIT = 64 * 2**20
-"""Bytes of uploads in flight before the host waits for them."""
+"""Bytes of pending uploads before the host waits for them."""
 
 
 class _Pool:
-    """All memory of one stream, freed when the last tensor in it is gone."""
+    """All memory of one stream, freed when its last tensor is gone."""
 
     def __init__(self, cuda: Any) -> None:
         self.cuda = cuda
-        self.stream = int(checked(cuda.cudaStreamCreate(), "making a CUDA stream"))
+        self.stream = int(checked(cuda.cudaStreamCreate(), "creating a CUDA stream"))
         self.free: dict[int, list[int]] = defaultdict(list)
         self._owned: set[int] = set()
         self._pinned: list[int] = []
-        end = weakref.finalize(self, _give_back, cuda, self.stream, self._owned, self._pinned)
+        end = weakref.finalize(self, _free_all, cuda, self.stream, self._owned, self._pinned)
         end.atexit = False  # the process frees everything at exit
 
     def take(self, size: int) -> int:
-        """Return the address of a free block or a new one.
-
-        If memory is short, idle blocks of other sizes are freed first.
-        """
+        """Return the address of a free or new block; if memory is short, idle blocks are freed."""
         if self.free[size]:
             return heapq.heappop(self.free[size])
         try:
@@ -68,15 +65,15 @@ class _Pool:
         checked(self.cuda.cudaStreamSynchronize(self.stream), "waiting for the GPU")
         idle = [address for blocks in self.free.values() for address in blocks]
         for blocks in self.free.values():
-            blocks.clear()  # blocks in use hold these lists
+            blocks.clear()  # in place: blocks in use refer to these lists
         for address in idle:
             self._owned.discard(address)
             checked(self.cuda.cudaFree(address), "freeing GPU memory")
         return bool(idle)
 
 
-def _give_back(cuda: Any, stream: int, owned: set[int], pinned: list[int]) -> None:
-    """Free everything. Errors are ignored: no caller is left to handle them."""
+def _free_all(cuda: Any, stream: int, owned: set[int], pinned: list[int]) -> None:
+    """Free everything, ignoring errors."""
     cuda.cudaStreamSynchronize(stream)
     for address in owned:
         cuda.cudaFree(address)
@@ -86,7 +83,7 @@ def _give_back(cuda: Any, stream: int, owned: set[int], pinned: list[int]) -> No
 
 
 class _Block:
-    """Device memory that returns to its pool when the last tensor in it is gone."""
+    """Device memory that returns to its pool when its last tensor is gone."""
 
     __slots__ = ("address", "pool", "size")
 
@@ -147,7 +144,7 @@ class DeviceMemory:
         return DeviceTensor(block.address, shape, kind, block)
 
     def upload(self, array: NDArray[Any]) -> DeviceTensor:
-        """Copy a host array to a tensor; the array may be changed as soon as this returns."""
+        """Copy a host array to a tensor; the array may be modified once this returns."""
         tensor = self.empty(array.shape, array.dtype)
         staging = self._stage(tensor.nbytes)
         staging[:] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
@@ -180,12 +177,10 @@ class DeviceMemory:
         self._in_flight.clear()
 
     def _stage(self, size: int) -> NDArray[np.uint8]:
-        """Return page-locked host memory, which the GPU copies from and to directly."""
+        """Return page-locked host memory, which asynchronous copies require."""
         return self._pinned[size].pop() if self._pinned[size] else self._pool.pinned(size)
 
     def _copy(self, target: int, source: int, size: int, kind: str) -> None:
-        way = getattr(self._cuda.cudaMemcpyKind, f"cudaMemcpy{kind}")
-        checked(
-            self._cuda.cudaMemcpyAsync(target, source, size, way, self.stream),
-            f"copying {size} bytes",
-        )
+        direction = getattr(self._cuda.cudaMemcpyKind, f"cudaMemcpy{kind}")
+        status = self._cuda.cudaMemcpyAsync(target, source, size, direction, self.stream)
+        checked(status, f"copying {size} bytes")

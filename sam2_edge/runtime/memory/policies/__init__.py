@@ -1,4 +1,4 @@
-"""Memory policies: which of the decoder's masks is taken, and which frames are remembered."""
+"""Memory policies: which of the decoder's masks to use, and which frames to remember."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ __all__ = [
 ]
 
 MemoryPolicyName = Literal["original", "motion", "distractor"]
-"""Policies with published settings. "motion" and "distractor" are experimental: they gain nothing
-with the bundled model, and no published weights have been measured."""
+"""Policies with their published settings. "motion" and "distractor" are experimental: they do not
+improve the bundled model and have not been measured on published weights."""
 
 LARGE_MOTION_WEIGHT = 0.15
-"""Weight of motion for the large models (0.25 for the others) in the published configuration."""
+"""Published weight of motion for the large models; 0.25 for the others."""
 
 
 def open_policy(policy: MemoryPolicyName | MemoryPolicy, model: str) -> MemoryPolicy:
-    """Return a policy by name, with the published settings for a model of that name.
+    """Return the policy of a name, with the published settings for `model`.
 
-    A policy object is returned as it is.
+    A policy object is returned unchanged.
 
     Raises:
-        Sam2EdgeError: For an unknown name.
+        Sam2EdgeError: If the name is unknown.
     """
     if not isinstance(policy, str):
         return policy
@@ -58,7 +58,7 @@ def open_policy(policy: MemoryPolicyName | MemoryPolicy, model: str) -> MemoryPo
 
 
 def policy_slots(policy: MemoryPolicy, trained: int, requested: int | None) -> SlotPolicy:
-    """Return which memories count under a policy; see `MemoryPolicy.slots`.
+    """Return a policy's slots; see `MemoryPolicy.slots`.
 
     Raises:
         Sam2EdgeError: If the policy keeps more memories than the model was trained with.
@@ -67,6 +67,6 @@ def policy_slots(policy: MemoryPolicy, trained: int, requested: int | None) -> S
     if slots.max_slots > trained:
         raise Sam2EdgeError(
             f"the memory policy {policy.name} keeps {slots.max_slots} unprompted memories; the "
-            f"model was trained with {trained}, give that or less"
+            f"model was trained with {trained}; give that or fewer"
         )
     return slots

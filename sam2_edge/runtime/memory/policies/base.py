@@ -1,7 +1,7 @@
-"""What a memory policy is: the seam between the tracker and what decides for each object.
+"""The memory policy protocols, and the data passed to policies.
 
-A policy has no state. `follow` gives each object a policy of its own, which lives until the object
-is prompted again on another frame, removed or reset.
+A memory policy is stateless. `follow` creates the stateful policy of one object, which lives until
+the object is prompted again on another frame, removed or reset.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from numpy.typing import NDArray
 from sam2_edge.runtime.memory.slots import Keep, SlotPolicy
 
 CANDIDATES = (1, 2, 3)
-"""The masks to choose from on a frame without a prompt; mask 0 is for several points."""
+"""The decoder's masks to choose from on an unprompted frame; mask 0 is the single-mask output."""
 
 
 @dataclass(frozen=True, slots=True)
 class MaskCandidates:
-    """The decoder's masks of one object that is present, on a frame without a prompt.
+    """The decoder's masks for an object that is present, on an unprompted frame.
 
     Attributes:
         iou: [4] float32, predicted.
-        fetch: Returns the logits [4, s, s] float32; on a GPU this is a copy from the device.
+        fetch: Returns the logits [4, s, s] float32; copies them from the device on a GPU.
     """
 
     iou: NDArray[np.float32]
@@ -33,19 +33,19 @@ class MaskCandidates:
 
     @property
     def best(self) -> int:
-        """The mask of the highest predicted IoU, which is the decoder's own choice."""
+        """The mask with the highest predicted IoU, the decoder's own choice."""
         return 1 + int(self.iou[1:].argmax())
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What is known of one object when its frame ends.
+    """Final result of an object on a frame.
 
     Attributes:
         mask: [s, s] bool.
         iou: Predicted, 0 to 1.
         object_score: Logit; the object is present above 0.
-        from_prompt: Whether a prompt on this frame made the mask.
+        from_prompt: Whether the mask comes from a prompt on this frame.
     """
 
     mask: NDArray[np.bool_]
@@ -55,10 +55,10 @@ class Outcome:
 
 
 class ObjectPolicy(Protocol):
-    """Decides for one object, frame after frame."""
+    """Makes the decisions for one object, frame by frame."""
 
     def choose(self, candidates: MaskCandidates) -> int:
-        """Return the mask to take, one of `CANDIDATES`.
+        """Return the mask to use, one of `CANDIDATES`.
 
         Called at most once per frame, before `keep`, and only if the object is present. A prompt
         may still replace the mask.
@@ -66,16 +66,16 @@ class ObjectPolicy(Protocol):
         ...
 
     def keep(self, outcome: Outcome) -> Collection[Keep]:
-        """Return what the frame's memory is kept as; empty to leave it out.
+        """Return how to keep the frame's memory; empty to drop it.
 
-        Called at the end of every frame, including the first, prompted one. A memory kept as two
-        things takes two slots. Conditioning frames are kept in any case.
+        Called at the end of every frame, including the first, prompted one. A memory kept in two
+        ways takes two slots. Conditioning frames are kept in any case.
         """
         ...
 
 
 class MemoryPolicy(Protocol):
-    """Makes the policies of a tracker's objects."""
+    """Creates the policies of a tracker's objects."""
 
     @property
     def name(self) -> str:
@@ -83,20 +83,20 @@ class MemoryPolicy(Protocol):
         ...
 
     def slots(self, trained: int, requested: int | None) -> SlotPolicy:
-        """Return which memories of frames without a prompt count.
+        """Return the rule for which memories of unprompted frames are used.
 
         Args:
-            trained: As many as the model was trained with; at most this many may count at once.
-            requested: Fewer, as the user requests; or None.
+            trained: Number of memories that the model was trained with, the maximum.
+            requested: Smaller number requested by the user; None for the default.
 
         Raises:
-            Sam2EdgeError: If these conflict with the policy.
+            Sam2EdgeError: If `requested` conflicts with the policy.
         """
         ...
 
     def follow(self) -> ObjectPolicy | None:
         """Return the policy of a new object.
 
-        None keeps the decoder's choice and every frame as a recent one.
+        None uses the decoder's own choice and keeps every frame as recent.
         """
         ...

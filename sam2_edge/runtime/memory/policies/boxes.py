@@ -1,4 +1,4 @@
-"""Boxes of masks: x1, y1, x2, y2 in pixels of the mask, x2 and y2 exclusive."""
+"""Boxes of masks: x1, y1, x2, y2 in mask pixels, with exclusive x2 and y2."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ def largest_part(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def box_share(mask: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
-    """Return the area of a mask's box, as a share of the box around it and another mask.
+    """Return the area of a mask's box as a share of the box around it and another mask.
 
-    Of the other mask the largest part counts. The share is 1 if that part lies within the box, 0
-    for an empty mask.
+    Only the largest part of the other mask counts. The share is 1 if that part lies within the box,
+    and 0 if the mask is empty.
     """
     box = mask_box(mask)
     if box is None:
         return 0.0
     both = mask_box(mask | largest_part(other))
-    assert both is not None  # it holds the mask
+    assert both is not None  # it includes the mask
     return box_area(box) / box_area(both)

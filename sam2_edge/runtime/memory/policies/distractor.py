@@ -1,11 +1,10 @@
 """Distractor-aware memory, after DAM4SAM (Videnovic et al., CVPR 2025, arXiv 2411.17576).
 
-Written from the paper. Memory has two parts: recent appearance ("RAM" in the paper), for exact
-masks, and anchors ("DRM"), which separate the object from what looks like it. A frame becomes an
-anchor if the decoder is sure of its mask while another of its masks includes something beside the
-object.
+Written from the paper. Memory has two parts: recent appearance ("RAM" in the paper) for accurate
+masks, and anchors ("DRM") that separate the object from similar ones. A frame becomes an anchor if
+the decoder is confident in its mask while another of its masks includes a distractor.
 
-In the paper, anchors have no temporal encoding. The graph always applies one, so anchors take that
+In the paper, anchors have no temporal encoding. The graph always applies one, so anchors use that
 of conditioning frames, age 0.
 """
 
@@ -14,6 +13,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,25 +27,27 @@ from sam2_edge.runtime.results import MASK_LOGIT
 
 @dataclass(frozen=True, slots=True)
 class DistractorMemory:
-    """Conditioning frames, then anchor frames, then frames of recent appearance. Experimental.
+    """Remembers anchor frames beside frames of recent appearance. Experimental.
 
-    The defaults are those reported for the paper.
+    The defaults are the published settings.
 
     Attributes:
-        anchors: Anchor frames kept.
-        recent: Frames of recent appearance kept.
-        spacing: Frames between two recent memories (the newest always counts), and the least
-            number of frames between two anchors.
+        anchors: Number of anchor frames kept.
+        recent: Number of frames of recent appearance kept.
+        spacing: Frames between two recent memories (the newest is always used), and minimum number
+            of frames between two anchors.
         min_iou: Predicted IoU that an anchor's mask must exceed, 0 to 1.
-        area_change: Largest change of an anchor's area, as a share of the median of the last
+        area_change: Maximum change of an anchor's area, as a share of the median over the last
             `area_frames` frames on which the object was present.
         area_frames: See `area_change`.
         max_box_share: A mask includes a distractor if the box around the chosen mask is smaller
             than this share of the box around both; see `box_share`.
 
     Raises:
-        Sam2EdgeError: For values out of range.
+        Sam2EdgeError: If a value is out of range.
     """
+
+    name: ClassVar[str] = "distractor"
 
     anchors: int = 3
     recent: int = 3
@@ -65,17 +67,16 @@ class DistractorMemory:
             if not 0 <= value <= 1:
                 raise Sam2EdgeError(f"{name} is {value}; give 0 to 1")
 
-    @property
-    def name(self) -> str:
-        """Name in messages."""
-        return "distractor"
-
     def slots(self, _trained: int, requested: int | None) -> KeptFrames:
-        """Return recent frames and anchors; their numbers are the policy's own."""
+        """Return the latest recent frames and anchors.
+
+        Raises:
+            Sam2EdgeError: If `requested` is given, since the settings determine both numbers.
+        """
         if requested is not None:
             raise Sam2EdgeError(
-                f"recent_memories is {requested}, but the memory policy distractor divides memory "
-                f"itself ({self.recent} recent frames, {self.anchors} anchors); leave it out, or "
+                f"recent_memories is {requested}, but the memory policy distractor sets its own "
+                f"numbers ({self.recent} recent frames, {self.anchors} anchors); leave it out, or "
                 "give DistractorMemory(recent=..., anchors=...)"
             )
         return KeptFrames(self.recent, self.anchors)
@@ -86,7 +87,7 @@ class DistractorMemory:
 
 
 class _Anchoring:
-    """Areas of one object's last masks, and how long ago its memory was last extended."""
+    """The areas of one object's latest masks, and the ages of its newest kept memories."""
 
     def __init__(self, settings: DistractorMemory) -> None:
         self._settings = settings
@@ -95,21 +96,21 @@ class _Anchoring:
         self._distracted = False
 
     def choose(self, candidates: MaskCandidates) -> int:
-        """Return the decoder's own choice; its other masks reveal distractors."""
+        """Return the decoder's own choice; the other masks reveal distractors."""
         best = candidates.best
-        waited = self._since_anchor + 1 >= self._settings.spacing
-        if waited and candidates.iou[best] > self._settings.min_iou:
+        spaced = self._since_anchor + 1 >= self._settings.spacing
+        if spaced and candidates.iou[best] > self._settings.min_iou:
             masks = candidates.fetch() > MASK_LOGIT
-            self._distracted = self._steady(masks[best]) and self._disagrees(masks, best)
+            self._distracted = self._is_steady(masks[best]) and self._is_ambiguous(masks, best)
         return best
 
     def keep(self, outcome: Outcome) -> Collection[Keep]:
-        """Keep nothing of an absent object; see `DistractorMemory`."""
+        """Keep no memory of an absent object; see `DistractorMemory`."""
         distracted, self._distracted = self._distracted, False
         self._since_anchor += 1
         self._since_recent += 1
         area = int(np.count_nonzero(outcome.mask))
-        if outcome.from_prompt:  # earlier areas say nothing about the user's mask
+        if outcome.from_prompt:  # the user's mask may have any area
             self._areas.clear()
             self._since_anchor = self._since_recent = 0
             distracted = False
@@ -124,14 +125,14 @@ class _Anchoring:
             self._since_anchor = 0
         return kept
 
-    def _steady(self, mask: NDArray[np.bool_]) -> bool:
-        """Return whether the area of a mask [s, s] is close to that of the last ones."""
+    def _is_steady(self, mask: NDArray[np.bool_]) -> bool:
+        """Return whether the area of a mask [s, s] is close to the recent ones."""
         median = float(np.median(self._areas)) if self._areas else 0.0
         change = abs(int(np.count_nonzero(mask)) - median)
         return median > 0 and change <= self._settings.area_change * median
 
-    def _disagrees(self, masks: NDArray[np.bool_], best: int) -> bool:
-        """Return whether another mask of [4, s, s] includes something beside the best one."""
+    def _is_ambiguous(self, masks: NDArray[np.bool_], best: int) -> bool:
+        """Return whether another candidate of the masks [4, s, s] includes a distractor."""
         return any(
             box_share(masks[best], masks[index]) < self._settings.max_box_share
             for index in CANDIDATES

@@ -1,14 +1,15 @@
 """Motion-aware memory, after SAMURAI (Yang et al. 2024, arXiv 2411.11922), written from the paper.
 
-A Kalman filter predicts an object's box. The prediction helps to choose among the decoder's masks
-(section 4.1, motion modeling), and only frames with a trusted mask are remembered (section 4.2,
-motion-aware memory selection).
+A Kalman filter predicts an object's box, which helps to choose among the decoder's masks (section
+4.1, motion modeling). Only frames with a trusted mask are remembered (section 4.2, motion-aware
+memory selection).
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.memory.policies.base import CANDIDATES, MaskCandidates, Outcome
@@ -20,21 +21,22 @@ from sam2_edge.runtime.results import MASK_LOGIT
 
 @dataclass(frozen=True, slots=True)
 class MotionMemory:
-    """Masks chosen with the help of motion, and memories of trusted frames only. Experimental.
+    """Uses motion to choose masks, and remembers trusted frames only. Experimental.
 
-    The defaults are those reported for the published method.
+    The defaults are the published settings.
 
     Attributes:
-        weight: Share of motion in the choice of a mask, 0 to 1.
-        stable_frames: Frames in a row on which the object must have been followed before motion
-            counts.
+        weight: Weight of motion in the choice of a mask, 0 to 1.
+        stable_frames: Consecutive frames of tracking before motion is used.
         min_iou: Predicted IoU that a frame must exceed to be remembered.
-        min_score: Object score (logit) that it must exceed.
-        min_motion: IoU with the predicted box that it must exceed.
+        min_score: Object score (logit) that a frame must exceed.
+        min_motion: IoU with the predicted box that a frame must exceed.
 
     Raises:
-        Sam2EdgeError: For values out of range.
+        Sam2EdgeError: If a value is out of range.
     """
+
+    name: ClassVar[str] = "motion"
 
     weight: float = 0.25
     stable_frames: int = 15
@@ -50,16 +52,8 @@ class MotionMemory:
         if self.stable_frames < 1:
             raise Sam2EdgeError(f"stable_frames is {self.stable_frames}; give 1 or more")
 
-    @property
-    def name(self) -> str:
-        """Name in messages."""
-        return "motion"
-
     def slots(self, trained: int, requested: int | None) -> KeptFrames:
-        """Return as many trusted frames as the published policy has recent ones.
-
-        Their ages are by order: they take the places of the last frames (section 4.2).
-        """
+        """Return the latest trusted frames, aged by order (section 4.2)."""
         return KeptFrames(trained if requested is None else requested)
 
     def follow(self) -> _Motion:
@@ -68,11 +62,11 @@ class MotionMemory:
 
 
 class _Motion:
-    """The track of one object: its filter while it is followed, and for how many frames it was."""
+    """One object's track: its filter, and for how many consecutive frames it has been followed."""
 
     def __init__(self, settings: MotionMemory) -> None:
         self._settings = settings
-        self._predicted: BoxFilter | None = None
+        self._filter: BoxFilter | None = None
         self._followed = 0
 
     def choose(self, candidates: MaskCandidates) -> int:
@@ -92,8 +86,8 @@ class _Motion:
         settings, box = self._settings, mask_box(outcome.mask)
         motion = self._motion(box) if self._stable else 1.0
         sure = outcome.object_score > settings.min_score and outcome.iou > settings.min_iou
-        if outcome.from_prompt:  # the prompt overrides the track so far
-            self._predicted, self._followed = None, 0
+        if outcome.from_prompt:  # a prompt starts a new track
+            self._filter, self._followed = None, 0
         self._move(box if outcome.from_prompt or sure else None)
         trusted = sure and motion > settings.min_motion
         return (Keep.RECENT,) if outcome.from_prompt or trusted else ()
@@ -104,18 +98,18 @@ class _Motion:
 
     def _motion(self, box: Box | None) -> float:
         """Return the IoU of a box with the predicted one; 0 without a box."""
-        if box is None or self._predicted is None:
+        if box is None or self._filter is None:
             return 0.0
-        return box_iou(box, self._predicted.box)
+        return box_iou(box, self._filter.box)
 
     def _move(self, box: Box | None) -> None:
-        """End the frame with a box; without one the track ends."""
+        """Continue the track with this frame's box; without a box the track ends."""
         if box is None:
-            self._predicted, self._followed = None, 0
+            self._filter, self._followed = None, 0
             return
-        if self._predicted is None:
-            self._predicted = BoxFilter(box)
+        if self._filter is None:
+            self._filter = BoxFilter(box)
         else:
-            self._predicted.update(box)
-        self._predicted.advance()
+            self._filter.update(box)
+        self._filter.advance()
         self._followed += 1

@@ -1,4 +1,4 @@
-"""The policies of all objects of a tracker: what each is shown and what it decides, checked."""
+"""The policies of a tracker's objects; validates their decisions."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ EVERY_FRAME = (Keep.RECENT,)
 
 
 class ObjectPolicies:
-    """Policies by object: `objects`, which is empty under "original"."""
+    """Policies by object. "original" has none: `objects` is empty."""
 
     def __init__(self, policy: MemoryPolicy, backend: Backend) -> None:
         self._policy = policy
@@ -31,7 +31,7 @@ class ObjectPolicies:
         self._outcomes: dict[int, Outcome] = {}
 
     def begin(self, object_id: int) -> None:
-        """Start over with an object on the present frame."""
+        """Start or restart an object on the current frame."""
         policy = self._policy.follow()
         if policy is not None:
             self.objects[object_id] = policy
@@ -47,10 +47,10 @@ class ObjectPolicies:
         self._outcomes.clear()
 
     def choose(self, object_ids: Sequence[int], output: DecoderOutput) -> dict[int, int]:
-        """Return, by row, the masks to take in place of the decoder's own choice.
+        """Return, by row, the masks to use instead of the decoder's own choice.
 
         Raises:
-            Sam2EdgeError: If a policy names something that is not a mask.
+            Sam2EdgeError: If a policy chooses an invalid mask.
         """
         rows = [row for row, i in enumerate(object_ids) if i in self.objects]
         if not rows:
@@ -59,34 +59,34 @@ class ObjectPolicies:
         iou, scores = download(output.iou), download(output.object_score)
         chosen = {}
         for row in rows:
-            if not scores[row] > 0:  # an absent object has one mask, which is empty
+            if not scores[row] > 0:  # the mask of an absent object is empty in any case
                 continue
             candidates = MaskCandidates(iou[row], partial(download, output.masks[row]))
             index = self.objects[object_ids[row]].choose(candidates)
             if index not in CANDIDATES:
                 raise Sam2EdgeError(
-                    f"the memory policy {self._policy.name} chose mask {index!r}; it may take "
+                    f"the memory policy {self._policy.name} chose mask {index!r}; it may choose "
                     f"{', '.join(map(str, CANDIDATES))}"
                 )
             if index != candidates.best:
                 chosen[row] = index
         return chosen
 
-    def observe(self, found: ObjectResult, *, from_prompt: bool) -> None:
-        """Record an object's mask on this frame, in place of an earlier one.
+    def observe(self, result: ObjectResult, *, from_prompt: bool) -> None:
+        """Record an object's result on this frame, replacing an earlier one.
 
-        This happens at once: the result's arrays belong to the user afterwards.
+        The mask is copied now, because the caller owns the result's arrays afterwards.
         """
-        if found.object_id in self.objects:
-            mask = found.logits > MASK_LOGIT
-            outcome = Outcome(mask, found.iou, found.object_score, from_prompt)
-            self._outcomes[found.object_id] = outcome
+        if result.object_id in self.objects:
+            mask = result.logits > MASK_LOGIT
+            outcome = Outcome(mask, result.iou, result.object_score, from_prompt)
+            self._outcomes[result.object_id] = outcome
 
     def keep(self, object_id: int) -> Collection[Keep]:
-        """Return what the memory of the frame that ends is kept as.
+        """Return how to keep an object's memory of the frame that ends.
 
         Raises:
-            Sam2EdgeError: If a policy returns something that is not a collection of `Keep`.
+            Sam2EdgeError: If a policy does not return a collection of `Keep`.
         """
         policy = self.objects.get(object_id)
         if policy is None:
@@ -95,6 +95,6 @@ class ObjectPolicies:
         if not (isinstance(kept, Collection) and all(isinstance(kind, Keep) for kind in kept)):
             raise Sam2EdgeError(
                 f"the memory policy {self._policy.name} keeps a memory as {kept!r}; it may return "
-                "any of Keep.RECENT, Keep.TRANSIENT and Keep.ANCHOR, or nothing"
+                "a collection of Keep.RECENT, Keep.TRANSIENT and Keep.ANCHOR, which may be empty"
             )
         return kept

@@ -1,25 +1,23 @@
-"""The published policy: the decoder's own choice, and the last frames as they are."""
+"""The published policy: the decoder's own choice of mask, and the most recent frames."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from sam2_edge.runtime.memory.slots import RecentFrames
 
 
 @dataclass(frozen=True, slots=True)
 class OriginalMemory:
-    """Memory as in the published predictor (SAM 2, section 4); exact."""
+    """Memory exactly as in the published predictor (SAM 2, section 4)."""
 
-    @property
-    def name(self) -> str:
-        """Name in messages."""
-        return "original"
+    name: ClassVar[str] = "original"
 
     def slots(self, trained: int, requested: int | None) -> RecentFrames:
         """Return the last frames, as many as trained or requested."""
         return RecentFrames(trained if requested is None else requested)
 
     def follow(self) -> None:
-        """Return nothing: no object needs a policy of its own."""
+        """Return None: no object needs a policy of its own."""
         return
