@@ -10,6 +10,7 @@ docs/architecture.md has the totals.
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections import Counter
@@ -25,7 +26,7 @@ import sam2_edge
 from sam2_edge import CameraLoop, VideoTracker
 from sam2_edge.cli.main import main as run_command
 
-PACKAGE = Path(sam2_edge.__file__).parent
+PACKAGE = f"{Path(sam2_edge.__file__).parent}{os.sep}"
 
 STEADY_FRAME = 24
 """By this frame the memory bank is full."""
@@ -43,9 +44,9 @@ class Trace:
     def _record(self, frame: FrameType, event: str, _argument: Any) -> None:
         if not self.enabled or event != "call":
             return
-        path, name = Path(frame.f_code.co_filename), frame.f_code.co_name
-        if path.is_relative_to(PACKAGE) and not name.startswith("<"):
-            self.calls[str(path.relative_to(PACKAGE)), name] += 1
+        code = frame.f_code
+        if code.co_filename.startswith(PACKAGE) and not code.co_name.startswith("<"):
+            self.calls[code.co_filename.removeprefix(PACKAGE), code.co_name] += 1
 
     def print(self) -> None:
         """Print the totals, then a line per function in the order of first calls."""
