@@ -31,6 +31,10 @@ HEADROOM = 4.0
 
 _ANGLES = ("Sin", "Cos")
 _SUMS = ("ReduceSum", "ReduceMean")
+_RATIOS = ("Max", "Min", "Clip", "Div", "Where")
+_COMPARISONS = ("Greater", "GreaterOrEqual", "Less", "LessOrEqual")
+"""Operators between a count and a decision, and those that decide."""
+
 _ANY_TYPE = ("Cast", "Shape", "Size")
 """Operators that accept any input type."""
 
@@ -52,7 +56,7 @@ def fp32_only_nodes(model: onnx.ModelProto) -> set[str]:
     - Sine, cosine and everything that leads to them: an angle of 30 rad has an error of 0.015 in
       float16, which a position encoding would lose.
     - Sums and means over more than 2048 elements or an unknown number: counts above that are not
-      exact, and 256 x 256 pixels exceed the largest float16.
+      exact, and 256 x 256 pixels exceed the largest float16. Ratios and comparisons of such sums.
     - Nodes with a constant that float16 cannot represent.
     """
     inferred = onnx.shape_inference.infer_shapes(model)
@@ -187,13 +191,23 @@ def _leading_to_angles(model: onnx.ModelProto) -> set[str]:
 
 
 def _long_sums(model: onnx.ModelProto) -> set[str]:
+    """Names of long sums and means, and of what leads from a count to a decision.
+
+    The decoder compares a ratio of two counts with 0.98: rounded to float16, 65,300 of 65,536
+    pixels would be 0 (the divisor is infinite), and 9,000 of 9,188 would not be below 0.98.
+    """
     sizes = {v.name: _size(v) for v in _values(model.graph)}
-    found = set()
+    found: set[str] = set()
+    counts: set[str] = set()
     for node in model.graph.node:
         if node.op_type in _SUMS:
             before, after = sizes.get(node.input[0]), sizes.get(node.output[0])
             if before is None or after is None or before > EXACT_COUNT * after:
                 found.add(node.name)
+                counts.update(node.output if node.op_type == "ReduceSum" else ())
+        elif node.op_type in (*_RATIOS, *_COMPARISONS) and not counts.isdisjoint(node.input):
+            found.add(node.name)
+            counts.update(node.output if node.op_type in _RATIOS else ())
     return found
 
 

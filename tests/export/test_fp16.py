@@ -89,6 +89,29 @@ def test_sums_that_float16_cannot_count_stay_in_float32(axes: list[int], kept: s
     assert fp32_only_nodes(made) == kept
 
 
+def test_a_ratio_of_long_sums_stays_in_float32_up_to_its_comparison() -> None:
+    made = model(
+        [
+            helper.make_node("ReduceSum", ["x", "axes"], ["s"], name="sum"),
+            helper.make_node("Div", ["s", "total"], ["ratio"], name="ratio"),
+            helper.make_node("Less", ["ratio", "threshold"], ["unstable"], name="decision"),
+            helper.make_node("Where", ["unstable", "one", "x"], ["y"], name="after"),
+        ],
+        axes=np.array([2, 3]),
+        total=scalar(4086),
+        threshold=scalar(0.98),
+        one=scalar(1),
+    )
+    x = np.zeros(SHAPE, np.float32)
+    x.reshape(-1)[:4003] = 1.0  # 0.97969 of the total, which float16 rounds to its 0.98
+
+    kept = fp32_only_nodes(made)
+
+    assert kept == {"sum", "ratio", "decision"}
+    np.testing.assert_array_equal(run(to_half(made, kept), x), run(made, x))
+    assert (run(to_half(made, {"sum"}), x) != run(made, x)).any()  # without the rule
+
+
 def test_a_constant_beyond_float16_keeps_its_node_in_float32() -> None:
     made = model([helper.make_node("Mul", ["x", "k"], ["y"], name="mul")], k=scalar(1e6))
     assert fp32_only_nodes(made) == {"mul"}
