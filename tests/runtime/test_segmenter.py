@@ -90,6 +90,16 @@ def test_logits_and_masks_are_improved(segmenter: ImageSegmenter, clip: Clip) ->
     assert from_mask.masks.shape == (1, 128, 128)
 
 
+def test_logits_are_clamped_to_32_as_in_the_published_predictor(segmenter: ImageSegmenter) -> None:
+    first = segmenter.predict(points=[(34, 38)]).logits[0]
+    by_limit = {
+        limit: segmenter.predict(points=[(34, 38)], logits=np.where(first > 0, limit, -limit))
+        for limit in (16, 32, 100)
+    }
+    np.testing.assert_array_equal(by_limit[100].logits, by_limit[32].logits)
+    assert np.abs(by_limit[16].logits - by_limit[32].logits).max() > 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
