@@ -1,4 +1,4 @@
-"""`sam2-edge bench`: the speed of a bundle by stage, and against others on the same frames."""
+"""`sam2-edge bench`: measure a bundle's speed by stage, and compare it with others."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
     "--against",
     multiple=True,
     metavar="BUNDLE|pytorch|pytorch-compiled",
-    help="Compare with this, interleaved on the same frames; pytorch is transformers with the "
-    "model that BUNDLE was made from. Repeatable.",
+    help="Compare with this target, interleaved on the same frames; pytorch is transformers with "
+    "the model that BUNDLE was exported from. Repeatable.",
 )
 @click.option("--source", type=PATH, help="Video or folder of images. [a synthetic clip]")
 @click.option(
@@ -77,9 +77,9 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
     show_default=True,
     callback=_counts,
     metavar="N[,N]",
-    help="Numbers of objects, one run each.",
+    help="Numbers of objects, with one run for each.",
 )
-@click.option("--memory", is_flag=True, help="Also measure peak memory, each in its own process.")
+@click.option("--memory", is_flag=True, help="Also measure peak memory, in separate processes.")
 @json_option
 @click.option("--plot", type=PATH, help="Write a chart here (.svg).")
 @overwrite_option
@@ -97,7 +97,7 @@ def bench(
     overwrite: bool,
     tracking: TrackingOptions,
 ) -> None:
-    """Measure the speed of BUNDLE, alone or against others."""
+    """Measure the speed of BUNDLE, alone or compared with others."""
     check_outputs((bundle, source), (json_file, plot))
     check_new_file(json_file, overwrite=overwrite, suffix=".json")
     check_new_file(plot, overwrite=overwrite, suffix=".svg")
@@ -113,7 +113,7 @@ def bench(
     with ExitStack() as stack:
         clip = bench_clip(source, loaded.manifest.image_size, frames, max(objects), stack)
         progress = stack.enter_context(Progress(console=console, transient=True))
-        # Measured first, before this process loads anything large.
+        # Measure memory first, before this process loads anything large.
         peaks = [
             measure_peak(name, bundle, clip.path, backend, threads)
             for name in ((str(bundle), *against) if memory else ())
@@ -163,8 +163,10 @@ def bench(
 def _count_flops(
     console: Console, bundle: Bundle, target: BenchTarget, threads: int | None
 ) -> tuple[dict[str, int], float | None]:
-    """Operations per frame by graph, for one object with a full memory, and the peak of the CPU;
-    empty and None if they cannot be counted, which does not stop the benchmark.
+    """Count the operations of one object's frame with full memory, and measure the CPU's peak.
+
+    Returns:
+        Operations by graph and operations per second; empty and None if they cannot be counted.
     """
     if any(entry.engine for entry in bundle.manifest.graphs.values()):
         return {}, None  # an engine has no operators to count

@@ -1,4 +1,4 @@
-"""`sam2-edge build-engines`: a bundle of ONNX graphs into a bundle of TensorRT engines."""
+"""`sam2-edge build-engines`: build TensorRT engines from a bundle of ONNX graphs."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ def engine_options(function: _Function) -> _Function:
         "compute_capabilities",
         callback=_parse_capabilities,
         metavar="X.Y[,X.Y]",
-        help="GPUs that TensorRT-RTX builds for [the one in this machine].",
+        help="GPUs that TensorRT-RTX builds for. [this machine's GPU]",
     )
     objects = click.option(
         "--max-objects",
         type=click.IntRange(min=1),
         default=DEFAULT_MAX_OBJECTS,
         show_default=True,
-        help="Largest number of objects in one run of an engine.",
+        help="Maximum number of objects per run of an engine.",
     )
     return capability(objects(function))
 
@@ -58,7 +58,7 @@ def engine_options(function: _Function) -> _Function:
     "--target",
     type=click.Choice(["tensorrt", "tensorrt-rtx"]),
     required=True,
-    help="TensorRT builds for the GPU of this machine, TensorRT-RTX for any.",
+    help="TensorRT builds for this machine's GPU, TensorRT-RTX for any.",
 )
 @engine_options
 @overwrite_option
@@ -73,7 +73,7 @@ def build_engines_command(
 ) -> None:
     """Build TensorRT engines from the ONNX graphs of BUNDLE.
 
-    Needs no PyTorch.
+    PyTorch is not required.
     """
     options = EngineOptions(target, compute_capabilities, max_objects)
     with ExportProgress() as progress:

@@ -1,4 +1,4 @@
-"""`sam2-edge doctor`: what this machine has for running the graphs, and what to install."""
+"""`sam2-edge doctor`: the hardware and software of this machine, and what to install."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from sam2_edge.runtime.doctor import best_backend, findings
 
 @click.command()
 def doctor() -> None:
-    """List what this machine has, and what to install next."""
+    """Check this machine and suggest what to install."""
     table = Table(box=None, show_header=False, pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    found = findings()
-    for finding in found:
+    components = findings()
+    for finding in components:
         value = "none" if finding.value is None else finding.value
         remedy = f": {finding.remedy}" if finding.remedy else ""
         table.add_row(finding.name, escape(value + remedy))
     console = Console()
     console.print(table)
-    console.print(f"Best here: {best_backend(found)}")
+    console.print(f"Best here: {best_backend(components)}")

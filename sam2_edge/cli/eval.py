@@ -1,4 +1,4 @@
-"""`sam2-edge eval`: video object segmentation on a data set, scored by its own protocol."""
+"""`sam2-edge eval`: evaluate video object segmentation on a data set with its own protocol."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ _COLUMNS = {
     "--output",
     type=PATH,
     required=True,
-    help="Folder of the results; an interrupted evaluation in it is resumed.",
+    help="Folder for the results; an interrupted evaluation in it is resumed.",
 )
 @click.option(
     "--layout",
     type=click.Choice(get_args(LayoutName)),
-    help="Layout of the data set (default: detected from its folders).",
+    help="Layout of the data set. [default: detected from its folders]",
 )
 @click.option(
     "--prompt",
@@ -70,9 +70,10 @@ _COLUMNS = {
     default=1,
     show_default=True,
     type=click.IntRange(min=1),
-    help="Videos in parallel; they share the cores unless --threads sets the threads of each.",
+    help="Videos evaluated in parallel; they share the cores unless --threads sets each one's "
+    "threads.",
 )
-@click.option("--overwrite", is_flag=True, help="First delete an evaluation in the folder.")
+@click.option("--overwrite", is_flag=True, help="First delete an evaluation in --output.")
 @memory_policy_option
 @backend_options
 def evaluate_command(
@@ -91,8 +92,8 @@ def evaluate_command(
 ) -> None:
     """Evaluate BUNDLE on DATASET: J and F of tracked objects.
 
-    DATASET has the layout of DAVIS 2017, SA-V, MOSE, LVOS or YouTube-VOS. Results: masks for the
-    data set's server or evaluator, results.csv with J and F per object, summary.json.
+    DATASET has the layout of DAVIS 2017, SA-V, MOSE, LVOS or YouTube-VOS. Writes masks for the data
+    set's own server or evaluator, results.csv with J and F per object, and summary.json.
     """
     loaded = load_bundle(bundle)
     opened = open_dataset(dataset, layout=layout, videos=videos)
@@ -113,19 +114,19 @@ def evaluate_command(
 
 def _run(dataset: DataSet, job: Job, processes: int) -> list[VideoRecord]:
     console = Console(stderr=True)
-    found = {video.name: job.folder.record(video.name) for video in dataset.videos}
-    missing = [video for video in dataset.videos if found[video.name] is None]
-    done = len(found) - len(missing)
+    by_video = {video.name: job.folder.record(video.name) for video in dataset.videos}
+    missing = [video for video in dataset.videos if by_video[video.name] is None]
+    done = len(by_video) - len(missing)
     if done:
-        console.print(f"{done} of {len(found)} videos are already done")
+        console.print(f"{done} of {len(by_video)} videos are already done")
     columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(found), completed=done)
+        task = progress.add_task("", total=len(by_video), completed=done)
         with closing(evaluate(missing, job, processes=processes)) as records:
             for record in records:
-                found[record.video] = record
+                by_video[record.video] = record
                 progress.advance(task)
-    return [record for record in found.values() if record is not None]
+    return [record for record in by_video.values() if record is not None]
 
 
 def _show(folder: EvalFolder, figures: dict[str, Any]) -> None:
@@ -135,7 +136,7 @@ def _show(folder: EvalFolder, figures: dict[str, Any]) -> None:
     )
     if clicked:
         notes.print(
-            f"{len(clicked)} objects were prompted with a click, as their masks vanish at the "
+            f"{len(clicked)} objects were prompted with a click because their masks vanish at the "
             f"model's size: {escape(', '.join(clicked))}"
         )
     if scored:
@@ -145,7 +146,7 @@ def _show(folder: EvalFolder, figures: dict[str, Any]) -> None:
         console.print(f"per object: {escape(str(folder.path / RESULTS))}", soft_wrap=True)
     if scored < objects:
         notes.print(
-            f"{objects - scored} of {objects} objects have no score: they have no true mask after "
-            "the first one, or no frame counts"
+            f"{objects - scored} of {objects} objects have no score: they have no ground truth "
+            "after their first mask, or none of their frames is scored"
         )
-    notes.print(f"masks for the data set's own evaluation: {escape(str(folder.masks))}")
+    notes.print(f"masks for the data set's own evaluator: {escape(str(folder.masks))}")

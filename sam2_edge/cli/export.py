@@ -1,4 +1,4 @@
-"""`sam2-edge export`: a PyTorch SAM 2 into a bundle of ONNX graphs or TensorRT engines."""
+"""`sam2-edge export`: export a PyTorch SAM 2 as a bundle of ONNX graphs or TensorRT engines."""
 
 from __future__ import annotations
 
@@ -28,58 +28,60 @@ from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check
     type=click.Choice(["onnx", "tensorrt", "tensorrt-rtx"]),
     default="onnx",
     show_default=True,
-    help="ONNX graphs, or engines of TensorRT or TensorRT-RTX (see build-engines).",
+    help="ONNX graphs, or engines for TensorRT or TensorRT-RTX (see build-engines).",
 )
-@click.option("--image-size", type=int, help="Model input, pixels [as trained: 1024, nano 256].")
+@click.option(
+    "--image-size", type=int, help="Side of the model input, pixels. [as trained: 1024, nano 256]"
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "mixed", "fp16", "int8"]),
     default="fp32",
     show_default=True,
-    help="mixed: image encoder and memory attention in float16; fp16: every graph; int8: image "
-    "encoder in INT8, needs --calibrate.",
+    help="mixed: image encoder and memory attention in float16; fp16: every graph in float16; "
+    "int8: image encoder in INT8, requires --calibrate.",
 )
 @click.option(
     "--calibrate",
     metavar="SOURCE",
-    help="Video, folder of images, or number or URL of a camera that shows what will be seen in "
-    "use. Required for int8; shows mixed and fp16 which values are too large for float16.",
+    help="Representative video, folder of images, or camera (number or URL). Required for int8; "
+    "for mixed and fp16 it reveals values that overflow float16.",
 )
 @click.option(
     "--calibration-method",
     type=click.Choice(["minmax", "percentile", "entropy"]),
     default="minmax",
     show_default=True,
-    help="Which of the values seen an INT8 range covers.",
+    help="How INT8 ranges are derived from the observed values.",
 )
 @click.option(
     "--calibration-frames",
     type=int,
     default=DEFAULT_FRAMES,
     show_default=True,
-    help="Frames taken evenly from SOURCE.",
+    help="Number of frames, spread evenly over SOURCE.",
 )
 @click.option(
     "--int8-budget",
     type=float,
-    help="Leave layers in float until J&F on synthetic clips falls by at most this, such as 0.005.",
+    help="Keep layers in float until J&F on synthetic clips drops by at most this, such as 0.005.",
 )
 @click.option(
     "--memory-rounding",
     type=click.Choice(["bfloat16", "none"]),
     default="bfloat16",
     show_default=True,
-    help="How memory is stored: bfloat16 as in the published predictor, or in full.",
+    help="Rounding of stored memory: bfloat16 as in the published predictor, or none.",
 )
 @click.option(
     "--memory-tokens",
     type=int,
     metavar="N",
-    help="Attend to N tokens of each memory, the closest to the object and some evenly spread, "
-    "which is faster and not exact. [all]",
+    help="Attend to N tokens of each memory, some closest to the object and some evenly spread: "
+    "faster, but not exact. [all]",
 )
-@click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file for MODEL.")
-@click.option("--random-init", type=int, metavar="SEED", help="Random weights, for tests.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file of MODEL.")
+@click.option("--random-init", type=int, metavar="SEED", help="Use random weights, for tests.")
 @engine_options
 @overwrite_option
 @click.pass_context
@@ -105,11 +107,11 @@ def export(
 ) -> None:
     """Export MODEL as a bundle of ONNX graphs or engines.
 
-    Export compares every graph with PyTorch.
+    Every graph is compared with PyTorch.
 
-    MODEL is a name such as sam2.1-hiera-tiny (fetched from the Hugging Face Hub unless a checkpoint
-    is given), nano for the model that comes with sam2_edge, a folder in Hugging Face format, or an
-    original .pt checkpoint.
+    MODEL is a name such as sam2.1-hiera-tiny (downloaded from the Hugging Face Hub unless
+    --checkpoint is given), nano for the model bundled with sam2_edge, a folder in Hugging Face
+    format, or an original .pt checkpoint.
     """
     _check_model_and_options(ctx)
     check_new_bundle(output, overwrite=overwrite)
@@ -155,17 +157,17 @@ def export(
 
 def _check_model_and_options(ctx: click.Context) -> None:
     """Raise ExportError for a bundle as MODEL, and for an option that has no effect."""
-    given = ctx.params
-    folder = Path(given["model"])
+    values = ctx.params
+    folder = Path(values["model"])
     if (folder / MANIFEST_FILE).is_file() and not (folder / "config.json").is_file():
         raise ExportError(
-            f"{folder} is a bundle, not a model; to make engines from its graphs, run sam2-edge "
+            f"{folder} is a bundle, not a model; to build engines from its graphs, run sam2-edge "
             f"build-engines {folder}, otherwise give the model"
         )
-    int8 = ("--precision int8", given["precision"] == "int8")
-    engines = ("--target tensorrt or tensorrt-rtx", given["target"] != "onnx")
-    needs = {
-        "calibration_frames": ("--calibrate", given["calibrate"] is not None),
+    int8 = ("--precision int8", values["precision"] == "int8")
+    engines = ("--target tensorrt or tensorrt-rtx", values["target"] != "onnx")
+    required = {
+        "calibration_frames": ("--calibrate", values["calibrate"] is not None),
         "calibration_method": int8,
         "int8_budget": int8,
         "compute_capabilities": engines,
@@ -173,8 +175,8 @@ def _check_model_and_options(ctx: click.Context) -> None:
     }
     for parameter in ctx.command.params:
         name = parameter.name or ""
-        needed, present = needs.get(name, ("", True))
+        option, present = required.get(name, ("", True))
         if not present and ctx.get_parameter_source(name) is not ParameterSource.DEFAULT:
             raise ExportError(
-                f"{parameter.opts[0]} has no effect without {needed}; add that or leave it out"
+                f"{parameter.opts[0]} has no effect without {option}; add that or leave it out"
             )

@@ -82,7 +82,7 @@ def _tensor_table(bundle: Bundle) -> Table:
 
 
 def _sensitivity_tables(bundle: Bundle) -> Iterator[Table]:
-    """For every INT8 graph: its most sensitive layers, and whether they are in INT8."""
+    """Yield a table of the most sensitive layers of every INT8 graph."""
     for graph, entry in bundle.manifest.graphs.items():
         if entry.calibration and entry.calibration.sensitivity:
             title = f"most INT8-sensitive layers of {graph.value}"

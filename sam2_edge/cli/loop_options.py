@@ -1,4 +1,4 @@
-"""The part that `run` and `serve` share: options, outputs, logging and signals of a camera loop."""
+"""The camera loop of `run` and `serve`: options, outputs, logging and signals."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class LoopOptions:
 
     @property
     def rotation(self) -> RotationPolicy:
-        """When outputs are rotated; raises SinkError for a limit that is not above 0."""
+        """The rotation policy; raises SinkError if a limit is not positive."""
         return RotationPolicy(
             max_bytes=int(self.rotate_mb * 2**20),
             max_age_s=60 * self.rotate_minutes,
@@ -94,8 +94,8 @@ loop_options = grouped(
     click.option(
         "--every-frame/--latest-frame",
         default=None,
-        help="Keep every frame, or drop those that come while the model works. "
-        "[default: latest, for files every]",
+        help="Track every frame, or drop frames that arrive while the model is busy. "
+        "[default: latest; every for files]",
     ),
     click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
     click.option("--video", type=PATH, help="Folder for overlay videos (.mkv)."),
@@ -104,17 +104,17 @@ loop_options = grouped(
         type=click.IntRange(1, 120),
         default=15,
         show_default=True,
-        help="Frames per second of overlays of a camera; those of a file keep its rate.",
+        help="Frame rate of overlays of a camera; those of a file keep its rate.",
     ),
-    click.option("--masks", type=PATH, help="Folder for folders of PNG masks."),
-    click.option("--jsonl", type=PATH, help="Folder for JSON lines."),
+    click.option("--masks", type=PATH, help="Folder for PNG masks, in subfolders."),
+    click.option("--jsonl", type=PATH, help="Folder for JSON Lines files."),
     click.option(
         "--udp", metavar="HOST:PORT", callback=_address, help="Send every JSON line as a datagram."
     ),
-    _number_option("--rotate-mb", 512, "Start a new file at this size."),
+    _number_option("--rotate-mb", 512, "Start a new file at this size, MiB."),
     _number_option("--rotate-minutes", 60, "Start a new file at this age."),
-    _number_option("--keep-gb", 8, "Delete the oldest files of a kind beyond this size."),
-    _number_option("--report-s", 10, "Seconds between reports in the log."),
+    _number_option("--keep-gb", 8, "Delete the oldest files of a kind beyond this total, GiB."),
+    _number_option("--report-s", 10, "Seconds between log reports."),
     click.option("--log-json", is_flag=True, help="Log as JSON lines."),
     tracking_options,
 )
@@ -125,7 +125,7 @@ def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLo
 
     Args:
         source: A location for `open_camera`, or "synth" or "synth:SEED" for the synthetic camera.
-        options: Values of the command line.
+        options: Command-line options.
         watchdog: Pinged by the loop.
     """
     _set_up_logging(as_json=options.log_json)
@@ -169,26 +169,26 @@ def run_loop(
     report_s: float,
     on_result: Callable[[LoopResult], None] = lambda _: None,
 ) -> None:
-    """Iterate over a loop to its end, and log its statistics.
+    """Run a loop to its end and log its statistics.
 
     Args:
-        stats: The statistics, which know the loop.
+        stats: Statistics of the loop to run.
         prompts: Prompts for the first frame.
         report_s: Seconds between reports.
         on_result: Called with every result, in this thread.
 
     Raises:
-        PromptError: If a prompt cannot be used on the first frame.
+        PromptError: If a prompt is invalid on the first frame.
         SinkError: At the end, if results could not be written.
     """
     loop, last_s = stats.loop, time.monotonic()
-    added = [
+    futures = [
         loop.prompt(p.object_id, points=p.points, labels=p.labels, box=p.box, mask=p.mask)
         for p in prompts
     ]
     for tracked in loop:
         if loop.tracked == 1:
-            for future in added:
+            for future in futures:
                 future.result()
             notify("READY=1")
         stats.observe(tracked)
@@ -209,7 +209,7 @@ def _report(state: str, stats: LoopStats) -> None:
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` at the first SIGINT or SIGTERM; a second one interrupts at once."""
+    """Call `stop` on the first SIGINT or SIGTERM; a second one interrupts immediately."""
     received: list[int] = []
 
     def handle(number: int, frame: Any) -> None:
@@ -228,7 +228,7 @@ def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
 
 
 class _JsonFormatter(logging.Formatter):
-    """One JSON object per line; the figures of a report are fields of their own."""
+    """One JSON object per line; the figures of a report are top-level fields."""
 
     def format(self, record: logging.LogRecord) -> str:
         entry = {

@@ -1,4 +1,4 @@
-"""Entry point: the commands, and how errors end the process.
+"""Entry point: registers the commands and turns errors into exit codes.
 
 Exit codes: 0 success, 1 bad input, 2 wrong usage, 130 interrupted.
 """
@@ -36,7 +36,7 @@ INTERRUPTED = 130
 
 class _Group(click.Group):
     def list_commands(self, _ctx: click.Context) -> list[str]:
-        """The commands in the order of their use, not of the alphabet."""
+        """Return the commands in order of registration instead of alphabetically."""
         return list(self.commands)
 
 
@@ -53,24 +53,16 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-cli.add_command(doctor)
-cli.add_command(export)
-cli.add_command(build_engines_command)
-cli.add_command(inspect)
-cli.add_command(segment)
-cli.add_command(track)
-cli.add_command(run)
-cli.add_command(serve)
-cli.add_command(verify)
-cli.add_command(bench)
-cli.add_command(evaluate_command)
-cli.add_command(score)
-cli.add_command(synth)
+for command in (
+    *(doctor, export, build_engines_command, inspect, segment, track, run, serve),
+    *(verify, bench, evaluate_command, score, synth),
+):
+    cli.add_command(command)
 
 
 def main() -> None:
-    """Run the command line and exit; a `Sam2EdgeError` is one line, without a traceback."""
-    # FFmpeg inside OpenCV would print messages about a damaged video over the progress bar.
+    """Run the command line and exit; a `Sam2EdgeError` prints one line, without a traceback."""
+    # OpenCV's FFmpeg would print messages about damaged videos over the progress bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as cleanly as Ctrl-C

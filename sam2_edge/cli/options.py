@@ -1,4 +1,4 @@
-"""Options that several commands share, and how their values reach a command."""
+"""Options shared by several commands, and the decorators that pass their values on."""
 
 from __future__ import annotations
 
@@ -43,14 +43,15 @@ def grouped(argument: str, group: type[Any], *options: Decorator) -> Decorator:
 
     Args:
         argument: Name of the command's keyword argument.
-        group: A dataclass whose fields are named like the options.
+        group: Dataclass with a field per option.
+        options: Decorators that add the options.
     """
 
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(function)
-        def command(*args: Any, **given: Any) -> Any:
-            values = {field.name: given.pop(field.name) for field in fields(group)}
-            return function(*args, **{argument: group(**values)}, **given)
+        def command(*args: Any, **kwargs: Any) -> Any:
+            values = {field.name: kwargs.pop(field.name) for field in fields(group)}
+            return function(*args, **{argument: group(**values)}, **kwargs)
 
         return stack(*options)(command)
 
@@ -68,8 +69,8 @@ memory_policy_option = click.option(
     type=click.Choice(get_args(MemoryPolicyName)),
     default="original",
     show_default=True,
-    help="How masks and remembered frames are chosen: original as published; motion and "
-    "distractor are experimental.",
+    help="How masks and remembered frames are chosen: as published (original), or experimentally "
+    "(motion, distractor).",
 )
 
 backend_options = stack(
@@ -78,7 +79,7 @@ backend_options = stack(
         type=click.Choice(get_args(BackendName)),
         default="auto",
         show_default=True,
-        help="What runs the graphs; sam2-edge doctor lists what this machine has.",
+        help="Backend that runs the graphs; see sam2-edge doctor.",
     ),
     click.option(
         "--threads", type=click.IntRange(min=1), show_default="all cores", help="CPU threads."
@@ -98,7 +99,7 @@ class TrackingOptions:
     def open_tracker(
         self, bundle: Path | Bundle, *, clip_frames: int | None = None, remember_absent: bool = True
     ) -> VideoTracker:
-        """Open a tracker as these options describe it; see `VideoTracker` for the arguments."""
+        """Open a tracker with these options; see `VideoTracker` for the arguments."""
         return VideoTracker(
             bundle,
             backend=self.backend,
@@ -117,7 +118,7 @@ tracking_options = grouped(
         "--recent-memories",
         type=click.IntRange(min=1),
         show_default="6",
-        help="Recent frames whose memory is used; fewer are faster but not exact.",
+        help="Number of recent frames whose memory is used; fewer are faster but not exact.",
     ),
     memory_policy_option,
     backend_options,
@@ -132,14 +133,13 @@ prompts_file_option = click.option(
 
 
 class PromptCommand(click.Command):
-    """A command whose prompt options belong to the `--object` typed before them.
+    """A command whose prompt options apply to the `--object` before them.
 
-    Click passes the values of each option but not the order of options, which is kept in
-    `ctx.meta`.
+    Click does not pass the order of options to the command, so it is kept in `ctx.meta`.
     """
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse as usual, and record the order of the prompt options."""
+        """Parse the arguments and record the order of the prompt options."""
         _, _, order = self.make_parser(ctx).parse_args(args=list(args))
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:  # shell completion: values may be incomplete
@@ -150,7 +150,7 @@ class PromptCommand(click.Command):
 
 
 def _numbers(form: str, *counts: int) -> Callable[[str], list[float]]:
-    """A type of option: numbers separated by commas."""
+    """Make an option type for comma-separated numbers; `counts` are the allowed lengths."""
 
     def convert(text: str) -> list[float]:
         try:
@@ -165,17 +165,17 @@ def _numbers(form: str, *counts: int) -> Callable[[str], list[float]]:
 
 
 def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --point, --box, --mask and --object to a command of class `PromptCommand`.
+    """Add --point, --box, --mask and --object to a `PromptCommand`.
 
-    The command gets them as `prompts`, a list of `Prompt`.
+    The command receives them as `prompts`, a list of `Prompt`.
     """
 
     @wraps(function)
-    def command(*args: Any, **given: Any) -> Any:
+    def command(*args: Any, **kwargs: Any) -> Any:
         for name in _PROMPT_OPTIONS:
-            del given[name]
+            del kwargs[name]
         typed = click.get_current_context().meta[_TYPED_PROMPTS]
-        return function(*args, prompts=_prompts(typed), **given)
+        return function(*args, prompts=_prompts(typed), **kwargs)
 
     return stack(
         click.option(
@@ -201,7 +201,7 @@ def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
             multiple=True,
             metavar="ID",
             show_default=str(DEFAULT_OBJECT),
-            help="Object that the prompts after this are for. Repeatable.",
+            help="Object that the following prompts belong to. Repeatable.",
         ),
     )(command)
 
@@ -209,7 +209,13 @@ def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
 def choose_prompts(
     path: Path | None, typed: Sequence[Prompt], start: int, default: Sequence[Prompt] = ()
 ) -> PromptsByFrame:
-    """Return the prompts of a file, or the ones typed for frame `start`, or the default ones there.
+    """Return the prompts of a file, or else those typed, or else the default ones, by frame.
+
+    Args:
+        path: Prompts file, if any.
+        typed: Prompts typed as options, for frame `start`.
+        start: Number of the first frame.
+        default: Prompts for frame `start` if there are no others.
 
     Raises:
         click.UsageError: If there are both a file and typed prompts.
@@ -223,7 +229,7 @@ def choose_prompts(
 
 
 def frame_range(text: str) -> FrameRange:
-    """A type of option: "A:B", frames A to B, excluding B; either may be omitted."""
+    """Parse "A:B", frames A to B, excluding B; either may be omitted."""
     first, colon, last = text.partition(":")
     try:
         chosen = FrameRange(int(first or 0), int(last) if last else None)
@@ -235,7 +241,7 @@ def frame_range(text: str) -> FrameRange:
 
 
 def _prompts(typed: list[tuple[str, Any]]) -> list[Prompt]:
-    """One prompt per object, in order. A single --object at the end names the prompts before it."""
+    """Return one prompt per object; a single --object at the end applies to those before it."""
     if [name for name, _ in typed].count("object") == 1 and typed[-1][0] == "object":
         typed = [typed[-1], *typed[:-1]]
     by_object: dict[int, list[tuple[str, Any]]] = {}
@@ -253,7 +259,7 @@ def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
     if not options:
         raise click.BadParameter(f"object {object_id} has no prompt", param_hint="--object")
     points, boxes, masks = (
-        [value for name, value in options if name == wanted] for wanted in ("point", "box", "mask")
+        [value for name, value in options if name == kind] for kind in ("point", "box", "mask")
     )
     for name, values in (("box", boxes), ("mask", masks)):
         if len(values) > 1:

@@ -1,4 +1,4 @@
-"""Progress and summary of `sam2-edge export` and `sam2-edge build-engines`, on standard error."""
+"""Progress and summary of `sam2-edge export` and `sam2-edge build-engines`, on stderr."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _STEP_WIDTH = 44
 
 
 class ExportProgress:
-    """A line per graph that shows the current step."""
+    """Shows a line per graph with its current step."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True)
@@ -45,27 +45,27 @@ class ExportProgress:
         self._progress.update(self._tasks[name], completed=completed, step=escape(text))
 
     def summarize(self, output: Path, bundle: Bundle) -> None:
-        """Print the number of graphs and the difference to PyTorch beside its tolerance."""
+        """Print the number of graphs, and their largest difference from PyTorch."""
         graphs = bundle.manifest.graphs
         kind = "engines" if any(entry.engine for entry in graphs.values()) else "graphs"
-        # The largest, by its own graph's tolerance.
+        # The largest relative to the graph's tolerance.
         difference, tolerance, name = max(
             (
                 (entry.difference, PARITY_TOLERANCE[entry.precision], graph.value)
                 for graph, entry in graphs.items()
             ),
-            key=lambda found: found[0] / found[1],
+            key=lambda entry: entry[0] / entry[1],
         )
         text = (
-            f"{output}: {len(graphs)} {kind}; largest difference of an ONNX graph to PyTorch: "
+            f"{output}: {len(graphs)} {kind}; largest difference of an ONNX graph from PyTorch: "
             f"{difference:.1e} in {name}, tolerance {tolerance:.0e}\n{parity_note(bundle)}"
         )
         self._console.print(escape(text), highlight=False, soft_wrap=True)
 
 
 def parity_note(bundle: Bundle) -> str:
-    """How differences to PyTorch are measured."""
+    """Explain how differences from PyTorch are measured."""
     note = "Differences are relative to max(1, largest value of the output)"
     if bundle.manifest.memory.rounding == "bfloat16":
-        note += "; stored memory is rounded to bfloat16 and may differ by one rounding step more"
+        note += "; stored memory is rounded to bfloat16 and may differ by one more rounding step"
     return f"{note}."

@@ -1,4 +1,4 @@
-"""`sam2-edge run`: the camera loop without a page."""
+"""`sam2-edge run`: the camera loop without a web page."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
 def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None:
     """Track objects on a camera until interrupted.
 
-    SOURCE is the number or device of a camera, csi (of a Jetson), a URL such as rtsp://..., a
-    GStreamer pipeline, a video file, a folder of images, or synth, the synthetic camera. Prompts
-    are for the first frame. A camera that fails is reopened, and its objects are kept.
+    SOURCE is a camera's number or device, csi (on a Jetson), a URL such as rtsp://..., a GStreamer
+    pipeline, a video file, a folder of images, or synth for the synthetic camera. Prompts apply to
+    the first frame. A camera that fails is reopened, and its objects are kept.
     """
     if options.masks is not None:
         check_mask_ids({0: prompts})

@@ -1,4 +1,4 @@
-"""`sam2-edge score`: J and F of masks against the truth."""
+"""`sam2-edge score`: J and F of masks against ground truth."""
 
 from __future__ import annotations
 
@@ -15,10 +15,8 @@ from sam2_edge.evaluation.mask_folders import folder_accuracy
 def score(masks: Path, truth: Path) -> None:
     """Score MASKS against TRUTH: J and F per object.
 
-    Both are folders of indexed PNG files with the same names, such as `track --masks` writes. As in
-    DAVIS, the first and the last frame are not scored.
+    Both are folders of indexed PNG files with the same names, as written by `track --masks`. As in
+    DAVIS, the first and last frames are not scored.
     """
-    for object_id, found in folder_accuracy(masks, truth).items():
-        click.echo(
-            f"object {object_id}: J&F {found.j_and_f:.3f} (J {found.j:.3f}, F {found.f:.3f})"
-        )
+    for object_id, mean in folder_accuracy(masks, truth).items():
+        click.echo(f"object {object_id}: J&F {mean.j_and_f:.3f} (J {mean.j:.3f}, F {mean.f:.3f})")

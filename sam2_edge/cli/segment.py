@@ -1,4 +1,4 @@
-"""`sam2-edge segment`: objects in a single image."""
+"""`sam2-edge segment`: segment objects in a single image."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def segment(
     picture = read_image(image)
     segmenter = ImageSegmenter(bundle, backend=backend, threads=threads)
     segmenter.set_image(picture)
-    found = {
+    results = {
         prompt.object_id: segmenter.predict(
             points=prompt.points,
             labels=prompt.labels,
@@ -88,7 +88,7 @@ def segment(
         masks.mkdir(parents=True, exist_ok=True)
     records = []
     table = Table("object", "rank", "predicted IoU", "pixels")
-    for object_id, result in found.items():
+    for object_id, result in results.items():
         for rank, (mask, score) in enumerate(zip(result.masks, result.scores, strict=True)):
             table.add_row(str(object_id), str(rank), f"{score:.3f}", str(int(mask.sum())))
             rle = encode_rle(mask)
@@ -100,15 +100,15 @@ def segment(
                 write_image(masks / name, mask.astype(np.uint8) * 255)
     Console(stderr=True).print(table)
     if overlay is not None:
-        write_image(overlay, draw(picture, _as_frame(found, picture.shape[:2])))
+        write_image(overlay, draw(picture, _as_frame(results, picture.shape[:2])))
     if json_file is not None:
         write_text(json_file, json.dumps(records, indent=1) + "\n")
 
 
-def _as_frame(found: dict[int, Segmentation], size: tuple[int, int]) -> FrameResult:
-    """The best masks as a frame's result; in an image every prompted object counts as present."""
+def _as_frame(results: dict[int, Segmentation], size: tuple[int, int]) -> FrameResult:
+    """Return the best masks as a frame's result, with every object present."""
     objects = tuple(
         ObjectResult(object_id, result.logits[0], float(result.scores[0]), 1.0, size)
-        for object_id, result in found.items()
+        for object_id, result in results.items()
     )
     return FrameResult(0, objects, size, 0.0)

@@ -44,8 +44,8 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
     "--token",
     envvar="SAM2_EDGE_TOKEN",
     show_default="generated if required",
-    help="Secret that viewers need, 16 characters or more. Other users can read it in the list of "
-    "processes; set SAM2_EDGE_TOKEN instead.",
+    help="Secret that viewers must present, at least 16 characters. Other users can read it in the "
+    "process list; set SAM2_EDGE_TOKEN instead.",
 )
 @click.option(
     "--allow-origin",
@@ -67,8 +67,8 @@ def serve(
 ) -> None:
     """Track objects on a camera, controlled in a browser.
 
-    SOURCE and outputs are as in sam2-edge run. After the end of a file its last frame stays on the
-    page until Ctrl-C. /metrics serves Prometheus.
+    SOURCE and outputs are as in sam2-edge run. When a file ends, its last frame stays on the page
+    until Ctrl-C. Prometheus metrics are at /metrics.
     """
     try:
         from sam2_edge.serve.app import make_app
@@ -108,9 +108,9 @@ def serve(
 
 
 def _announce(host: str, port: int, token: str | None) -> None:
-    """Print the URL to open, the only place that shows the token."""
+    """Print the URL to open; the token appears nowhere else."""
     if host in ("0.0.0.0", "::"):  # noqa: S104 # all addresses: print one that others can open
         host = socket.gethostname()
-    shown = f"[{host}]" if ":" in host else host
+    host = f"[{host}]" if ":" in host else host
     query = f"?token={token}" if token else ""
-    Console(stderr=True, soft_wrap=True).print(f"open http://{shown}:{port}/{query}", markup=False)
+    Console(stderr=True, soft_wrap=True).print(f"open http://{host}:{port}/{query}", markup=False)

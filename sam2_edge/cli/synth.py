@@ -1,4 +1,4 @@
-"""`sam2-edge synth`: short clips with exact masks, to try and to measure trackers with."""
+"""`sam2-edge synth`: short clips with exact masks, for trying and evaluating trackers."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def _count_option(name: str, default: int, low: int, high: int | None, text: str
     type=click.Choice(get_args(Split)),
     default="heldout",
     show_default=True,
-    help="Which textures and photographs; the bundled model never saw the held-out ones.",
+    help="Textures and photographs to use; the bundled model was not trained on the held-out ones.",
 )
-@click.option("--no-photographs", is_flag=True, help="Generated textures only.")
+@click.option("--no-photographs", is_flag=True, help="Use generated textures only.")
 @click.option("--overwrite", is_flag=True, help="Write into a folder that is not empty.")
 def synth(
     folder: Path,
@@ -51,8 +51,8 @@ def synth(
 ) -> None:
     """Write synthetic clips with exact masks into FOLDER.
 
-    The folder is laid out as DAVIS. Textured objects move, deform, occlude each other and leave the
-    frame. The same options give the same clips.
+    The folder has the layout of DAVIS. Textured objects move, deform, occlude each other and leave
+    the frame. The same options generate the same clips.
     """
     console = Console(stderr=True)
 
@@ -68,9 +68,9 @@ def synth(
             )
 
     write_dataset(folder, generate(), overwrite=overwrite)
-    where = escape(str(folder))
-    console.print(f"{where}: {clips} clips of {frames} frames with {objects} objects")
+    name = escape(str(folder))
+    console.print(f"{name}: {clips} clips of {frames} frames with {objects} objects")
     console.print(
-        f"try: sam2-edge track {where}/JPEGImages/00000 --bundle nano "
-        f"--prompts {where}/prompts/00000.json --video overlay.mp4"
+        f"try: sam2-edge track {name}/JPEGImages/00000 --bundle nano "
+        f"--prompts {name}/prompts/00000.json --video overlay.mp4"
     )

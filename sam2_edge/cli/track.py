@@ -68,11 +68,11 @@ def track(
 ) -> None:
     """Track objects through SOURCE, a video or folder of images.
 
-    Prompts given as options are for the first frame. Several objects: --object 1 --point 40,60
-    --object 2 --box 10,10,90,80.
+    Prompts given as options apply to the first frame. Example with two objects: --object 1 --point
+    40,60 --object 2 --box 10,10,90,80.
     """
     check_outputs([source], [video, masks, jsonl])
-    opened = open_source(source, frames or FrameRange())
+    opened = open_source(source, frames)
     chosen = choose_prompts(prompts_file, prompts, opened.start)
     check_prompts(chosen, opened.start, opened.frames)
     sinks: list[Sink] = []
@@ -91,7 +91,7 @@ def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: 
     console = Console(stderr=True)
     present: Counter[int] = Counter()
     done, start_s = 0, time.perf_counter()
-    # Closed whatever happens, so that an interrupt anywhere still finishes the outputs.
+    # Close the generator in any case, so that an interrupt anywhere still finishes the outputs.
     with closing(track_source(source, tracker, prompts, sinks)) as results:
         shown = progress.track(results, "tracking", total=source.frames, console=console)
         for _, result in shown:

@@ -1,4 +1,4 @@
-"""`sam2-edge verify`: compares a bundle with PyTorch or with another bundle."""
+"""`sam2-edge verify`: compare a bundle with PyTorch or with another bundle."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ from sam2_edge.runtime.sources.prompt_file import check_prompts
 EACH = "each"
 
 MAX_LAYERS = 20
-"""Number of layers that are listed."""
+"""Number of layers to list."""
 
 
 def _changed_tolerances(
-    _ctx: click.Context, _parameter: click.Parameter, given: tuple[str, ...]
+    _ctx: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, float]:
     changed = {}
-    for text in given:
+    for text in texts:
         name, _, value = text.partition("=")
         try:
             changed[name] = float(value)
@@ -70,8 +70,8 @@ def _changed_tolerances(
 @click.option(
     "--reference",
     metavar="MODEL|BUNDLE",
-    help="Compare with this: a model as export takes it, which runs in PyTorch, or the folder of "
-    "another bundle. [the model that BUNDLE was made from]",
+    help="Model to run in PyTorch, as for export, or the folder of another bundle. "
+    "[the model that BUNDLE was exported from]",
 )
 @click.option(
     "--source", type=PATH, help="Video or folder of images to track in. [a synthetic clip]"
@@ -90,12 +90,12 @@ def _changed_tolerances(
     "--swap",
     type=click.Choice([*(graph.value for graph in Graph), EACH]),
     multiple=True,
-    help="Run this graph of the loop on the reference. Repeatable. each: try every graph in turn.",
+    help="Run this graph on the reference. Repeatable. each: try every graph in turn.",
 )
 @click.option(
     "--layers",
     type=click.Choice([graph.value for graph in Graph]),
-    help="Also compare the layers of this graph; needs a bundle as --reference.",
+    help="Also compare the layers of this graph; requires a bundle as --reference.",
 )
 @click.option(
     "--tolerance",
@@ -114,7 +114,7 @@ def _changed_tolerances(
     type=click.Choice(get_args(BackendName)),
     default="auto",
     show_default=True,
-    help="What runs the graphs of a reference bundle.",
+    help="Backend that runs the graphs of a reference bundle.",
 )
 @click.pass_context
 def verify(
@@ -138,14 +138,16 @@ def verify(
 ) -> None:
     """Compare BUNDLE with PyTorch or with another bundle.
 
-    Compares every graph on real inputs, and the masks of the whole loop over a clip. The exit code
-    is 1 if a difference exceeds its tolerance.
+    Compares every graph on real inputs, and the masks of the whole tracking loop on a clip. The
+    exit code is 1 if a difference exceeds its tolerance.
     """
     check_outputs((bundle, source, prompts_file), (report, json_file))
     if EACH in swap and (len(swap) > 1 or layers or report or json_file):
-        raise click.UsageError("--swap each stands alone: no report, no --layers")
+        raise click.UsageError(
+            "--swap each cannot be combined with other --swap, --layers, --report or --json"
+        )
     if layers is not None and not (reference and (Path(reference) / MANIFEST_FILE).is_file()):
-        raise click.UsageError("--layers needs --reference with another bundle")
+        raise click.UsageError("--layers requires another bundle as --reference")
     check_new_file(report, overwrite=overwrite, suffix=".html")
     check_new_file(json_file, overwrite=overwrite, suffix=".json")
     loaded = load_bundle(bundle)
@@ -201,7 +203,7 @@ def verify(
     if layers is not None and other.bundle is not None:
         feeds = found.inputs.get(Graph(layers))
         if feeds is None:
-            raise PromptError(f"{layers} did not run with these prompts; give others or none")
+            raise PromptError(f"{layers} did not run with these prompts; give others, or none")
         _show_layers(layer_differences(loaded, other.bundle, Graph(layers), feeds))
     ctx.exit(code)
 
@@ -209,7 +211,7 @@ def verify(
 def _try_each(
     compare_with: Callable[[Sequence[Graph]], Verification], tolerances: Tolerances
 ) -> int:
-    """Print a row per graph that runs on the reference; return the exit code without any."""
+    """Print a row per swapped graph; return the exit code of the loop without swaps."""
     table = Table("on the reference", "J&F", "memory", "pointer", "loops diverge")
     code = 0
     for graph in (None, *Graph):
@@ -228,7 +230,7 @@ def _try_each(
 
 
 def _show_layers(found: Sequence[LayerDifference]) -> None:
-    """Print the tensors with the largest differences, in the order of computation."""
+    """Print the tensors with the largest differences, in order of execution."""
     worst = sorted(found, key=_badness, reverse=True)[:MAX_LAYERS]
     table = Table("tensor", "operator", "relative L2", "max abs", "cosine", box=box.SIMPLE)
     for layer in (layer for layer in found if layer in worst):
@@ -254,7 +256,7 @@ def _figure(value: float | None) -> str:
 def _conclude(
     console: Console, found: Verification, about: dict[str, Any], tolerances: Tolerances
 ) -> int:
-    """Print the result; return the exit code."""
+    """Print the result and return the exit code."""
     title = escape(f"{about['bundle']} against {about['reference']}")
     table = Table(*GRAPH_COLUMNS, title=title, box=box.SIMPLE)
     for row in graph_rows(found):
@@ -273,7 +275,7 @@ def _conclude(
         highlight=False,
     )
     if about["same_weights"] is False:
-        console.print("[bold yellow]the reference has other weights[/] than the bundle")
+        console.print("[bold yellow]the weights of the reference differ[/] from the bundle's")
     problems = found.problems(tolerances)
     for problem in problems:
         console.print(f"[bold red]out of tolerance:[/] {problem}", soft_wrap=True, highlight=False)

@@ -86,7 +86,7 @@ def stacked_bars(title: str, bars: Mapping[str, Mapping[str, float]], *, unit: s
 
 
 def ceiling(values: Sequence[float]) -> float:
-    """A round number at or above all finite values; 1 if none is positive."""
+    """Return a round number at or above all finite values; 1 if none is positive."""
     largest = max((v for v in values if math.isfinite(v)), default=0.0)
     if largest <= 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""Clips with prompts, to verify and to benchmark on: of a given source, or synthetic."""
+"""Clips with prompts for verification and benchmarks: recorded or synthetic."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.synthetic import center_click, clip
 
 VERIFY_SEED = 116
-"""A held-out clip in which one of two objects disappears for five frames and comes back."""
+"""A held-out clip in which one of two objects disappears for five frames and returns."""
 
 MAX_VERIFY_FRAMES = 500
-"""All frames to verify on are kept in memory, with PyTorch's results for each."""
+"""Limit on verified frames: all are kept in memory, with PyTorch's results for each."""
 
 BENCH_SEED = 1
 
@@ -32,7 +32,7 @@ MAX_BENCH_OBJECTS = 16
 
 @dataclass(frozen=True, slots=True)
 class PromptedClip:
-    """Consecutive frames, with prompts for the first one."""
+    """Consecutive frames with their numbers in the source, and prompts for the first one."""
 
     name: str
     numbers: tuple[int, ...]
@@ -42,7 +42,7 @@ class PromptedClip:
 
 @dataclass(frozen=True, slots=True)
 class BenchClip:
-    """The first frames of a video, a click per object, and milliseconds per frame to decode."""
+    """The first frames of a video, a click per object, and the decoding time of each frame."""
 
     path: Path
     pictures: tuple[Frame, ...]
@@ -51,8 +51,7 @@ class BenchClip:
 
 
 def verify_clip(source: Path | None, chosen: FrameRange, image_size: int) -> PromptedClip:
-    """Read a clip and prompt it with a click on one object and a mask of another, which together
-    run every graph.
+    """Read or generate a clip with prompts that run every graph: a click and a mask.
 
     Args:
         source: Video or folder of images, prompted in its center; None for a synthetic clip.
@@ -60,16 +59,16 @@ def verify_clip(source: Path | None, chosen: FrameRange, image_size: int) -> Pro
         image_size: Side of the synthetic clip in pixels.
 
     Raises:
-        SourceError: The source cannot be read, or there are fewer than two frames or more than
+        SourceError: If the source cannot be read, or there are fewer than two frames or more than
             `MAX_VERIFY_FRAMES`.
     """
-    found = _synthetic(chosen, image_size) if source is None else _recorded(source, chosen)
-    if len(found.numbers) < 2:
+    prompted = _synthetic(chosen, image_size) if source is None else _recorded(source, chosen)
+    if len(prompted.numbers) < 2:
         raise SourceError(
-            f"{found.name} has {len(found.numbers)} frame in this range; give two or more, as "
-            "memory is used from the second frame on"
+            f"{prompted.name} has {len(prompted.numbers)} frame in this range; give two or more, "
+            "since memory is used from the second frame on"
         )
-    return found
+    return prompted
 
 
 def _recorded(source: Path, chosen: FrameRange) -> PromptedClip:
@@ -101,7 +100,7 @@ def _synthetic(chosen: FrameRange, size: int) -> PromptedClip:
     if not (first.any() and second.any()):
         raise SourceError(
             f"an object is out of sight on frame {chosen.start} of the synthetic clip and cannot "
-            "be prompted; start at another frame, such as 0"
+            "be prompted; start at a different frame, such as 0"
         )
     numbers = tuple(range(chosen.start, chosen.stop))
     return PromptedClip(
@@ -126,7 +125,7 @@ def bench_clip(
         stack: Owns the temporary video.
 
     Raises:
-        SourceError: The source cannot be read or is too short.
+        SourceError: If the source cannot be read or is too short.
     """
     prompts = None
     if source is None:
@@ -141,8 +140,8 @@ def bench_clip(
         start = time.perf_counter()
     if len(pictures) < frames:
         raise SourceError(
-            f"{source} has {len(pictures)} frames, {frames} are needed; give a longer one or "
-            "fewer --frames"
+            f"{source} has {len(pictures)} frames, but {frames} are needed; give a longer source "
+            "or fewer --frames"
         )
     clicks = prompts or _grid_clicks(pictures[0], objects)
     return BenchClip(source, tuple(pictures), clicks, tuple(times))
@@ -162,7 +161,7 @@ def _write_video(path: Path, size: int, frames: int, objects: int) -> tuple[Prom
 
 
 def _grid_clicks(picture: Frame, objects: int) -> tuple[Prompt, ...]:
-    """Clicks on a 4 x 4 grid."""
+    """Return clicks on a 4 x 4 grid."""
     height, width = picture.shape[:2]
     return tuple(
         Prompt(i + 1, points=[((i % 4 + 0.5) * width / 4, (i // 4 + 0.5) * height / 4)])

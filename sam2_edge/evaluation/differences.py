@@ -1,4 +1,4 @@
-"""Numerical difference between two tensors, and which rows of a decoder can be compared."""
+"""Numerical differences between tensors, and which rows of two decoders are comparable."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 CHOSEN = frozenset({"best_index", "best_mask", "best_iou", "pointer"})
-"""Outputs of the mask decoder that depend on which of its masks it chooses."""
+"""Outputs of the mask decoder that depend on its choice of mask."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Maximum and mean absolute difference, cosine similarity, and the L2 norm of the difference
-    divided by that of the reference.
+    """Figures of the difference between two tensors.
+
+    Attributes:
+        max_abs: Maximum absolute difference.
+        mean_abs: Mean absolute difference.
+        cosine: Cosine similarity.
+        relative_l2: L2 norm of the difference divided by that of the reference.
     """
 
     max_abs: float
@@ -25,7 +30,7 @@ class Difference:
     relative_l2: float
 
     def worse(self, other: Difference) -> Difference:
-        """The worse of two values in each figure; NaN stays NaN."""
+        """Return the worse of two values in each figure; NaN stays NaN."""
         return Difference(
             float(np.maximum(self.max_abs, other.max_abs)),
             float(np.maximum(self.mean_abs, other.mean_abs)),
@@ -37,10 +42,10 @@ class Difference:
 def difference(got: NDArray[Any], want: NDArray[Any]) -> Difference | None:
     """Compare an array with its reference; None if they are empty.
 
-    Values that are not finite on one side make every figure NaN or infinite.
+    Non-finite values on either side make the figures NaN or infinite.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: If the shapes differ.
     """
     if got.shape != want.shape:
         raise ValueError(f"arrays of shapes {got.shape} and {want.shape}; both must be the same")
@@ -63,10 +68,10 @@ def difference(got: NDArray[Any], want: NDArray[Any]) -> Difference | None:
 def rows_of_equal_choice(
     got: Mapping[str, NDArray[Any]], want: Mapping[str, NDArray[Any]]
 ) -> NDArray[np.bool_] | slice:
-    """Objects for which two decoders choose the same mask and agree on presence.
+    """Return the rows on which two decoders choose the same mask and agree on presence.
 
-    Near a tie, half precision may choose another mask, and then none of `CHOSEN` is comparable.
-    For the outputs of other graphs, all rows.
+    Near a tie, half precision may choose a different mask, so that none of `CHOSEN` is comparable.
+    For other graphs, all rows are returned.
     """
     if "best_index" not in got:
         return slice(None)

@@ -1,4 +1,4 @@
-"""Folders of indexed PNG masks: reading the files, and scoring a folder against the truth."""
+"""Reads indexed PNG masks, and scores a folder of them against ground truth."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from sam2_edge.evaluation.metrics import Accuracy, object_accuracy
 
 
 def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
-    """J and F of every object in the first true mask, by object id.
+    """Compute J and F of every object in the first true mask, by object id.
 
     Args:
         masks: Folder of predicted masks, one indexed PNG per frame.
         truth: Folder of true masks with the same file names.
 
     Raises:
-        SourceError: The file names or mask sizes differ, or there are fewer than three masks.
+        SourceError: If file names or mask sizes differ, or there are fewer than three masks.
     """
     names = _png_names(truth)
     if names != _png_names(masks):
         raise SourceError(
-            f"{masks} and {truth} hold different file names; give the masks of the same clip"
+            f"the file names in {masks} and {truth} differ; give the masks of the same clip"
         )
     ours, theirs = ([read_indexed_png(f / name) for name in names] for f in (masks, truth))
     if len(names) < 3 or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
         raise SourceError(
-            f"{masks} and {truth} must hold at least three masks of equal sizes; the first and "
-            "the last frame are not scored"
+            f"{masks} and {truth} must contain at least three masks of equal sizes, since the "
+            "first and last frames are not scored"
         )
     return {
         int(i): object_accuracy([m == i for m in ours], [m == i for m in theirs])
@@ -41,15 +41,15 @@ def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
 
 
 def read_indexed_png(path: Path) -> NDArray[np.uint8]:
-    """Pixel values of an indexed or gray PNG: [H, W] uint8.
+    """Read the pixel values of an indexed or gray PNG, [H, W] uint8.
 
     Raises:
-        SourceError: The file cannot be read, is in color or has more than 8 bits per pixel.
+        SourceError: If the file cannot be read, is in color or has more than 8 bits per pixel.
     """
     try:
         with Image.open(path) as image:
             indexed = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: a chunk is damaged
+    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: a damaged chunk
         raise SourceError(f"{path} cannot be read ({error}); write it again") from error
     if indexed.ndim != 2:
         raise SourceError(f"{path} is a color image; give an indexed mask")

@@ -1,9 +1,9 @@
 """Region similarity J and boundary accuracy F of masks, as the DAVIS benchmark defines them.
 
 Source: Perazzi et al., "A Benchmark Dataset and Evaluation Methodology for Video Object
-Segmentation", CVPR 2016, section 5, and the DAVIS 2017 evaluation for its conventions: a boundary
+Segmentation", CVPR 2016, section 5, with the conventions of the DAVIS 2017 evaluation: a boundary
 pixel differs from its right, lower or lower right neighbor, boundaries match within 0.008 of the
-image diagonal, and the first and the last frame of a clip are not scored.
+image diagonal, and the first and last frames of a clip are not scored.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ BOUNDARY_TOLERANCE = 0.008
 """Distance within which boundaries match, as a share of the image diagonal."""
 
 RECALL_THRESHOLD = 0.5
-"""A frame counts as recalled if the measure is above this."""
+"""Recall is the share of frames on which the measure exceeds this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +55,10 @@ class Statistics:
 
 
 def region_similarity(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
-    """J of two masks [H, W]: intersection over union, 1 if both are empty.
+    """Return J of two masks [H, W]: intersection over union, 1 if both are empty.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: If the shapes differ.
     """
     ours, theirs = _masks(predicted, truth)
     union = np.count_nonzero(ours | theirs)
@@ -68,12 +68,15 @@ def region_similarity(predicted: NDArray[Any], truth: NDArray[Any]) -> float:
 def boundary_accuracy(
     predicted: NDArray[Any], truth: NDArray[Any], *, tolerance: float = BOUNDARY_TOLERANCE
 ) -> float:
-    """F of two masks [H, W]: harmonic mean of the precision and recall of boundary pixels.
+    """Return F of two masks [H, W]: harmonic mean of the precision and recall of boundary pixels.
 
-    Boundaries match within `tolerance`, a share of the diagonal, or pixels if 1 or more.
+    Args:
+        predicted: Predicted mask.
+        truth: True mask.
+        tolerance: Matching distance as a share of the diagonal, or in pixels if 1 or more.
 
     Raises:
-        ValueError: The shapes differ.
+        ValueError: If the shapes differ.
     """
     ours, theirs = (boundary(mask) for mask in _masks(predicted, truth))
     pixels = int(tolerance if tolerance >= 1 else np.ceil(tolerance * np.hypot(*ours.shape)))
@@ -82,15 +85,15 @@ def boundary_accuracy(
 
 
 def object_accuracy(predicted: Sequence[NDArray[Any]], truth: Sequence[NDArray[Any]]) -> Accuracy:
-    """J and F of one object over a clip, from a mask [H, W] per frame, as in DAVIS 2017.
+    """Return J and F of one object over a clip, from a mask [H, W] per frame, as in DAVIS 2017.
 
     Raises:
-        ValueError: The numbers of frames differ, or there are fewer than three.
+        ValueError: If the numbers of frames differ, or there are fewer than three.
     """
     if len(predicted) != len(truth) or len(truth) < 3:
         raise ValueError(
             f"{len(predicted)} predicted and {len(truth)} true frames: the numbers must be equal "
-            "and at least 3, as the first and the last frame are not scored"
+            "and at least 3, since the first and last frames are not scored"
         )
     pairs = list(zip(predicted, truth, strict=True))[1:-1]
     return Accuracy(
@@ -100,23 +103,23 @@ def object_accuracy(predicted: Sequence[NDArray[Any]], truth: Sequence[NDArray[A
 
 
 def mean_accuracy(objects: Sequence[Accuracy]) -> Accuracy:
-    """The mean over objects: the score of a data set."""
+    """Return the mean over objects, the score of a data set."""
     return Accuracy(
         j=float(np.mean([a.j for a in objects])), f=float(np.mean([a.f for a in objects]))
     )
 
 
 def statistics(values: Sequence[float]) -> Statistics:
-    """Mean, recall and decay of one object's J or F, of one value per frame.
+    """Return the mean, recall and decay of one object's J or F, given one value per frame.
 
-    The quarters that decay compares share their border frames, as in `db_statistics` of
+    Adjacent quarters share a frame, as in `db_statistics` of
     davisvideochallenge/davis2017-evaluation (`davis2017/utils.py`): of frames 0 to n - 1, the first
     quarter ends with the frame nearest to (n - 1) / 4, and the last starts with the frame nearest
-    to 3 (n - 1) / 4. That program overflows its 8-bit positions in clips of more than 256 frames;
-    here they follow the same rule.
+    to 3 (n - 1) / 4. In clips of more than 256 frames that program overflows its 8-bit indices;
+    this one does not.
 
     Raises:
-        ValueError: There are no values.
+        ValueError: If there are no values.
     """
     count = len(values)
     if count == 0:
@@ -130,7 +133,7 @@ def statistics(values: Sequence[float]) -> Statistics:
 
 
 def boundary(mask: Mask) -> Mask:
-    """Pixels [H, W] that differ from their right, lower or lower right neighbor."""
+    """Return the pixels [H, W] that differ from their right, lower or lower right neighbor."""
     around = np.pad(mask, ((0, 1), (0, 1)), mode="edge")
     return (mask != around[:-1, 1:]) | (mask != around[1:, :-1]) | (mask != around[1:, 1:])
 
@@ -138,15 +141,15 @@ def boundary(mask: Mask) -> Mask:
 def _masks(predicted: NDArray[Any], truth: NDArray[Any]) -> tuple[Mask, Mask]:
     if predicted.shape != truth.shape or truth.ndim != 2:
         raise ValueError(
-            f"masks of shapes {predicted.shape} and {truth.shape}; both must be the same [H,W]"
+            f"masks of shapes {predicted.shape} and {truth.shape}; both must have the same [H, W]"
         )
     return predicted.astype(bool), truth.astype(bool)
 
 
 def _share_near(points: Mask, others: Mask, pixels: int) -> float:
-    """Share of `points` with one of `others` within `pixels`; 1 if there are no points.
+    """Return the share of `points` with one of `others` within `pixels`; 1 without points.
 
-    F is then 1 if neither mask has a boundary, and 0 if only one has.
+    Thus F is 1 if neither mask has a boundary, and 0 if only one has.
     """
     count = np.count_nonzero(points)
     if not count:

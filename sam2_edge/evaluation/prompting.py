@@ -18,10 +18,10 @@ def prompt_from_mask(object_id: int, mask: NDArray[np.bool_], kind: PromptKind) 
     """Make a prompt for an object from its mask.
 
     Args:
-        object_id: The object to prompt.
-        mask: [H, W], with at least one pixel set.
-        kind: "click": the pixel farthest from the mask's edge; "box": the tightest box, whose
-            lower right corner lies just outside the mask; "mask": the mask itself.
+        object_id: Id of the object.
+        mask: [H, W], not empty.
+        kind: "click" for the pixel farthest from the mask's edge, "box" for the tight bounding box
+            with an exclusive lower right corner, "mask" for the mask itself.
     """
     if kind == "mask":
         return Prompt(object_id, mask=mask)

@@ -1,14 +1,14 @@
-"""The PyTorch loop that graphs and runtime are compared with: transformers' `Sam2VideoModel`.
+"""The reference tracking loop in PyTorch: transformers' `Sam2VideoModel`.
 
-transformers departs from the published predictor (`sam2` 1.1.0) in four places that a tracker
-meets. Here they follow the published one:
+For tracking, transformers differs from the published predictor (`sam2` 1.1.0) in four ways. This
+loop follows the published predictor:
 
-1. a refining prompt sees the mask that the frame has (`add_new_points_or_box`);
-2. the pointer of a mask prompt is made with the single mask output (`_use_mask_as_output`);
-3. the memory of a mask prompt is made from its logits at low resolution
+1. a refining prompt uses the current mask of the frame (`add_new_points_or_box`);
+2. the pointer of a mask prompt comes from the single-mask output (`_use_mask_as_output`);
+3. the memory of a mask prompt is computed from its low-resolution logits
    (`propagate_in_video_preflight`);
-4. a prompt binarizes the memory mask of its own object, not of all objects on the frame: here each
-   object has a session.
+4. a prompt binarizes the memory mask of its own object only, not those of all objects on the frame:
+   here each object has its own session.
 """
 
 from __future__ import annotations
@@ -25,18 +25,17 @@ from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
 from sam2_edge.bundle.contract import MemoryRounding
 from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
-
-PREVIOUS_LOGIT_LIMIT = 32.0
+from sam2_edge.runtime.model import LOGIT_LIMIT
 
 
 @dataclass(frozen=True, slots=True)
 class ReferencePrompt:
-    """Points, or a mask.
+    """Points or a mask, on the model's input of S x S pixels.
 
     Attributes:
-        coords: [N,2] float, pixels of the S x S input, box corners first.
-        labels: [N].
-        mask: [S,S].
+        coords: [N, 2] float32, pixels; box corners first.
+        labels: [N] int64.
+        mask: [S, S] float32, 0 or 1.
     """
 
     coords: Tensor | None = None
@@ -46,7 +45,7 @@ class ReferencePrompt:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceResult:
-    """One object on one frame: logits [S/4,S/4], pointer [C], memory [m,h,w]."""
+    """One object on one frame: logits [S/4, S/4], pointer [C], memory [m, h, w]."""
 
     logits: Tensor
     pointer: Tensor
@@ -56,11 +55,11 @@ class ReferenceResult:
 
 
 class ReferenceTracker:
-    """Runs a `Sam2VideoModel` frame by frame as a stream and keeps everything: for short clips.
+    """Runs a `Sam2VideoModel` frame by frame; memory grows without bound, so use short clips.
 
     Args:
-        model: The model.
-        clip_frames: Number of frames of the clip; None for a stream of unknown length.
+        model: The model to run.
+        clip_frames: Number of frames in the clip; None for a stream of unknown length.
         memory_rounding: "none" skips the published rounding of stored memory.
     """
 
@@ -81,15 +80,12 @@ class ReferenceTracker:
     def track(
         self, image: Tensor, prompts: Mapping[int, ReferencePrompt] | None = None
     ) -> dict[int, ReferenceResult]:
-        """Track the next frame, uint8 [S,S,3] RGB, with prompts by object id."""
+        """Track the next frame, uint8 [S, S, 3] RGB, with prompts by object id."""
         self._index += 1
         device = image.device
-        pixels = image.float() / 255.0
-        mean, std = (torch.tensor(x, device=device) for x in (IMAGE_MEAN, IMAGE_STD))
-        pixels = (pixels - mean) / std
-        self._image = pixels.permute(2, 0, 1)
-        wanted = prompts or {}
-        for object_id in wanted.keys() - self._sessions.keys():
+        self._image = normalized(image)
+        prompts = prompts or {}
+        for object_id in prompts.keys() - self._sessions.keys():
             session = Sam2VideoInferenceSession(
                 dtype=torch.float32,
                 inference_device=device,
@@ -104,8 +100,8 @@ class ReferenceTracker:
             session.add_new_frame(self._image, self._index)
             if features is not None:
                 session.cache.cache_vision_features(self._index, features)
-            if object_id in wanted:
-                self._add(session, object_id, wanted[object_id])
+            if object_id in prompts:
+                self._add(session, object_id, prompts[object_id])
             results[object_id] = self._run(session)
             features = session.cache.get_vision_features(self._index)
             del session.processed_frames[self._index]
@@ -120,30 +116,15 @@ class ReferenceTracker:
         return self._run(session)
 
     def remove(self, object_id: int) -> None:
-        """Forget an object."""
+        """Stop tracking an object."""
         del self._sessions[object_id]
-
-    def _grid(self, tokens: Tensor) -> Tensor:
-        """Memory [h*w,1,m] as [m,h,w] float32."""
-        height, width = self._model.backbone_feature_sizes[-1]
-        return tokens[:, 0].float().T.reshape(-1, height, width)
 
     def _add(
         self, session: Sam2VideoInferenceSession, object_id: int, prompt: ReferencePrompt
     ) -> None:
         session.remove_point_inputs(0, self._index)
         session.remove_mask_inputs(0, self._index)
-        if prompt.mask is not None:
-            session.add_mask_inputs(0, self._index, prompt.mask[None, None])
-        else:
-            assert prompt.coords is not None
-            assert prompt.labels is not None
-            points = {
-                "point_coords": prompt.coords[None, None],
-                "point_labels": prompt.labels[None, None],
-            }
-            session.add_point_inputs(0, self._index, points)
-        session.obj_with_new_inputs.append(object_id)
+        add_prompt(session, object_id, prompt, self._index)
 
     def _run(self, session: Sam2VideoInferenceSession) -> ReferenceResult:
         allowed = self._model.config.max_object_pointers_in_encoder
@@ -163,13 +144,39 @@ class ReferenceTracker:
         kind = "cond_frame_outputs" if prompted else "non_cond_frame_outputs"
         output = stored[kind][self._index]
         output.pop("high_res_masks", None)
+        height, width = self._model.backbone_feature_sizes[-1]
+        memory = output["maskmem_features"][:, 0].float().T  # from [h*w, 1, m]
         return ReferenceResult(
             logits=output["pred_masks"].reshape(output["pred_masks"].shape[-2:]),
             pointer=output["object_pointer"].flatten(),
-            memory=self._grid(output["maskmem_features"]),
+            memory=memory.reshape(-1, height, width),
             object_score=float(output["object_score_logits"]),
             iou=float(self._model.sam2_edge_last_iou),
         )
+
+
+def normalized(image: Tensor) -> Tensor:
+    """Normalize an image, uint8 [S, S, 3] RGB, as transformers expects it: [3, S, S] float32."""
+    mean, std = (torch.tensor(x, device=image.device) for x in (IMAGE_MEAN, IMAGE_STD))
+    return ((image.float() / 255.0 - mean) / std).permute(2, 0, 1)
+
+
+def add_prompt(
+    session: Sam2VideoInferenceSession, object_id: int, prompt: ReferencePrompt, frame: int
+) -> None:
+    """Add an object's prompt to a session of transformers."""
+    index = session.obj_id_to_idx(object_id)
+    if prompt.mask is not None:
+        session.add_mask_inputs(index, frame, prompt.mask[None, None])
+    else:
+        assert prompt.coords is not None
+        assert prompt.labels is not None
+        points = {
+            "point_coords": prompt.coords[None, None],
+            "point_labels": prompt.labels[None, None],
+        }
+        session.add_point_inputs(index, frame, points)
+    session.obj_with_new_inputs.append(object_id)
 
 
 def _encode_in_full(
@@ -194,7 +201,7 @@ def _encode_in_full(
 
 
 def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
-    """Correct places 1 to 3 on this instance (once), and record each decoding's best IoU."""
+    """Correct differences 1 to 3 on this instance (once), and record each decoding's best IoU."""
     if hasattr(model, "sam2_edge_last_iou"):
         return model
     run, forward, use_mask = (
@@ -210,8 +217,8 @@ def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
             for stored in inference_session.output_dict_per_obj[obj_idx].values():
                 if frame_idx in stored:
                     previous = stored[frame_idx]["pred_masks"]
-                    limited = previous.clamp(-PREVIOUS_LOGIT_LIMIT, PREVIOUS_LOGIT_LIMIT)
-                    rest["prev_sam_mask_logits"] = limited.reshape(1, 1, *limited.shape[-2:])
+                    clamped = previous.clamp(-LOGIT_LIMIT, LOGIT_LIMIT)
+                    rest["prev_sam_mask_logits"] = clamped.reshape(1, 1, *clamped.shape[-2:])
         return run(
             inference_session=inference_session, frame_idx=frame_idx, obj_idx=obj_idx, **rest
         )

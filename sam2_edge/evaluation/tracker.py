@@ -1,4 +1,4 @@
-"""The part of `VideoTracker` that evaluation uses, so that PyTorch's loop can stand in for it."""
+"""The subset of `VideoTracker` used by evaluation, which PyTorch's loop implements too."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult
 
 MemoryAndPointer = tuple[NDArray[np.float32], NDArray[np.float32]]
-"""What one frame of an object leaves in memory: memory [m, h, w] and pointer [C]."""
+"""An object's stored memory [m, h, w] and pointer [C] of one frame."""
 
 
 class Tracker(Protocol):
     """Tracks objects frame by frame: `VideoTracker`, or `pytorch.PyTorchTracker`."""
 
     def reset(self) -> None:
-        """Forget all objects."""
+        """Drop every object."""
         ...
 
     def track(self, frame: NDArray[np.uint8], prompts: Sequence[Prompt] = ()) -> FrameResult:
@@ -27,5 +27,5 @@ class Tracker(Protocol):
         ...
 
     def latest_memory(self, object_id: int) -> MemoryAndPointer | None:
-        """Memory of the object's last frame before the current one; None if there is none."""
+        """Return the memory and pointer of the object's previous frame; None if there are none."""
         ...

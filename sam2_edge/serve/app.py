@@ -1,4 +1,4 @@
-"""The web application: the page, its WebSocket, mask download, metrics."""
+"""The web application: the page, its WebSocket, mask downloads and metrics."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _ASSETS = {
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
-"""Every served file. All are read at startup: no request path reaches the file system."""
+"""All served files, which are read at startup so that no request path reaches the file system."""
 
 _KEEP_ALIVE_S = 5.0
 _SEND_TIMEOUT_S = 20.0
@@ -46,7 +46,7 @@ _Handler = Callable[[Request], Awaitable[Response]]
 
 
 def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
-    """Make the application for one loop."""
+    """Create the application for one loop."""
     site = _Site(hub, access, metrics)
     folder = files("sam2_edge.serve") / "assets"
     routes: list[Route | WebSocketRoute] = [
@@ -71,14 +71,14 @@ def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
 
 @dataclass(frozen=True, slots=True)
 class _Site:
-    """The handlers and what they share."""
+    """The handlers and their shared state."""
 
     hub: Hub
     access: Access
     metrics: LoopMetrics
 
     def guarded(self, handler: _Handler) -> _Handler:
-        """Put a handler behind the access rules; a token in the URL becomes a cookie."""
+        """Wrap a handler in access control; a token in the URL becomes a cookie."""
 
         async def handle(request: Request) -> Response:
             if not self.access.is_authorized(request):
@@ -102,7 +102,7 @@ class _Site:
         return handle
 
     async def masks(self, _: Request) -> Response:
-        """The masks of the latest frame, a PNG of object ids."""
+        """Return the masks of the latest frame as a PNG of object ids."""
         latest = self.hub.latest
         if latest is None:
             return PlainTextResponse("404: there is no frame yet", 404)
@@ -115,7 +115,7 @@ class _Site:
         )
 
     async def prometheus(self, _: Request) -> Response:
-        """The metrics of the loop."""
+        """Return the metrics of the loop."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def viewer(self, socket: WebSocket) -> None:
@@ -138,24 +138,24 @@ class _Site:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send(self, socket: WebSocket) -> None:
-        """Send the latest result after each sent one, and a keep-alive if there is none."""
-        seen = None
+        """Send the latest results one by one, and keep-alive messages if there is none."""
+        last = None
         try:
             while True:
-                latest = await self.hub.next_result(seen, _KEEP_ALIVE_S)
+                latest = await self.hub.next_result(last, _KEEP_ALIVE_S)
                 if latest is None:
                     await socket.send_text(json.dumps({"type": "alive", "ended": self.hub.ended}))
                     continue
-                seen = latest
+                last = latest
                 data = await self.hub.encoded(latest)
-                # A viewer that reads nothing for this long is gone without having closed.
+                # A viewer that reads nothing for this long has left without closing.
                 await asyncio.wait_for(socket.send_bytes(data), _SEND_TIMEOUT_S)
         except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
             return
 
     async def _receive(self, socket: WebSocket) -> None:
         """Execute commands until the viewer leaves or exceeds a limit."""
-        bucket, answering = TokenBucket(), set[asyncio.Task[None]]()
+        bucket, tasks = TokenBucket(), set[asyncio.Task[None]]()
         while True:
             try:
                 text = await socket.receive_text()
@@ -165,8 +165,8 @@ class _Site:
                 await socket.close(_POLICY_VIOLATION)
                 return
             task = asyncio.create_task(self._answer(socket, text))
-            answering.add(task)
-            task.add_done_callback(answering.discard)
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
     async def _answer(self, socket: WebSocket, text: str) -> None:
         """Execute one command and report its outcome."""
@@ -174,9 +174,9 @@ class _Site:
         try:
             command = parse_command(text)
             answer["id"] = command.id
-            waiting = self.hub.execute(command)
-            if waiting is not None:
-                await asyncio.wrap_future(waiting)
+            future = self.hub.execute(command)
+            if future is not None:
+                await asyncio.wrap_future(future)
         except Sam2EdgeError as error:
             answer |= {"type": "error", "message": str(error)}
         try:

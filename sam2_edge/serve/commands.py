@@ -1,4 +1,4 @@
-"""Commands that a viewer may send. Their form is checked here, their substance by the tracker."""
+"""Commands from viewers. Their format is validated here, their content by the tracker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sam2_edge.errors import Sam2EdgeError
 MAX_POINTS = 32
 MAX_NAME_LENGTH = 40
 MAX_BYTES = 16 * 1024
-"""Size of one message."""
+"""Maximum size of a message."""
 
 Coordinate = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
 ObjectId = Annotated[int, Field(ge=1, le=255)]
@@ -21,11 +21,11 @@ class _Message(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
     id: int = Field(ge=0, le=2**53)
-    """Returned with the answer."""
+    """Echoed in the answer."""
 
 
 class PromptCommand(_Message):
-    """Add or refine an object on the current frame; coordinates in pixels of the frame."""
+    """Add or refine an object on the current frame; coordinates are in frame pixels."""
 
     type: Literal["prompt"]
     object: ObjectId
@@ -67,10 +67,10 @@ class CommandError(Sam2EdgeError):
 
 
 def parse_command(text: str) -> Command:
-    """Read one message, JSON.
+    """Parse one JSON message.
 
     Raises:
-        CommandError: If it is malformed; says where.
+        CommandError: If it is malformed; the message names the field.
     """
     try:
         return _ADAPTER.validate_json(text)

@@ -1,8 +1,8 @@
-"""The message that shows one frame to a viewer: JPEG image and run-length encoded masks.
+"""The message with one frame for a viewer: a JPEG image and run-length encoded masks.
 
-Layout: length of the JSON header (uint32, little-endian), the header, the runs, the JPEG. The
-header's "runs" is the number of runs. A run is a uint32: object id in the high 8 bits, length in
-the low 24. Runs cover the rows of the mask, "width" x "height" pixels.
+Layout: length of the JSON header (uint32, little-endian), header, runs, JPEG. The header's "runs"
+is the number of runs. A run is a little-endian uint32: object id in the high 8 bits, length in the
+low 24. Runs cover the mask of "width" x "height" pixels row by row.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ JPEG_QUALITY = 80
 
 
 def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, str]) -> bytes:
-    """Encode the message for one frame, with further header fields and names by object id."""
+    """Encode one frame; `state` has more header fields, `names` are by object id."""
     image = _scaled_down(tracked.frame.picture)
     height, width = image.shape[:2]
     runs = run_lengths(tracked.result.index_mask((height, width)))
@@ -44,14 +44,14 @@ def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[i
         "runs": len(runs),
         "objects": [
             {
-                "id": found.object_id,
-                "name": names.get(found.object_id, ""),
-                "present": found.present,
-                "iou": finite(found.iou, 3),
-                "score": finite(found.object_score, 2),
-                "color": color_of(found.object_id)[::-1],
+                "id": entry.object_id,
+                "name": names.get(entry.object_id, ""),
+                "present": entry.present,
+                "iou": finite(entry.iou, 3),
+                "score": finite(entry.object_score, 2),
+                "color": color_of(entry.object_id)[::-1],
             }
-            for found in tracked.result.objects
+            for entry in tracked.result.objects
         ],
     }
     text = json.dumps(header).encode()
@@ -60,7 +60,7 @@ def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[i
 
 
 def run_lengths(indexed: NDArray[np.uint8]) -> NDArray[np.uint32]:
-    """Encode the rows of a mask [H,W] as runs: value in the high 8 bits, length in the low 24."""
+    """Encode a mask [H, W] row by row as runs: value in the high 8 bits, length in the low 24."""
     flat = indexed.reshape(-1)
     starts = np.concatenate([[0], np.flatnonzero(np.diff(flat)) + 1])
     lengths = np.diff(np.append(starts, len(flat)))

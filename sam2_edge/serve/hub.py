@@ -1,8 +1,8 @@
-"""Exchange between the loop's thread and the server's: results go out, commands come in.
+"""Exchanges results and commands between the loop's thread and the server's.
 
-The loop only leaves its result here. The server encodes it once, and only if someone is watching.
-Each viewer gets the latest frame once it has received the one before, so a slow viewer gets fewer
-frames and delays no one.
+The loop only publishes its result. The server encodes it once, and only if there are viewers. Each
+viewer gets the latest frame once it has received the previous one, so a slow viewer skips frames
+without delaying the others.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from sam2_edge.serve.frame_message import encode_frame
 
 
 class Hub:
-    """One loop as the server sees it.
+    """The server's interface to one loop.
 
     Create it in the loop's thread, and call `attach` in the server's.
 
     Attributes:
-        names: Names that viewers gave, by object id.
+        names: Object names set by viewers, by id.
         latest: The latest result.
         viewers: Number of viewers.
         ended: Whether the loop has ended.
@@ -44,24 +44,24 @@ class Hub:
     def attach(self) -> None:
         """Connect to the running event loop, which is the server's."""
         self._server = asyncio.get_running_loop()
-        # These bind to the event loop that first waits on them, which may be an earlier server's.
+        # They bind to the event loop that first waits on them, perhaps that of an earlier server.
         self._changed, self._encoding = asyncio.Event(), asyncio.Lock()
 
     def publish(self, tracked: LoopResult) -> None:
-        """Leave a result for the viewers. Thread-safe."""
+        """Publish a result to the viewers. Thread-safe."""
         self.latest = tracked
         if self._server is not None and not self._server.is_closed():
             self._server.call_soon_threadsafe(self._notify)
 
     def end(self) -> None:
-        """Announce that no more results will come. Thread-safe."""
+        """Announce that there will be no more results. Thread-safe."""
         self.ended = True
         self._republish()
 
-    async def next_result(self, seen: LoopResult | None, timeout_s: float) -> LoopResult | None:
-        """Wait for a result other than `seen`; None if there is none in time."""
+    async def next_result(self, last: LoopResult | None, timeout_s: float) -> LoopResult | None:
+        """Wait for a result other than `last`; None if there is none in time."""
         try:
-            await asyncio.wait_for(self._other_than(seen), timeout_s)
+            await asyncio.wait_for(self._other_than(last), timeout_s)
         except asyncio.TimeoutError:
             return None
         return self.latest
@@ -79,7 +79,7 @@ class Hub:
         """Pass a command to the loop.
 
         Returns:
-            The loop's future, None if there is nothing to wait for.
+            The loop's future; None if there is nothing to wait for.
 
         Raises:
             LoopError: If the loop has ended.
@@ -103,8 +103,8 @@ class Hub:
         self._republish()
         return None
 
-    async def _other_than(self, seen: LoopResult | None) -> None:
-        while self.latest is None or self.latest is seen:
+    async def _other_than(self, last: LoopResult | None) -> None:
+        while self.latest is None or self.latest is last:
             await self._changed.wait()
 
     def _republish(self) -> None:
@@ -113,5 +113,5 @@ class Hub:
             self.publish(replace(self.latest))
 
     def _notify(self) -> None:
-        waiting, self._changed = self._changed, asyncio.Event()
-        waiting.set()
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()

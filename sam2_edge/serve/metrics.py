@@ -33,7 +33,7 @@ _GAUGES = {
 
 
 class LoopMetrics(Collector):
-    """Metrics of one loop, in their own registry; call `observe` with every result."""
+    """Metrics of one loop in a separate registry; `observe` must be called with every result."""
 
     def __init__(self, stats: LoopStats) -> None:
         self._stats = stats

@@ -1,4 +1,4 @@
-"""Access control: token, host and origin checks, response headers, rate limit."""
+"""Access control: token, host and origin checks, response headers and rate limits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sam2_edge.errors import Sam2EdgeError
 COOKIE = "sam2_edge_token"
 
 HEADERS = {
-    # Scripts, styles and connections are the page's own; images arrive over the WebSocket.
+    # Only same-origin scripts, styles and connections; images arrive over the WebSocket.
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
         "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -32,7 +32,7 @@ HEADERS = {
 }
 
 RATE_PER_S, BURST = 20.0, 40.0
-"""Limits on the messages of one viewer."""
+"""Rate limit on each viewer's messages."""
 
 MIN_TOKEN_LENGTH = 16
 
@@ -42,36 +42,35 @@ class Access:
     """Who may view and control the loop.
 
     Attributes:
-        token: What a viewer must present; None admits everyone who uses a loopback address.
-        origins: Origins of further pages that may connect, such as https://robot.example for a
-            proxy.
+        token: Secret that viewers must present; None admits everyone who uses a loopback address.
+        origins: Additional origins that may connect, such as https://robot.example for a proxy.
     """
 
     token: str | None
     origins: Sequence[str] = ()
 
     def is_authorized(self, connection: HTTPConnection) -> bool:
-        """Whether a request may view and control the loop."""
+        """Return whether a request may view and control the loop."""
         if self.token is None:
-            # A foreign page whose DNS name was rebound to this machine still sends that name.
+            # Against DNS rebinding: a foreign page's requests still carry its host name.
             return is_local(_host_name(connection)) or self._is_listed(connection)
-        given = (
-            connection.cookies.get(COOKIE, ""),  # may be of an earlier start
+        candidates = (
+            connection.cookies.get(COOKIE, ""),  # possibly from an earlier run
             connection.query_params.get("token", ""),
             connection.headers.get("authorization", "").removeprefix("Bearer "),
         )
         token = self.token.encode()
-        return any(hmac.compare_digest(one.encode(), token) for one in given)
+        return any(hmac.compare_digest(text.encode(), token) for text in candidates)
 
     def is_same_origin(self, connection: HTTPConnection) -> bool:
-        """Whether this server's page opened a WebSocket, or a program, which sends no origin."""
+        """Return whether a WebSocket comes from an allowed page, or a program without an origin."""
         origin = connection.headers.get("origin")
         if origin is None or origin in self.origins:
             return True
         return _netloc(origin) == connection.headers.get("host")
 
     def is_encrypted(self, connection: HTTPConnection) -> bool:
-        """Whether a request came over TLS, here or at a proxy."""
+        """Return whether a request was encrypted with TLS, by this server or a proxy."""
         tls_proxy = any(origin.startswith("https:") for origin in self.origins)
         return connection.url.scheme == "https" or (tls_proxy and self._is_listed(connection))
 
@@ -84,22 +83,22 @@ class TokenBucket:
     """Rate limit of one viewer: `BURST` messages at once, `RATE_PER_S` on average."""
 
     def __init__(self) -> None:
-        self._left = BURST
+        self._tokens = BURST
         self._updated_s = time.monotonic()
 
     def take(self) -> bool:
-        """Take a token for one message; False if there is none."""
+        """Take a token for one message; returns False if there is none."""
         now = time.monotonic()
-        self._left = min(BURST, self._left + RATE_PER_S * (now - self._updated_s))
+        self._tokens = min(BURST, self._tokens + RATE_PER_S * (now - self._updated_s))
         self._updated_s = now
-        if self._left < 1:
+        if self._tokens < 1:
             return False
-        self._left -= 1
+        self._tokens -= 1
         return True
 
 
 def make_access(host: str, token: str | None, origins: Sequence[str]) -> Access:
-    """Make the access rules for an address to listen on, with a random token if one is needed.
+    """Create the access rules for a listening address, with a random token if one is required.
 
     Raises:
         Sam2EdgeError: If the token is too short or an origin is malformed.
@@ -119,7 +118,7 @@ def make_access(host: str, token: str | None, origins: Sequence[str]) -> Access:
 
 
 def is_local(host: str) -> bool:
-    """Whether an address is reachable from this machine only."""
+    """Return whether an address is reachable from this machine only."""
     if host == "localhost":
         return True
     try:
@@ -136,7 +135,7 @@ def _host_name(connection: HTTPConnection) -> str:
 
 
 def _netloc(origin: str) -> str | None:
-    """Host and port of an origin; None if it is malformed."""
+    """Return the host and port of an origin; None if it is malformed."""
     try:
         return urlsplit(origin).netloc
     except ValueError:

@@ -1,4 +1,4 @@
-"""The server, in its own thread beside the loop."""
+"""Runs the web server in a thread beside the loop."""
 
 from __future__ import annotations
 
@@ -21,8 +21,13 @@ _TIMEOUT_S = 10.0
 def run_server(app: Starlette, host: str, port: int) -> Iterator[int]:
     """Serve an application in a thread until the block ends.
 
+    Args:
+        app: The application.
+        host: Address to listen on.
+        port: Port to listen on; 0 for any free one.
+
     Yields:
-        The port in use, of interest if `port` is 0 for any free one.
+        The port in use.
 
     Raises:
         Sam2EdgeError: If the address is unavailable or the server does not start.

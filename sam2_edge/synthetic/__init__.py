@@ -1,6 +1,6 @@
-"""Short clips with exact masks, endless and deterministic by seed; numpy and OpenCV only.
+"""Short synthetic clips with exact masks, deterministic by seed: `clip(7, frames=8, objects=2)`.
 
-They train and measure the bundled model and serve tests: `clip(7, frames=8, objects=2)`.
+They are used to train and evaluate the bundled model, and in tests.
 """
 
 from sam2_edge.synthetic.clip import SyntheticClip, center_click, clip

@@ -1,4 +1,4 @@
-"""A camera that films a synthetic scene, to try the camera loop without a device."""
+"""A camera on a synthetic scene, for trying the camera loop without a device."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ SIZE, OBJECTS, FPS = 480, 3, 30.0
 
 
 class SyntheticCamera:
-    """A scene of five seconds with objects that move, hide and leave, played back and forth.
+    """A five-second scene with objects that move, hide and leave, played back and forth.
 
     Args:
-        seed: Number of the scene.
+        seed: Seed of the scene.
         size: Side of the frames, pixels.
         objects: Number of objects.
-        paced: Whether frames come at `FPS`, or as fast as they are read.
+        paced: Whether to deliver frames at `FPS` rather than as fast as they are read.
 
     Attributes:
         clip: The frames of the scene and their true masks.
@@ -42,7 +42,7 @@ class SyntheticCamera:
 
     @staticmethod
     def position(index: int) -> int:
-        """Number of the scene's frame that the camera shows as frame `index`."""
+        """Return which frame of the scene the camera shows as its frame `index`."""
         period = 2 * SCENE_FRAMES - 2
         return min(index % period, period - index % period)
 
@@ -54,4 +54,4 @@ class SyntheticCamera:
         return frame
 
     def close(self) -> None:
-        """Do nothing: there is no device."""
+        """Do nothing, since there is no device."""

@@ -1,4 +1,4 @@
-"""Clips by seed: frames, exact masks, presence and occlusion."""
+"""Generates clips: frames, exact masks, presence and occlusion."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from sam2_edge.synthetic.textures import SPLIT_NUMBER, Split
 Image = NDArray[np.uint8]
 
 MIN_AREA = 0.004
-"""Minimum share of the picture that every object shows in the first frame."""
+"""Minimum visible area of every object in the first frame, as a share of the frame."""
 
 MIN_VISIBLE = 0.4
-"""Minimum share of every object's pixels that are not hidden in the first frame."""
+"""Minimum visible share of every object in the first frame."""
 
 _ATTEMPTS = 40
 
@@ -28,12 +28,12 @@ class SyntheticClip:
     """A clip with its ground truth.
 
     Attributes:
-        seed: The clip's seed.
+        seed: Seed of the clip.
         frames: [T, S, S, 3] uint8, BGR.
-        masks: [T, S, S] uint8, the id of the object that is visible at a pixel, from 1; 0 for none.
+        masks: [T, S, S] uint8, id of the object visible at each pixel, from 1; 0 for none.
         present: [T, O] bool, whether any pixel of an object is visible.
-        occluded: [T, O] float32, hidden share of an object's pixels inside the picture; 0 if it is
-            outside the picture.
+        occluded: [T, O] float32, hidden share of an object's pixels inside the frame; 0 if the
+            object is outside.
     """
 
     seed: int
@@ -58,24 +58,24 @@ def clip(
     span: int | None = None,
     lookalikes: int = 0,
 ) -> SyntheticClip:
-    """Generate the clip of a seed; the same arguments give the same clip.
+    """Generate the clip of a seed; the same arguments always give the same clip.
 
-    Every object is visible in the first frame; later it may be hidden or leave the picture.
+    Every object is visible in the first frame; later it may be hidden or leave the frame.
 
     Args:
-        seed: Number of the clip.
+        seed: Seed of the clip.
         frames: Number of frames.
         size: Side of the frames, pixels.
         objects: Number of tracked objects.
         split: Textures and photographs to use; the two splits share none.
-        photographs: Whether photographs are among the textures; they are files of scikit-image.
-        span: Length of the scene out of which the clip is cut at random, at least `frames`;
-            events such as an occlusion are spread over the scene.
-        lookalikes: Number of distractors with the shape and look of an object.
+        photographs: Whether textures include photographs, which come with scikit-image.
+        span: Length of a longer scene from which the clip is cut at random, at least `frames`;
+            events such as occlusions are spread over the scene.
+        lookalikes: Number of distractors with the shape and texture of an object.
 
     Raises:
-        ValueError: For impossible sizes.
-        SourceError: If scikit-image is needed and missing.
+        ValueError: If a number or size is out of range.
+        SourceError: If scikit-image is required but not installed.
     """
     length = frames if span is None else span
     if frames < 1 or objects < 1 or size < 16 or length < frames or lookalikes < 0:
@@ -86,7 +86,7 @@ def clip(
     rng = np.random.default_rng([SPLIT_NUMBER[split], seed, _ATTEMPTS])
     degradation = effects.random_degradation(rng, length, size)
     start = int(rng.integers(length - frames + 1)) if span else 0
-    for attempt in range(_ATTEMPTS):  # the first scene that shows every object, or the last
+    for attempt in range(_ATTEMPTS):  # until a scene shows every object; otherwise use the last
         rng = np.random.default_rng([SPLIT_NUMBER[split], seed, attempt])
         scene = random_scene(rng, frames=length, objects=objects, lookalikes=lookalikes)
         outlines = _outlines(scene, start, size)
@@ -110,7 +110,7 @@ def clip(
 
 
 def center_click(mask: NDArray[np.bool_]) -> tuple[float, float]:
-    """Return the pixel x, y of a mask [H, W] that is farthest from its edge."""
+    """Return the pixel (x, y) of a mask [H, W] that is farthest from its edge."""
     padded = np.pad(mask.astype(np.uint8), 1)
     distance = cv2.distanceTransform(padded, cv2.DIST_L2, 3)[1:-1, 1:-1]
     row, column = np.unravel_index(int(distance.argmax()), mask.shape)
@@ -122,7 +122,7 @@ def _outlines(scene: Scene, frame: int, size: int) -> list[Image]:
 
 
 def _visible(scene: Scene, outlines: list[Image]) -> Image:
-    """Ids of the objects that are visible at each pixel, [S, S] uint8."""
+    """Return the id of the object visible at each pixel, [S, S] uint8."""
     mask = np.zeros_like(outlines[0])
     for thing, outline in zip(scene.things, outlines, strict=True):
         np.copyto(mask, np.uint8(thing.object_id), where=outline.view(np.bool_))
@@ -132,7 +132,7 @@ def _visible(scene: Scene, outlines: list[Image]) -> Image:
 def _occluded(
     scene: Scene, outlines: list[Image], mask: Image, objects: int
 ) -> NDArray[np.float32]:
-    """Hidden share [O] of each object's pixels inside the picture."""
+    """Return the hidden share [O] of each object's pixels inside the frame."""
     share = np.zeros(objects, np.float32)
     visible = np.bincount(mask.ravel(), minlength=objects + 1)
     for thing, outline in zip(scene.things, outlines, strict=True):

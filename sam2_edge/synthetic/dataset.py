@@ -1,7 +1,7 @@
-"""Writes synthetic clips as a data set in DAVIS's layout.
+"""Writes synthetic clips as a data set in the layout of DAVIS.
 
 JPEGImages/NAME/00000.jpg     frames
-Annotations/NAME/00000.png    indexed masks: the pixel value is the object id
+Annotations/NAME/00000.png    indexed masks: pixel values are object ids
 prompts/NAME.json             a click on each object in its first frame, for `track --prompts`
 clips.json                    seed, presence and occlusion of every clip
 """
@@ -24,10 +24,10 @@ INDEX = "clips.json"
 
 
 def write_dataset(folder: Path, clips: Iterable[SyntheticClip], *, overwrite: bool = False) -> None:
-    """Write clips to a folder; the index is written last, so a folder with an index is complete.
+    """Write clips to a folder. The index is written last: a folder with an index is complete.
 
     Raises:
-        SinkError: The folder is not empty and `overwrite` is not set, or it cannot be written.
+        SinkError: If the folder is not empty and `overwrite` is not set, or cannot be written.
     """
     check_new_folder(folder, overwrite=overwrite)
     records = []

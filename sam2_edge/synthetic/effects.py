@@ -1,4 +1,4 @@
-"""What a real camera does to a picture: exposure, blur, noise and compression."""
+"""Image degradations of a real camera: exposure, blur, noise and compression."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Degradation:
     """How the frames of a clip are degraded.
 
     Attributes:
-        gain: [T] float64, exposure per frame.
-        offset: [T] float64, gray levels.
+        gain: [T] float64, exposure.
+        offset: [T] float64, brightness in gray levels.
         kernel: Blur kernel, or None.
-        noise: Strength of the noise, gray levels.
-        noise_at: [T, 2] int64, where each frame's noise is cut out of the noise bank.
+        noise: Standard deviation of the noise, gray levels.
+        noise_at: [T, 2] int64, position in the noise bank from which each frame's noise is cut.
         jpeg: JPEG quality, or None.
     """
 
@@ -38,7 +38,7 @@ class Degradation:
 
 
 def random_degradation(rng: np.random.Generator, frames: int, size: int) -> Degradation:
-    """Draw a degradation for a clip of `size` pixels."""
+    """Sample a degradation for a clip with frames of `size` pixels."""
     change = rng.choice([0.0, 0.05, 0.2])
     speed = rng.uniform(0.03, 0.4)
     room = max(_NOISE_SIDE - size, 1)
@@ -53,13 +53,13 @@ def random_degradation(rng: np.random.Generator, frames: int, size: int) -> Degr
 
 
 def degrade(image: Image, degradation: Degradation, frame: int) -> Image:
-    """Return the degraded picture [S, S, 3] uint8 of one frame."""
+    """Return a degraded copy [S, S, 3] uint8 of one frame."""
     if degradation.kernel is not None:
         image = np.asarray(cv2.filter2D(image, -1, degradation.kernel), np.uint8)
     gain, offset = degradation.gain[frame], degradation.offset[frame]
     exposure = np.zeros((3, 4), np.float32)
     exposure[:, :3] = gain * np.eye(3)
-    exposure[:, 3] = offset + 110 * (1 - gain)  # contrast changes about mid-gray
+    exposure[:, 3] = offset + 110 * (1 - gain)  # contrast changes around mid-gray
     image = np.asarray(cv2.transform(image, exposure), np.uint8)
     if degradation.noise:
         image = _add_noise(image, degradation.noise, degradation.noise_at[frame])
@@ -70,7 +70,7 @@ def degrade(image: Image, degradation: Degradation, frame: int) -> Image:
 
 
 def _blur_kernel(rng: np.random.Generator, size: int) -> NDArray[np.float32]:
-    """A small Gaussian, or a short line for motion blur."""
+    """Sample a small Gaussian, or a short line for motion blur."""
     if rng.random() < 0.5:
         sigma = rng.uniform(0.4, 1.4) * size / 256
         line = cv2.getGaussianKernel(2 * int(np.ceil(2 * sigma)) + 1, sigma)
@@ -88,12 +88,12 @@ def _add_noise(image: Image, strength: float, at: NDArray[np.int64]) -> Image:
     height, width = image.shape[:2]
     bank = _noise_bank(max(_NOISE_SIDE, height + 1, width + 1))
     noise = bank[at[0] : at[0] + height, at[1] : at[1] + width]
-    # cv2.addWeighted needs equal depths: the bank is unsigned about 128.
+    # cv2.addWeighted requires equal depths, so the noise is stored as unsigned around 128.
     return np.asarray(cv2.addWeighted(image, 1.0, noise, strength / 32, -4.0 * strength), np.uint8)
 
 
 @lru_cache(maxsize=4)
 def _noise_bank(side: int) -> Image:
-    """Gaussian noise [side, side, 3] uint8 of mean 128 and deviation 32."""
+    """Return Gaussian noise [side, side, 3] uint8 with mean 128 and standard deviation 32."""
     noise = np.random.default_rng(11).normal(128, 32, size=(side, side, 3))
     return np.clip(noise, 0, 255).astype(np.uint8)

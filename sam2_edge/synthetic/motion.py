@@ -1,7 +1,7 @@
-"""Motion of things and of the camera: affine maps per frame, smooth in time.
+"""Motion of things and of the camera: smooth affine maps per frame.
 
-Maps are [T, 2, 3] float64, from a thing's own unit frame (for the camera from the picture) to the
-picture, whose sides are 0..1. Speeds are per frame; events are spread over the clip.
+Maps are [T, 2, 3] float64, from a thing's unit frame (for the camera: from the picture) to the
+picture, with coordinates in 0..1. Speeds are per frame; events are spread over the clip.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ Curve = NDArray[np.float64]
 
 
 def smooth(rng: np.random.Generator, frames: int, speed: float) -> Curve:
-    """Draw a smooth curve [T] of about unit size; `speed` in radians per frame."""
+    """Sample a smooth curve [T] of roughly unit amplitude; `speed` is in radians per frame."""
     t = np.arange(frames)
     curve = np.zeros(frames)
     for weight in (0.8, 0.5, 0.3):
@@ -24,7 +24,7 @@ def smooth(rng: np.random.Generator, frames: int, speed: float) -> Curve:
 
 
 def wander(rng: np.random.Generator, frames: int, center: Curve) -> Curve:
-    """Draw positions [T, 2] that drift and wobble, from `center` at the first frame."""
+    """Sample positions [T, 2] that drift and wobble, starting at `center`."""
     t = np.arange(frames)[:, None]
     pace = rng.choice([0.0, 0.004, 0.012, 0.025])
     direction = rng.uniform(0, 2 * np.pi)
@@ -32,13 +32,13 @@ def wander(rng: np.random.Generator, frames: int, center: Curve) -> Curve:
     reach, speed = rng.uniform(0, 0.12), rng.uniform(0.03, 0.35)
     wobble = np.stack([smooth(rng, frames, speed), smooth(rng, frames, speed)], axis=1)
     path = center + t * drift + reach * (wobble - wobble[0])
-    low, span = -0.05, 1.1  # folded back at the edges, so that it stays near the picture
+    low, span = -0.05, 1.1  # reflected at the edges to stay near the picture
     folded = np.mod(path - low, 2 * span)
     return low + np.minimum(folded, 2 * span - folded)
 
 
 def excursion(rng: np.random.Generator, frames: int, center: Curve, reach: float) -> Curve:
-    """Draw positions [T, 2] that leave the picture by `reach` for a part of the clip and return."""
+    """Sample positions [T, 2] that leave the picture by `reach` for part of the clip and return."""
     angle = rng.integers(4) * np.pi / 2 + rng.uniform(-0.4, 0.4)
     direction = np.array([np.cos(angle), np.sin(angle)])
     distance = 1.0 + reach
@@ -49,7 +49,7 @@ def excursion(rng: np.random.Generator, frames: int, center: Curve, reach: float
 
 
 def crossing(rng: np.random.Generator, path: Curve, size: float) -> Curve:
-    """Draw positions [T, 2] that cross a thing of this size on `path` at some moment."""
+    """Sample positions [T, 2] that cross a thing of this size, moving on `path`, at some moment."""
     frames = len(path)
     moment = int(rng.uniform(0.2, 0.9) * frames)
     duration = max(0.12 * frames, 2.0) * rng.uniform(0.6, 1.8)
@@ -62,7 +62,7 @@ def crossing(rng: np.random.Generator, path: Curve, size: float) -> Curve:
 
 
 def pose(rng: np.random.Generator, positions: Curve, scale: float) -> Maps:
-    """Draw maps of a thing that turns, grows and shears on its way; `scale` is its side."""
+    """Sample maps of a thing that rotates, scales and shears; `scale` is its initial side."""
     frames = len(positions)
     speed = rng.uniform(0.02, 0.25)
     turn = rng.uniform(0, 2 * np.pi) + rng.choice([0.0, 0.3, 1.0]) * smooth(rng, frames, speed)
@@ -80,7 +80,7 @@ def pose(rng: np.random.Generator, positions: Curve, scale: float) -> Maps:
 
 
 def camera(rng: np.random.Generator, frames: int) -> Maps:
-    """Draw maps that pan, zoom, turn and shake the scene, the identity at the first frame."""
+    """Sample maps that pan, zoom, rotate and shake the scene, starting with the identity."""
     kind = rng.random()
     amount = 0.0 if kind < 0.3 else rng.uniform(0.02, 0.12)
     speed = rng.uniform(0.03, 0.2)

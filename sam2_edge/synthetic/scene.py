@@ -1,4 +1,4 @@
-"""A scene: things in depth order over a background, under a moving camera; and its drawing."""
+"""Scenes of things in depth order over a background, seen by a moving camera; and rendering."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from sam2_edge.synthetic.textures import POOL, SIDE, Split, texture
 Image = NDArray[np.uint8]
 
 MIN_AREA, MAX_AREA = 0.01, 0.4
-"""Areas of things as shares of the picture."""
+"""Range of the areas of things, as shares of the picture."""
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """A texture and the color matrix [3, 4] float32 that is applied to it."""
+    """A texture by number, and the color matrix [3, 4] float32 to apply to it."""
 
     number: int
     color: NDArray[np.float32]
@@ -28,15 +28,15 @@ class Look:
 
 @dataclass(frozen=True, slots=True)
 class Thing:
-    """Something that moves.
+    """A moving thing.
 
     Attributes:
         object_id: From 1 for tracked objects, 0 for distractors and occluders.
-        shape: In its own unit frame.
-        look: How it is painted.
+        shape: Outline in the unit frame.
+        look: Texture and colors.
         maps: [T, 2, 3], from the unit frame to the picture, 0..1.
-        bend: [T, 2, 3] amplitude, frequency and phase of the outline's waves along x and y.
-        texture_scale: Texture sides per unit of the unit frame.
+        bend: [T, 2, 3], amplitude, frequency and phase of the outline's waves along x and y.
+        texture_scale: Texture repeats per unit of the unit frame.
     """
 
     object_id: int
@@ -59,9 +59,9 @@ class Scene:
 def random_scene(
     rng: np.random.Generator, *, frames: int, objects: int, lookalikes: int = 0
 ) -> Scene:
-    """Draw a scene with `objects` tracked things among distractors and occluders.
+    """Sample a scene with `objects` tracked things among distractors and occluders.
 
-    Lookalikes have the shape and look of tracked things, and some cross them.
+    Lookalikes have the shape and look of tracked things, and may cross them.
     """
     view = motion.camera(rng, frames)
     background = _look(rng)
@@ -74,7 +74,7 @@ def random_scene(
     maps = np.zeros((1, 2, 3))
     maps[:, :, :2] = zoom * np.eye(2)
     maps[:, :, 2] = rng.uniform(1 - zoom, 0, 2) if zoom > 1 else rng.uniform(0, 1 - zoom, 2)
-    for index in range(lookalikes):  # drawn last: the scene is otherwise what it is without them
+    for index in range(lookalikes):  # sampled last, so that they do not change the other things
         alike = _lookalike(rng, frames, tracked[index % objects])
         things.insert(int(rng.integers(len(things) + 1)), alike)
     moved = tuple(replace(thing, maps=motion.compose(view, thing.maps)) for thing in things)
@@ -86,7 +86,7 @@ def _look(rng: np.random.Generator) -> Look:
 
 
 def _color_matrix(rng: np.random.Generator) -> NDArray[np.float32]:
-    """Draw a matrix [3, 4] on BGR in 0..255 that swaps, mixes, inverts or scales channels."""
+    """Sample a matrix [3, 4] on BGR in 0..255 that swaps, mixes, inverts or scales channels."""
     matrix = np.eye(3)[rng.permutation(3)] if rng.random() < 0.5 else np.eye(3)
     if rng.random() < 0.25:  # toward gray
         matrix = rng.uniform(0.2, 0.8) * matrix + rng.uniform(0.1, 0.3) * np.ones((3, 3))
@@ -123,13 +123,13 @@ def _tracked(rng: np.random.Generator, frames: int, object_id: int, background: 
     else:
         positions = motion.wander(rng, frames, start)
     look = _look(rng)
-    if rng.random() < 0.06:  # camouflage: the background's own texture, other colors
+    if rng.random() < 0.06:  # camouflage: the background's texture in other colors
         look = Look(background.number, look.color)
     return _thing(rng, object_id, positions, area, look)
 
 
 def _distractor(rng: np.random.Generator, frames: int, tracked: list[Thing]) -> Thing:
-    """Something else that moves, often with the texture of a tracked thing, or its shape too."""
+    """Sample an untracked thing, often with the texture, or the shape too, of a tracked one."""
     positions = motion.wander(rng, frames, rng.uniform(0.05, 0.95, 2))
     like = tracked[int(rng.integers(len(tracked)))]
     look = like.look if rng.random() < 0.5 else _look(rng)
@@ -138,7 +138,7 @@ def _distractor(rng: np.random.Generator, frames: int, tracked: list[Thing]) -> 
 
 
 def _lookalike(rng: np.random.Generator, frames: int, like: Thing) -> Thing:
-    """Something that differs from a tracked thing only in where it is."""
+    """Sample a thing that differs from a tracked one only in its position."""
     if rng.random() < 0.5:
         positions = motion.crossing(rng, like.maps[:, :, 2], _side(like))
     else:
@@ -147,19 +147,19 @@ def _lookalike(rng: np.random.Generator, frames: int, like: Thing) -> Thing:
 
 
 def _copy(thing: Thing, positions: motion.Curve, look: Look) -> Thing:
-    """The same shape elsewhere."""
+    """Return an untracked thing of the same shape at other positions."""
     maps = thing.maps.copy()
     maps[:, :, 2] = positions
     return replace(thing, object_id=0, look=look, maps=maps)
 
 
 def _side(thing: Thing) -> float:
-    """Side of a thing's unit square in the first frame."""
+    """Return the side of a thing's unit square in the first frame."""
     return float(np.sqrt(abs(np.linalg.det(thing.maps[0, :, :2]))))
 
 
 def _occluder(rng: np.random.Generator, target: Thing) -> Thing:
-    """Something that crosses in front of a tracked thing."""
+    """Sample a thing that crosses in front of a tracked one."""
     size = _side(target) * rng.uniform(0.8, 1.8)
     positions = motion.crossing(rng, target.maps[:, :, 2], size)
     return _thing(rng, 0, positions, min(size**2, 0.5), _look(rng))
@@ -182,7 +182,7 @@ def outline_mask(thing: Thing, frame: int, size: int) -> Image:
 
 
 class Painter:
-    """Draws the frames of one scene; textures are colored once."""
+    """Renders the frames of one scene; textures are colored once."""
 
     def __init__(self, scene: Scene, *, size: int, split: Split, photographs: bool) -> None:
         self._scene, self._size = scene, size
@@ -195,7 +195,7 @@ class Painter:
         ]
 
     def draw(self, frame: int, outlines: list[Image]) -> Image:
-        """Draw one frame [S, S, 3] uint8 BGR from a mask per thing, back to front."""
+        """Render one frame [S, S, 3] uint8 BGR, given the outline mask of each thing."""
         size, scene = self._size, self._scene
         whole = (0, 0, size, size)
         image = self._warp(self._textures[0], size * scene.background_maps[frame], whole)
@@ -211,7 +211,7 @@ class Painter:
             matrix[:, 2] -= matrix[:, :2] @ np.full(2, 0.5)
             patch = self._warp(pixels, matrix, (x, y, width, height))
             part = image[y : y + height, x : x + width]
-            # Edge pixels mix, as in a lens.
+            # Blend edge pixels, as a lens does.
             alpha = cv2.blur(mask[y : y + height, x : x + width].astype(np.float32), (3, 3))
             part[:] = cv2.blendLinear(patch, part, alpha, 1 - alpha)
         return image
@@ -219,7 +219,7 @@ class Painter:
     def _warp(
         self, pixels: Image, matrix: NDArray[np.float64], box: tuple[int, int, int, int]
     ) -> Image:
-        """Map a texture to the picture; only `box` (x, y, width, height) of it."""
+        """Map a texture to the part `box` (x, y, width, height) of the picture."""
         x, y, width, height = box
         local = matrix.copy()
         local[:, :2] /= SIDE

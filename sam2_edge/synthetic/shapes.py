@@ -1,4 +1,4 @@
-"""Shapes of things: polygons in a unit frame, some with holes, some of several parts."""
+"""Shapes of things: polygons in a unit frame, some with holes or several parts."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from numpy.typing import NDArray
 Points = NDArray[np.float32]
 
 Shape = tuple[tuple[Points, ...], ...]
-"""Parts whose union is the shape, each a closed outline [K, 2], and a hole [J, 2] in it if any."""
+"""Parts whose union is the shape; each is a closed outline [K, 2], and optionally a hole [J, 2]."""
 
 SHIFT = 4
-"""Fractional bits of the vertices given to OpenCV: outlines move by sixteenths of a pixel."""
+"""Fractional bits of OpenCV's vertices: outlines move in steps of 1/16 pixel."""
 
 
 def random_shape(rng: np.random.Generator) -> Shape:
-    """Draw a shape of a random kind, of area 1 and with its center at 0."""
+    """Sample a shape of a random kind, with area 1 and its center at 0."""
     kind = rng.random()
     simple = ((0.28, _blob), (0.42, _ellipse), (0.56, _polygon), (0.66, _star), (0.78, _worm))
     for limit, draw in simple:
@@ -75,14 +75,14 @@ def _star(rng: np.random.Generator) -> Points:
 
 
 def _subdivide(corners: Points, steps: int = 6) -> Points:
-    """More points on straight edges, so that they bend in non-rigid motion."""
+    """Add points on straight edges, so that they bend in non-rigid motion."""
     weight = np.linspace(0, 1, steps, endpoint=False, dtype=np.float32)[None, :, None]
     following = np.roll(corners, -1, axis=0)
     return ((1 - weight) * corners[:, None] + weight * following[:, None]).reshape(-1, 2)
 
 
 def _worm(rng: np.random.Generator) -> Points:
-    """An elongated shape along a bent spine."""
+    """Sample an elongated shape along a bent spine."""
     t = np.linspace(-1, 1, 24)
     bend = rng.uniform(-0.6, 0.6) * t**2 + rng.uniform(-0.3, 0.3) * np.sin(3 * t)
     width = rng.uniform(0.1, 0.3) * np.sqrt(np.maximum(1 - t**2, 0.0) + 0.02)
@@ -95,7 +95,7 @@ def _worm(rng: np.random.Generator) -> Points:
 
 
 def _composite(rng: np.random.Generator) -> Shape:
-    """A body with one to three limbs that reach out of it."""
+    """Sample a body with one to three limbs."""
     parts = [(_blob(rng),)]
     for _ in range(int(rng.integers(1, 4))):
         limb = (_ellipse, _polygon, _worm)[int(rng.integers(3))](rng)
@@ -106,7 +106,7 @@ def _composite(rng: np.random.Generator) -> Shape:
 
 
 def _of_unit_area(shape: Shape) -> Shape:
-    """Center and scale a shape by its area on a raster."""
+    """Center a shape and scale it to unit area, both measured on a raster."""
     side, scale = 96, 18.0
     mask = np.zeros((side, side), np.uint8)
     fill(mask, _moved(shape, scale, np.full(2, side / 2)))

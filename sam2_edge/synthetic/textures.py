@@ -1,7 +1,7 @@
 """Textures by number: noise, stripes, checks, cells, gradients and photographs.
 
-A texture is a pure function of its split and number. The two splits share no texture and no
-photograph, and only the held-out one has dots and weaves: figures on it are about new textures.
+A texture depends only on its split and number. The splits share no texture and no photograph, and
+only the held-out one has dots and weaves, so it measures generalization to new textures.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ SIDE = 256
 """Side of every texture, pixels."""
 
 POOL = 1024
-"""Number of different textures per split; colors, crops and scales vary per use."""
+"""Number of textures per split; colors, crops and scales vary with each use."""
 
 PHOTOGRAPH_SHARE = 0.4
 """Share of textures cut from photographs."""
@@ -49,12 +49,12 @@ PHOTOGRAPHS: dict[Split, tuple[str, ...]] = {
     ),
     "heldout": ("cell.png", "chelsea.png", "clock_motion.png", "gravel.png", "motorcycle_left.png"),
 }
-"""Files in the wheel of scikit-image; nothing is downloaded."""
+"""Files in scikit-image's wheel; nothing is downloaded."""
 
 
 @lru_cache(maxsize=POOL)
 def texture(number: int, split: Split, *, photographs: bool) -> Image:
-    """Return texture `number` of a split, [SIDE, SIDE, 3] uint8 BGR; read-only, as it is shared."""
+    """Return texture `number` of a split, [SIDE, SIDE, 3] uint8 BGR, shared and read-only."""
     rng = np.random.default_rng([SPLIT_NUMBER[split], number % POOL, 7])
     if photographs and rng.random() < PHOTOGRAPH_SHARE:
         image = _photograph_crop(rng, split)
@@ -67,33 +67,33 @@ def texture(number: int, split: Split, *, photographs: bool) -> Image:
 
 
 def _pattern(rng: np.random.Generator, split: Split) -> Image:
-    """A colored pattern of one of the split's families."""
+    """Sample a colored pattern of one of the split's families."""
     families = _FAMILIES[split]
     value = families[int(rng.integers(len(families)))](rng)
     return _color(rng, value)
 
 
 def _blend(rng: np.random.Generator, first: Image, second: Image) -> Image:
-    """Patches of one texture on another."""
+    """Return the first texture with patches of the second."""
     mask = (_noise(rng, octaves=2) > rng.uniform(0.4, 0.6)).astype(np.uint8)
     return np.asarray(cv2.copyTo(second, mask, first.copy()), np.uint8)
 
 
 def _color(rng: np.random.Generator, value: Field) -> Image:
-    """A field [SIDE, SIDE] in 0..1 through a palette of 2 to 5 random colors."""
+    """Map a field [SIDE, SIDE] in 0..1 to a gradient of 2 to 5 random colors."""
     count = int(rng.integers(2, 6))
     stops = rng.uniform(0, 255, size=(count, 3))
     if rng.random() < 0.3:  # muted: colors close to each other
         stops = stops.mean(axis=0) + 0.35 * (stops - stops.mean(axis=0))
-    where = np.linspace(0, 1, count)
+    positions = np.linspace(0, 1, count)
     ramp = np.linspace(0, 1, 256)
-    palette = np.stack([np.interp(ramp, where, stops[:, c]) for c in range(3)], axis=1)
+    palette = np.stack([np.interp(ramp, positions, stops[:, c]) for c in range(3)], axis=1)
     index = np.clip(value * 255, 0, 255).astype(np.uint8)
     return np.ascontiguousarray(palette.astype(np.uint8)[index])
 
 
 def _grid(rng: np.random.Generator) -> tuple[Field, Field]:
-    """Coordinates in 0..1, turned by a random angle."""
+    """Return coordinates in 0..1, rotated by a random angle."""
     axis = np.linspace(0, 1, SIDE, dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
     angle = float(rng.uniform(0, 2 * np.pi))
@@ -102,7 +102,7 @@ def _grid(rng: np.random.Generator) -> tuple[Field, Field]:
 
 
 def _noise(rng: np.random.Generator, octaves: int | None = None) -> Field:
-    """Value noise of several scales, stretched to 0..1."""
+    """Sample value noise with several octaves, stretched to 0..1."""
     octaves = int(rng.integers(1, 6)) if octaves is None else octaves
     cells = int(rng.integers(3, 12))
     total = np.zeros((SIDE, SIDE), np.float32)
@@ -139,7 +139,7 @@ def _gradient(rng: np.random.Generator) -> Field:
 
 
 def _cells(rng: np.random.Generator) -> Field:
-    """Distance to the nearest of scattered points: pebbles, scales, leopard spots."""
+    """Sample the distance to scattered points: pebbles, scales, leopard spots."""
     seeds = np.full((SIDE, SIDE), 255, np.uint8)
     count = int(rng.integers(20, 300))
     seeds[rng.integers(0, SIDE, count), rng.integers(0, SIDE, count)] = 0
@@ -148,7 +148,7 @@ def _cells(rng: np.random.Generator) -> Field:
 
 
 def _rings(rng: np.random.Generator) -> Field:
-    """Rings about a point, disturbed: wood."""
+    """Sample distorted rings around a point: wood."""
     u, v = _grid(rng)
     radius = np.hypot(u - rng.uniform(-0.5, 0.5), v - rng.uniform(-0.5, 0.5))
     wave = np.sin(2 * np.pi * rng.uniform(4, 20) * radius + rng.uniform(0, 6) * _noise(rng, 3))
@@ -156,7 +156,7 @@ def _rings(rng: np.random.Generator) -> Field:
 
 
 def _marble(rng: np.random.Generator) -> Field:
-    """Noise looked up through noise."""
+    """Sample noise distorted by noise."""
     base = _noise(rng, 4)
     axis = np.arange(SIDE, dtype=np.float32)
     x, y = np.meshgrid(axis, axis)
@@ -171,7 +171,7 @@ def _marble(rng: np.random.Generator) -> Field:
 
 
 def _dots(rng: np.random.Generator) -> Field:
-    """A grid of round dots."""
+    """Sample a grid of round dots."""
     u, v = _grid(rng)
     frequency = rng.uniform(4, 18)
     wave = np.sin(2 * np.pi * frequency * u) * np.sin(2 * np.pi * frequency * v)
@@ -179,7 +179,7 @@ def _dots(rng: np.random.Generator) -> Field:
 
 
 def _weave(rng: np.random.Generator) -> Field:
-    """Two crossing waves: cloth."""
+    """Sample two crossing waves: cloth."""
     u, v = _grid(rng)
     f, g = rng.uniform(5, 30, 2)
     wave = np.maximum(np.sin(2 * np.pi * f * u), np.sin(2 * np.pi * g * v + 3 * _noise(rng, 1)))
@@ -194,7 +194,7 @@ _FAMILIES: dict[Split, tuple[Callable[[np.random.Generator], Field], ...]] = {
 
 
 def _photograph_crop(rng: np.random.Generator, split: Split) -> Image:
-    """A random square of a random photograph of the split."""
+    """Sample a square crop of one of the split's photographs."""
     names = PHOTOGRAPHS[split]
     picture = _photograph(names[int(rng.integers(len(names)))])
     height, width = picture.shape[:2]
@@ -207,17 +207,17 @@ def _photograph_crop(rng: np.random.Generator, split: Split) -> Image:
 
 @lru_cache(maxsize=64)
 def _photograph(name: str) -> Image:
-    spec = importlib.util.find_spec("skimage")  # found without importing it
+    spec = importlib.util.find_spec("skimage")  # locates it without importing it
     if spec is None or not spec.submodule_search_locations:
         raise SourceError(
-            "photographs as textures come from scikit-image, which is not installed; install it "
-            "with: pip install 'sam2_edge[synth]', or make clips without photographs"
+            "photographs as textures require scikit-image, which is not installed; install it "
+            "with: pip install 'sam2_edge[synth]', or generate clips without photographs"
         )
     path = Path(spec.submodule_search_locations[0]) / "data" / name
     picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
     if picture is None:
         raise SourceError(
-            f"scikit-image has no photograph {name}; install the version that is known to have it "
-            "with: pip install 'sam2_edge[synth]', or make clips without photographs"
+            f"this scikit-image has no photograph {name}; install a version that does with: "
+            "pip install 'sam2_edge[synth]', or generate clips without photographs"
         )
     return np.asarray(picture, np.uint8)

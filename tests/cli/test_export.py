@@ -77,5 +77,5 @@ def test_the_summary_shows_the_difference_beside_its_tolerance(
     pattern = r": 5 graphs; largest difference .* \d\.\de-0[5-9] in \w+, tolerance 1e-03\n"
     assert re.search("small" + pattern, rounded)
     assert re.search("full" + pattern, exact)
-    assert "one rounding step more" in rounded
+    assert "one more rounding step" in rounded
     assert "rounded" not in exact

@@ -140,19 +140,19 @@ def _write(path: str, text: str) -> Callable[[Path], None]:
 
 
 BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
-    "no frames at all": ("mose", _remove("JPEGImages"), "holds neither JPEGImages nor"),
+    "no frames at all": ("mose", _remove("JPEGImages"), "contains neither JPEGImages nor"),
     "no masks at all": ("mose", _remove("Annotations"), "Annotations does not exist, but"),
     "no videos": (
         "mose",
         lambda root: [shutil.rmtree(p) for p in (root / "JPEGImages").iterdir()] and None,
-        "JPEGImages holds no videos",
+        "JPEGImages contains no videos",
     ),
     "no masks of a video": (
         "davis",
         _remove("Annotations/480p/cup"),
         "video 'cup' has no masks; copy it again",
     ),
-    "an empty folder of masks": ("mose", _remove("Annotations/cup/00000.png"), "holds no PNG"),
+    "an empty folder of masks": ("mose", _remove("Annotations/cup/00000.png"), "contains no PNG"),
     "an empty folder of frames": (
         "mose",
         lambda root: [p.unlink() for p in (root / "JPEGImages/cup").iterdir()] and None,
@@ -186,7 +186,7 @@ BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
     "no folder of an object": (
         "sa-v",
         lambda root: [shutil.rmtree(p) for p in (root / "Annotations_6fps/cup").iterdir()] and None,
-        "cup holds no folder of an object",
+        "cup contains no object folders",
     ),
 }
 

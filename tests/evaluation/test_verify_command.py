@@ -70,9 +70,9 @@ def test_an_exceeded_tolerance_is_named_and_exits_with_1(
     [
         (["--tolerance", "j_and_f"], "NAME=VALUE"),
         (["--tolerance", "speed=1"], "no tolerance 'speed'"),
-        (["--swap", "each", "--json", "x.json"], "stands alone"),
+        (["--swap", "each", "--json", "x.json"], "cannot be combined"),
         (["--frames", "3:"], "is endless"),
-        (["--layers", "memory_encoder"], "needs --reference with another bundle"),
+        (["--layers", "memory_encoder"], "requires another bundle as --reference"),
         (["--frames", "0:1"], "1 frame"),
         (["--reference", "nowhere"], "nowhere"),
         (["--point", "5,5", "--prompts", "p.json"], "not both"),

@@ -108,7 +108,7 @@ def test_a_damaged_video_gives_one_error_and_no_partial_result(
 @pytest.mark.parametrize(
     ("files", "message"),
     [
-        (["notes.txt"], "is not empty and holds no evaluation; choose another folder"),
+        (["notes.txt"], "is not empty and contains no evaluation; choose another folder"),
         (["settings.json"], "settings.json is not from an evaluation of this sam2_edge"),
     ],
 )

@@ -1,1 +1,1 @@
-"""Speed and memory of bundles and of PyTorch, measured side by side."""
+"""Measures the speed and memory of bundles and PyTorch side by side."""

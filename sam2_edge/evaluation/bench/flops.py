@@ -1,7 +1,7 @@
-"""Floating-point operations of an ONNX graph, and the peak of this machine.
+"""Floating-point operations of an ONNX graph, and the peak throughput of this machine.
 
-Matrix products and convolutions count, with two operations per multiply-add; all others together
-are a few percent of a SAM 2 graph. Needs the package `onnx` (extra `export`).
+Only matrix products and convolutions are counted, with two operations per multiply-add; all others
+together are a few percent of a SAM 2 graph. Requires the package `onnx` (extra `export`).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ import numpy as np
 import onnxruntime as ort
 
 PEAK_SIZE, PEAK_RUNS = 2048, 8
-"""Side of the square matrices multiplied to measure the machine's peak, and number of runs."""
+"""Side of the square matrices for measuring the machine's peak, and number of runs."""
 
 
 def graph_flops(path: Path, sizes: Mapping[str, int]) -> int:
     """Count the operations of one run of an ONNX graph with these sizes of its dynamic axes.
 
     Raises:
-        ModuleNotFoundError: `onnx` is not installed.
-        ValueError: A shape cannot be inferred.
+        ModuleNotFoundError: If `onnx` is not installed.
+        ValueError: If a shape cannot be inferred.
     """
     import onnx
 
@@ -41,8 +41,10 @@ def graph_flops(path: Path, sizes: Mapping[str, int]) -> int:
 
 
 def _write_fixed(path: Path, sizes: Mapping[str, int], target: Path) -> None:
-    """Write the graph with fixed axes, so that ONNX Runtime folds everything computed from shapes,
-    which ONNX's own shape inference does not follow.
+    """Write the graph with fixed axes.
+
+    ONNX Runtime then folds everything computed from shapes, which ONNX's own shape inference cannot
+    handle.
     """
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
@@ -54,10 +56,10 @@ def _write_fixed(path: Path, sizes: Mapping[str, int], target: Path) -> None:
 
 
 def peak_flops(threads: int | None) -> float:
-    """Operations per second of a large float32 product in ONNX Runtime, the best of several runs.
+    """Measure the operations per second of a large float32 product, the best of several runs.
 
     Raises:
-        ModuleNotFoundError: `onnx` is not installed.
+        ModuleNotFoundError: If `onnx` is not installed.
     """
     from onnx import TensorProto, helper
 
@@ -82,12 +84,12 @@ def peak_flops(threads: int | None) -> float:
 
 
 def _shapes(graph: Any) -> dict[str, list[int]]:
-    found = {t.name: list(t.dims) for t in graph.initializer}
+    shapes = {t.name: list(t.dims) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         axes = value.type.tensor_type.shape.dim
         if all(axis.HasField("dim_value") for axis in axes):
-            found[value.name] = [axis.dim_value for axis in axes]
-    return found
+            shapes[value.name] = [axis.dim_value for axis in axes]
+    return shapes
 
 
 def _flops(node: Any, shapes: Mapping[str, list[int]]) -> int:

@@ -1,9 +1,9 @@
-"""Peak memory of tracking, measured in a process per target that does nothing else.
+"""Peak memory of tracking, measured in a separate process per target.
 
     python -m sam2_edge.evaluation.bench.peak_memory TARGET BUNDLE VIDEO BACKEND THREADS
 
-tracks one object until its memory is full, and prints the peak resident size in bytes and, on a
-GPU, the increase of used GPU memory. THREADS 0 is the default number.
+tracks one object until its memory is full, and prints the peak resident set size in bytes and, on a
+GPU, the increase in used GPU memory. THREADS 0 means the default number.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sam2_edge.runtime.sources.video import open_source
 
 @dataclass(frozen=True, slots=True)
 class Peak:
-    """Bytes of host memory and of device memory, None on the CPU."""
+    """Peak host memory and device memory in bytes; `device` is None on the CPU."""
 
     host: int
     device: int | None
@@ -42,10 +42,10 @@ def measure_peak(
     backend: BackendName = "auto",
     threads: int | None = None,
 ) -> Peak:
-    """Measure the peak memory of a target (see `open_target`) in its own process.
+    """Measure the peak memory of a target (see `open_target`) in a separate process.
 
     Raises:
-        BackendError: The process fails.
+        BackendError: If the process fails.
     """
     done = subprocess.run(  # noqa: S603 # this module itself
         [
@@ -63,14 +63,14 @@ def measure_peak(
 
 
 def _host_bytes() -> int:
-    """The peak of this program; `ru_maxrss` would also count the parent's memory at the fork."""
+    """Return this program's peak; `ru_maxrss` would include the parent's memory at the fork."""
     status = Path("/proc/self/status").read_text(encoding="ascii")
     (kilobytes,) = re.findall(r"VmHWM:\s+(\d+) kB", status)
     return 1024 * int(kilobytes)
 
 
 def _device_bytes() -> int:
-    """GPU memory in use by all processes; 0 without a GPU."""
+    """Return the GPU memory in use by all processes; 0 without a GPU."""
     try:
         free, total = checked(bindings().cudaMemGetInfo(), "reading free GPU memory")
     except BackendError:
@@ -79,7 +79,7 @@ def _device_bytes() -> int:
 
 
 def main() -> None:
-    """Track, and print the peak as JSON."""
+    """Track one object and print the peak as JSON."""
     name, bundle, video, backend, threads = sys.argv[1:]
     before = _device_bytes() if backend != "cpu" else 0
     target = open_target(

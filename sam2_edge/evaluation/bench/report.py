@@ -1,4 +1,4 @@
-"""The results of a benchmark as rows of a table, JSON and a picture."""
+"""The results of a benchmark as table rows, JSON and a chart."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from sam2_edge.evaluation.charts import stacked_bars
 STAGE_COLUMNS = ("stage", "median ms", "p95", "p99", "GFLOP", "of peak")
 
 STAGES = (PREPROCESS, *(graph.value for graph in Graph), REST, POSTPROCESS, WHOLE)
-"""In the order of a frame."""
+"""All stages in order of execution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Extra:
-    """Measurements besides the times of the targets.
+    """Measurements other than the times of the targets.
 
     Attributes:
-        decode: Milliseconds per frame to decode the source.
-        flops: Operations per frame by graph, for one object with a full memory.
+        decode: Milliseconds to decode a frame of the source.
+        flops: Operations per frame by graph, for one object with full memory.
         peak: Operations per second of the machine; None if unknown.
         memory: Peak memory by target.
     """
@@ -36,7 +36,7 @@ class Extra:
 
 
 def stage_rows(run: InterleavedRun, name: str, extra: Extra) -> list[tuple[str, ...]]:
-    """A target's stages as text, by `STAGE_COLUMNS`."""
+    """Format a target's stages as rows of `STAGE_COLUMNS`."""
     stages = run.stages(name)
     rows = [_row("decode", extra.decode)]
     for stage in STAGES:
@@ -47,7 +47,7 @@ def stage_rows(run: InterleavedRun, name: str, extra: Extra) -> list[tuple[str, 
 
 
 def as_json(runs: Sequence[InterleavedRun], first: str, extra: Extra) -> dict[str, Any]:
-    """All results: times in milliseconds, memory in bytes, ratios to the time of `first`."""
+    """Return all results: times in milliseconds, memory in bytes, ratios to the time of `first`."""
     return {
         "decode": asdict(extra.decode),
         "flops": dict(extra.flops),
@@ -72,7 +72,7 @@ def as_json(runs: Sequence[InterleavedRun], first: str, extra: Extra) -> dict[st
 
 
 def picture(run: InterleavedRun) -> str:
-    """An SVG with the median stages of every target."""
+    """Draw the median stages of every target as an SVG."""
     bars = {}
     for name in run.times:
         stages = {stage: stats.median for stage, stats in run.stages(name).items()}

@@ -1,8 +1,8 @@
-"""Runs targets on the same frames, interleaved, so that a noisy machine does not bias the result.
+"""Runs targets interleaved on the same frames, so that a noisy machine does not bias the results.
 
-Each target tracks every frame once, in an order that is reversed from frame to frame (A B, B A,
-...), and the ratio of their times is taken frame by frame: a disturbance affects both. Except for
-`by_fill`, only frames with a full memory count.
+All targets track every frame, in an order that reverses from frame to frame (A B, B A, ...), and
+the ratios of their times are taken frame by frame: a disturbance affects all targets. Except for
+`by_fill`, only frames with full memory count.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
 
 FILLING_FRAMES = 16
-"""Frames until the memory of SAM 2 is full: one conditioning frame and 15 more with a pointer."""
+"""Frames until SAM 2's memory is full: one conditioning frame and 15 others with a pointer."""
 
 UNCOUNTED_FRAMES = FILLING_FRAMES + 8
-"""On the first frames with a full memory, backends still compile, capture and allocate."""
+"""Frames excluded from results: on the first ones with full memory, backends still compile kernels,
+capture graphs and allocate memory."""
 
 MIN_COUNTED = 10
 """Minimum number of frames to measure."""
@@ -28,7 +29,7 @@ MIN_COUNTED = 10
 
 @dataclass(frozen=True, slots=True)
 class LatencyStats:
-    """Median, 95th and 99th percentile of times or ratios."""
+    """Median, 95th and 99th percentiles of times or ratios."""
 
     median: float
     p95: float
@@ -36,38 +37,38 @@ class LatencyStats:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> LatencyStats:
-        """The statistics of at least one value."""
+        """Compute the statistics of at least one value."""
         return cls(*(float(np.percentile(values, q)) for q in (50, 95, 99)))
 
 
 @dataclass(slots=True)
 class InterleavedRun:
-    """The times of every frame by target, and the number of tracked objects."""
+    """Number of tracked objects, and the times of every frame by target."""
 
     objects: int
     times: dict[str, list[Times]] = field(default_factory=dict)
 
     def stages(self, name: str) -> dict[str, LatencyStats]:
-        """Milliseconds of every stage of a target."""
+        """Return the milliseconds of every stage of a target."""
         counted = self.times[name][UNCOUNTED_FRAMES:]
         stages = dict.fromkeys(stage for times in counted for stage in times)
         return {s: LatencyStats.of([times.get(s, 0.0) for times in counted]) for s in stages}
 
     def whole(self, name: str) -> list[float]:
-        """Milliseconds of each whole frame."""
+        """Return the milliseconds of each whole frame."""
         return [times[WHOLE] for times in self.times[name][UNCOUNTED_FRAMES:]]
 
     def frames_per_second(self, name: str) -> float:
-        """Mean frames per second."""
+        """Return the mean number of frames per second."""
         return 1e3 / float(np.mean(self.whole(name)))
 
     def ratio(self, name: str, other: str) -> LatencyStats:
-        """Time of `other` divided by the time of `name`, frame by frame."""
+        """Return the time of `other` divided by the time of `name`, frame by frame."""
         pairs = zip(self.whole(other), self.whole(name), strict=True)
         return LatencyStats.of([theirs / ours for theirs, ours in pairs])
 
     def by_fill(self, name: str) -> list[tuple[int, float]]:
-        """Number of frames behind and milliseconds, for the frames on which the memory fills."""
+        """Return (number of previous frames, milliseconds) for the frames while memory fills."""
         return [(n, times[WHOLE]) for n, times in enumerate(self.times[name][:FILLING_FRAMES])]
 
 
@@ -78,23 +79,26 @@ def run_interleaved(
     *,
     on_progress: Callable[[], None] = lambda: None,
 ) -> InterleavedRun:
-    """Track the same frames with all targets, in turns.
+    """Track the same frames with all targets, interleaved.
 
     Args:
-        targets: Each with its own name.
+        targets: Targets with unique names.
         frames: At least `UNCOUNTED_FRAMES` + `MIN_COUNTED`.
         prompts: For the first frame.
         on_progress: Called after every frame.
+
+    Raises:
+        ValueError: If there are too few frames.
     """
-    if len(frames) < UNCOUNTED_FRAMES + MIN_COUNTED:
-        required = UNCOUNTED_FRAMES + MIN_COUNTED
+    required = UNCOUNTED_FRAMES + MIN_COUNTED
+    if len(frames) < required:
         raise ValueError(f"{len(frames)} frames; give {required} or more")
-    found = InterleavedRun(len(prompts), {target.name: [] for target in targets})
+    run = InterleavedRun(len(prompts), {target.name: [] for target in targets})
     for target in targets:
         target.reset()
     for index, frame in enumerate(frames):
-        given = prompts if index == 0 else ()
+        on_frame = prompts if index == 0 else ()
         for target in targets if index % 2 == 0 else reversed(targets):
-            found.times[target.name].append(target.step(frame, given))
+            run.times[target.name].append(target.step(frame, on_frame))
         on_progress()
-    return found
+    return run

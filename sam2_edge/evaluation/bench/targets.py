@@ -1,4 +1,4 @@
-"""What can be benchmarked: a bundle through `VideoTracker`, and transformers' model in PyTorch."""
+"""Benchmark targets: a bundle run by `VideoTracker`, and transformers' model in PyTorch."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
 
 PREPROCESS, REST, POSTPROCESS, WHOLE = "preprocess", "rest", "postprocess", "whole frame"
-"""Stages that are not graphs. rest: the memory bank and everything else between the graphs."""
+"""Stages other than graphs. rest: the memory bank and everything else between the graphs."""
 
 PYTORCH, COMPILED = "pytorch", "pytorch-compiled"
 """Names of the targets that run in PyTorch."""
@@ -30,17 +30,17 @@ Times = dict[str, float]
 
 
 class BenchTarget(Protocol):
-    """One of several trackers that take turns on the same frames."""
+    """One of several trackers that run interleaved on the same frames."""
 
     name: str
     device: Literal["cpu", "gpu"]
 
     def reset(self) -> None:
-        """Forget all objects."""
+        """Drop every object."""
         ...
 
     def step(self, frame: Frame, prompts: Sequence[Prompt]) -> Times:
-        """Track one frame; returns the times of its stages, at least `WHOLE`."""
+        """Track one frame, and return the times of its stages, at least `WHOLE`."""
         ...
 
 
@@ -55,7 +55,7 @@ def open_target(
     """Open a bundle by its folder, or `PYTORCH` or `COMPILED` with the model of `bundle`.
 
     Raises:
-        BackendError: PyTorch is not installed, or the target cannot run.
+        BackendError: If PyTorch is not installed, or the target cannot run.
     """
     if name not in (PYTORCH, COMPILED):
         return BundleTarget(load_bundle(name), backend=backend, threads=threads, staged=staged)
@@ -64,11 +64,15 @@ def open_target(
 
 
 class BundleTarget:
-    """A bundle through `VideoTracker`, including masks at the size of the frame.
+    """A bundle run by `VideoTracker`, including masks at the size of the frame.
 
     Args:
-        staged: Time every graph, on a GPU with the device's own clock; otherwise only the whole
-            frame. All others are as for `VideoTracker`.
+        bundle: As for `VideoTracker`.
+        backend: As for `VideoTracker`.
+        threads: As for `VideoTracker`.
+        recent_memories: As for `VideoTracker`.
+        memory_policy: As for `VideoTracker`.
+        staged: Whether to time every graph (on a GPU by CUDA events), not only the whole frame.
     """
 
     def __init__(
@@ -98,7 +102,7 @@ class BundleTarget:
         )
 
     def reset(self) -> None:
-        """Forget all objects."""
+        """Drop every object."""
         self._tracker.reset()
 
     def step(self, frame: Frame, prompts: Sequence[Prompt]) -> Times:
@@ -106,49 +110,49 @@ class BundleTarget:
         start = time.perf_counter()
         result = self._tracker.track(frame, prompts)
         tracked = time.perf_counter()
-        for found in result.objects:
-            _ = found.mask
+        for entry in result.objects:
+            _ = entry.mask
         end = time.perf_counter()
         times = {WHOLE: 1e3 * (end - start)}
         if self._timed is not None:
             graphs = self._timed.take_times()
-            # The tracker does this inside `track`; it is repeated to time it alone.
+            # `track` includes preprocessing; repeat it to time it separately.
             model_image(frame, self._image_size)
             preprocess = 1e3 * (time.perf_counter() - end)
-            inside = sum(graphs.values()) + preprocess
+            accounted = sum(graphs.values()) + preprocess
             times |= graphs
             times[PREPROCESS] = preprocess
-            times[REST] = max(0.0, 1e3 * (tracked - start) - inside)
+            times[REST] = max(0.0, 1e3 * (tracked - start) - accounted)
             times[POSTPROCESS] = 1e3 * (end - tracked)
         return times
 
 
 class HostClock:
-    """Times work on the CPU, where a call returns when its work is done."""
+    """Times work on the CPU, where calls are synchronous."""
 
     def now(self) -> float:
-        """A time stamp."""
+        """Return a timestamp."""
         return time.perf_counter()
 
     def milliseconds(self, first: float, last: float) -> float:
-        """Time between two time stamps."""
+        """Return the time between two timestamps."""
         return 1e3 * (last - first)
 
 
 class CudaClock:
-    """Times work on a GPU by events on its stream, which does not wait for the work."""
+    """Times work on a GPU by events on its stream, without synchronization."""
 
     def __init__(self, stream: int) -> None:
         self._cuda, self._stream = bindings(), stream
 
     def now(self) -> Any:
-        """An event that the stream reaches after all work so far."""
+        """Record and return an event after all work enqueued so far."""
         event = checked(self._cuda.cudaEventCreate(), "creating a CUDA event")
         checked(self._cuda.cudaEventRecord(event, self._stream), "recording a CUDA event")
         return event
 
     def milliseconds(self, first: Any, last: Any) -> float:
-        """Time between two events; waits for the last, and destroys both."""
+        """Return the time between two events; waits for the last one and destroys both."""
         checked(self._cuda.cudaEventSynchronize(last), "waiting for the GPU")
         elapsed = checked(self._cuda.cudaEventElapsedTime(first, last), "reading CUDA events")
         for event in (first, last):
@@ -157,7 +161,7 @@ class CudaClock:
 
 
 class TimedBackend(DelegatingBackend):
-    """Times every graph without waiting for it while a frame is tracked."""
+    """Times every graph without synchronizing while a frame is tracked."""
 
     def __init__(self, inner: Backend) -> None:
         super().__init__(inner)
@@ -167,31 +171,33 @@ class TimedBackend(DelegatingBackend):
         self._runs: list[tuple[Graph, Any, Any]] = []
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run one graph between two time stamps."""
+        """Run one graph between two timestamps."""
         before = self._clock.now()
         outputs = self._inner.run(graph, inputs)
         self._runs.append((graph, before, self._clock.now()))
         return outputs
 
     def take_times(self) -> Times:
-        """Milliseconds of every graph since the last call; waits for the last graph."""
-        found: Times = {}
+        """Return the milliseconds of every graph since the last call; waits for the last graph."""
+        times: Times = {}
         for graph, before, after in self._runs:
             elapsed = self._clock.milliseconds(before, after)
-            found[graph.value] = found.get(graph.value, 0.0) + elapsed
+            times[graph.value] = times.get(graph.value, 0.0) + elapsed
         self._runs.clear()
-        return found
+        return times
 
 
 class PyTorchTarget:
-    """transformers' video model as a stream, all objects in one session, in float32 on the CPU.
+    """transformers' streaming video model, with all objects in one session, float32 on the CPU.
 
     Args:
-        compiled: Run the encoder, memory attention, memory encoder and mask decoder through
-            `torch.compile`, which compiles while the memory fills, before times count.
+        model: A `Sam2VideoModel`.
+        compiled: Whether to use `torch.compile` for the encoder, memory attention, memory encoder
+            and mask decoder. They compile while the memory fills, before times count.
+        threads: CPU threads; None for all cores.
 
     Raises:
-        BackendError: `torch.compile` fails on this machine.
+        BackendError: If `torch.compile` fails on this machine.
     """
 
     device: Literal["cpu", "gpu"] = "cpu"
@@ -212,7 +218,7 @@ class PyTorchTarget:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all objects."""
+        """Drop every object."""
         import torch
         from transformers import Sam2VideoInferenceSession
 
@@ -223,18 +229,19 @@ class PyTorchTarget:
         """Track one frame and compute its masks."""
         import torch
 
-        from sam2_edge.evaluation.pytorch import add_prompt, normalized
+        from sam2_edge.evaluation.pytorch import reference_prompt
+        from sam2_edge.evaluation.reference import add_prompt, normalized
 
         self._index += 1
         size = (frame.shape[0], frame.shape[1])
         start = time.perf_counter()
         with torch.inference_mode():
-            pixels = normalized(model_image(frame, self._image_size))
+            image = torch.from_numpy(model_image(frame, self._image_size)[0])
+            pixels = normalized(image)
             self._session.add_new_frame(pixels, self._index)
             for prompt in prompts:
-                add_prompt(
-                    self._session, prompt, size, frame=self._index, image_size=self._image_size
-                )
+                scaled = reference_prompt(prompt, size, self._image_size)
+                add_prompt(self._session, prompt.object_id, scaled, self._index)
             output = self._model(
                 inference_session=self._session, frame_idx=self._index, frame=pixels
             )

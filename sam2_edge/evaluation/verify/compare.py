@@ -1,4 +1,4 @@
-"""Comparing a bundle with a reference: graph by graph on real inputs, and the whole loop."""
+"""Compares a bundle with a reference: graph by graph on real inputs, and the whole loop."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import Feeds, Graph
-from sam2_edge.errors import PromptError
 from sam2_edge.evaluation.clips import PromptedClip
 from sam2_edge.evaluation.delegating import DelegatingBackend
 from sam2_edge.evaluation.differences import CHOSEN, Difference, difference, rows_of_equal_choice
@@ -27,13 +26,13 @@ from sam2_edge.runtime.sources.prompt_file import PromptsByFrame
 from sam2_edge.runtime.tracker import VideoTracker
 
 DIVERGED_BELOW = 0.9
-"""The loops have diverged on an object where J between their masks is below this."""
+"""The loops have diverged on an object if J between their masks is below this."""
 
 WORST_KEPT = 4
-"""Number of frames kept for the report's pictures."""
+"""Number of frames to show in the report."""
 
 COMPARED_FRAMES = 6
-"""Number of frames, spread over the clip, on which every graph is compared."""
+"""Number of frames, spread over the clip, on which all graphs are compared."""
 
 Differences = dict[tuple[Graph, str], Difference]
 """The worst difference of every output of a graph."""
@@ -41,12 +40,17 @@ Differences = dict[tuple[Graph, str], Difference]
 
 @dataclass(frozen=True, slots=True)
 class ObjectComparison:
-    """One object on one frame: J and F of the two masks, presence on both sides, and differences.
+    """Comparison of one object on one frame.
 
     Attributes:
-        logits: Maximum absolute difference of the mask logits; infinite if only one side sees the
-            object.
-        memory: Relative L2 difference of the memory stored for the frame before; None if none is.
+        frame: Number of the frame.
+        object_id: Id of the object.
+        j: J between the two masks.
+        f: F between the two masks.
+        present: Whether the bundle judges the object present.
+        reference_present: Whether the reference does.
+        logits: Maximum absolute difference of the mask logits; infinite if presence differs.
+        memory: Relative L2 difference of the memory of the previous frame; None without one.
         pointer: The same for the object pointer.
     """
 
@@ -62,13 +66,13 @@ class ObjectComparison:
 
     @property
     def diverged(self) -> bool:
-        """Whether the loops no longer agree on this object."""
+        """Whether the loops disagree on this object."""
         return self.j < DIVERGED_BELOW or self.present != self.reference_present
 
 
 @dataclass(frozen=True, slots=True)
 class WorstFrame:
-    """A frame for the report: picture [H, W, 3] BGR and the masks [H, W] of both sides."""
+    """A frame for the report: its picture [H, W, 3] BGR, and both masks [H, W]."""
 
     comparison: ObjectComparison
     picture: Frame
@@ -94,17 +98,17 @@ class Verification:
 
     @property
     def j_and_f(self) -> float:
-        """Mean over frames and objects."""
+        """Mean J&F over frames and objects."""
         return float(np.mean([(c.j + c.f) / 2 for c in self.comparisons]))
 
     @property
     def presence(self) -> float:
-        """Share of frames and objects on which both sides agree on presence."""
+        """Share of frames and objects with the same presence on both sides."""
         return float(np.mean([c.present == c.reference_present for c in self.comparisons]))
 
     @property
     def first_divergence(self) -> ObjectComparison | None:
-        """The first object and frame on which the loops diverge."""
+        """The first frame and object on which the loops diverge."""
         return next((c for c in self.comparisons if c.diverged), None)
 
     @property
@@ -114,20 +118,20 @@ class Verification:
         return "never" if first is None else f"at frame {first.frame}, object {first.object_id}"
 
     def drift(self, name: str) -> float | None:
-        """Median over frames of the difference of "memory" or "pointer"; None if there is none."""
+        """Return the median difference of "memory" or "pointer" over frames; None without any."""
         values = [value for c in self.comparisons if (value := getattr(c, name)) is not None]
         return float(np.median(values)) if values else None
 
     def by_object(self) -> dict[int, list[ObjectComparison]]:
-        """The comparisons of each object, by id."""
-        found: dict[int, list[ObjectComparison]] = {}
+        """Group the comparisons by object id."""
+        groups: dict[int, list[ObjectComparison]] = {}
         for comparison in self.comparisons:
-            found.setdefault(comparison.object_id, []).append(comparison)
-        return found
+            groups.setdefault(comparison.object_id, []).append(comparison)
+        return groups
 
     def problems(self, tolerances: Tolerances) -> list[str]:
-        """A sentence for every tolerance that is exceeded; NaN exceeds all."""
-        found = [
+        """Describe every violated tolerance; NaN violates all."""
+        problems = [
             f"{graph.value}, output {name}: relative L2 difference {worst.relative_l2:.3g}, at "
             f"most {tolerances.graph[graph]:g} is allowed"
             for (graph, name), worst in self.graphs.items()
@@ -138,12 +142,14 @@ class Verification:
             ("agreement on presence", self.presence, tolerances.presence),
         ):
             if not value >= lower:
-                found.append(f"{name} is {value:.4f}, at least {lower:g} is required")
+                problems.append(f"{name} is {value:.4f}, at least {lower:g} is required")
         for name, upper in (("memory", tolerances.memory), ("pointer", tolerances.pointer)):
             drift = self.drift(name)
             if drift is not None and not drift <= upper:
-                found.append(f"median {name} difference {drift:.3g}, at most {upper:g} is allowed")
-        return found
+                problems.append(
+                    f"median {name} difference {drift:.3g}, at most {upper:g} is allowed"
+                )
+        return problems
 
 
 def verify(
@@ -163,21 +169,19 @@ def verify(
     Args:
         bundle: The bundle to verify.
         backend: Backend opened for the bundle.
-        reference: What to compare with.
+        reference: The reference to compare with.
         clip: The frames.
-        prompts: Prompts by frame number; None for those of the clip.
+        prompts: Prompts by frame number; None or empty for those of the clip.
         swapped: Graphs that the bundle's loop runs on the reference.
         recent_memories: As for `VideoTracker`; for the bundle's loop only.
         memory_policy: As for `VideoTracker`; for the bundle's loop only.
         on_progress: Called after every frame.
 
     Raises:
-        PromptError: There are no prompts, or a prompt is invalid.
-        BackendError: A graph cannot run.
+        PromptError: If a prompt is invalid.
+        BackendError: If a graph cannot run.
     """
-    if prompts is not None and not any(prompts.values()):
-        raise PromptError("there is no prompt, so there is nothing to track; give at least one")
-    script = {clip.numbers[0]: clip.prompts} if prompts is None else prompts
+    script = prompts or {clip.numbers[0]: clip.prompts}
     comparing = ComparingBackend(backend, reference.backend, swapped)
     tracker: Tracker = VideoTracker(
         bundle,
@@ -188,37 +192,37 @@ def verify(
     )
     other = reference.make_tracker(len(clip.numbers))
     recorded = frames_to_compare(clip.numbers)
-    found = Verification(comparing.differences, comparing.inputs)
+    verification = Verification(comparing.differences, comparing.inputs)
     for frame, picture in zip(clip.numbers, clip.pictures, strict=True):
-        given = script.get(frame, ())
-        comparing.recording = frame in recorded or bool(given)
-        ours, theirs = tracker.track(picture, given), other.track(picture, given)
+        on_frame = script.get(frame, ())
+        comparing.recording = frame in recorded or bool(on_frame)
+        ours, theirs = tracker.track(picture, on_frame), other.track(picture, on_frame)
         for result in ours.objects:
             expected = theirs[result.object_id]
             memories = (side.latest_memory(result.object_id) for side in (tracker, other))
             compared = _compare(frame, result, expected, *memories)
-            found.comparisons.append(compared)
-            shown = WorstFrame(compared, picture, result.mask, expected.mask)
-            worst = sorted([*found.worst, shown], key=lambda s: s.comparison.j)
-            found.worst = worst[:WORST_KEPT]
+            verification.comparisons.append(compared)
+            candidate = WorstFrame(compared, picture, result.mask, expected.mask)
+            worst = sorted([*verification.worst, candidate], key=lambda s: s.comparison.j)
+            verification.worst = worst[:WORST_KEPT]
         on_progress()
-    return found
+    return verification
 
 
 def frames_to_compare(frames: Sequence[int]) -> frozenset[int]:
     """Choose `COMPARED_FRAMES`: the first two, the last, and others spread evenly between."""
     if len(frames) <= COMPARED_FRAMES:
         return frozenset(frames)
-    places = np.linspace(1, len(frames) - 1, COMPARED_FRAMES - 1).round().astype(int)
-    return frozenset([frames[0], *(frames[place] for place in places)])
+    indices = np.linspace(1, len(frames) - 1, COMPARED_FRAMES - 1).round().astype(int)
+    return frozenset([frames[0], *(frames[index] for index in indices)])
 
 
 class ComparingBackend(DelegatingBackend):
-    """Runs graphs on one backend, or those of `swapped` on the reference.
+    """Runs graphs on one backend, but those in `swapped` on the reference.
 
-    While `recording`, every other graph also runs on the reference with the same inputs, and
-    `differences` and `inputs` are updated. Outputs of the mask decoder that depend on its choice of
-    a mask are compared where both sides choose the same one.
+    While `recording`, the others also run on the reference with the same inputs, which updates
+    `differences` and `inputs`. Outputs of the mask decoder that depend on its choice of mask are
+    only compared if both sides choose the same one.
     """
 
     def __init__(self, inner: Backend, reference: Backend, swapped: Collection[Graph] = ()) -> None:
@@ -257,10 +261,10 @@ class ComparingBackend(DelegatingBackend):
         comparable = rows_of_equal_choice(got, want)
         for name in got:
             rows = comparable if name in CHOSEN else slice(None)
-            found = difference(got[name][rows], want[name][rows])
-            if found is not None:
-                before = self.differences.get((graph, name), found)
-                self.differences[graph, name] = found.worse(before)
+            result = difference(got[name][rows], want[name][rows])
+            if result is not None:
+                previous = self.differences.get((graph, name), result)
+                self.differences[graph, name] = result.worse(previous)
 
 
 def _compare(
@@ -288,6 +292,6 @@ def _compare(
 
 
 def _relative_l2(got: NDArray[Any], want: NDArray[Any]) -> float:
-    found = difference(got, want)
-    assert found is not None  # memories are not empty
-    return found.relative_l2
+    result = difference(got, want)
+    assert result is not None  # memories are not empty
+    return result.relative_l2

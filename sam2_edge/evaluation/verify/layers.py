@@ -1,7 +1,7 @@
 """Layer-by-layer comparison of two ONNX graphs.
 
-Graphs of one model in different precisions share most tensor names; those tensors are compared.
-Engines have no such tensors: compare the ONNX graphs that they were built from.
+Graphs of one model in different precisions share most tensor names, and those tensors are compared.
+Engines do not expose their tensors: compare the ONNX graphs that they were built from.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from sam2_edge.errors import BackendError
 from sam2_edge.evaluation.differences import Difference, difference
 
 TENSORS_PER_RUN = 24
-"""Tensors read in one run; all of them together would not fit in memory."""
+"""Tensors read per run; all at once would not fit in memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +36,34 @@ class LayerDifference:
 def layer_differences(
     bundle: Bundle, reference: Bundle, graph: Graph, feeds: Feeds
 ) -> list[LayerDifference]:
-    """Compare every floating-point tensor that both graphs have, in the order of computation.
+    """Compare every floating-point tensor that both graphs share, in order of execution.
 
-    `check_layers` checks whether this is possible; `feeds` are the inputs of the graph.
+    Args:
+        bundle: Bundle to compare.
+        reference: Bundle to compare it with; both must pass `check_layers`.
+        graph: Graph to compare.
+        feeds: Inputs of the graph.
     """
     paths = [each.graph_path(graph) for each in (bundle, reference)]
     operators, theirs = (_operators(path) for path in paths)
     shared = [name for name, operator in operators.items() if theirs.get(name) == operator]
-    found = []
+    differences = []
     for start in range(0, len(shared), TENSORS_PER_RUN):
         names = shared[start : start + TENSORS_PER_RUN]
         for name, got, want in zip(names, *(_run(p, names, feeds) for p in paths), strict=True):
             numbers = all(np.issubdtype(x.dtype, np.floating) for x in (got, want))
             if numbers and got.shape == want.shape:
-                apart = difference(got, want)
-                if apart is not None:
-                    found.append(LayerDifference(name, operators[name], apart))
-    return found
+                result = difference(got, want)
+                if result is not None:
+                    differences.append(LayerDifference(name, operators[name], result))
+    return differences
 
 
 def check_layers(bundle: Bundle, reference: Bundle, graph: Graph) -> None:
     """Check that the layers of a graph can be compared.
 
     Raises:
-        BackendError: A bundle holds engines, or ONNX is not installed.
+        BackendError: If a bundle holds engines, or onnx is not installed.
     """
     for each in (bundle, reference):
         if each.manifest.graphs[graph].engine is not None:
@@ -72,7 +76,7 @@ def check_layers(bundle: Bundle, reference: Bundle, graph: Graph) -> None:
 
 
 def _operators(path: Path) -> dict[str, str]:
-    """The operator that produces each tensor of a graph, in order."""
+    """Return the operator that produces each tensor of a graph, in order."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -80,7 +84,7 @@ def _operators(path: Path) -> dict[str, str]:
 
 
 def _run(path: Path, names: Sequence[str], feeds: Feeds) -> list[Any]:
-    """The values of tensors inside a graph."""
+    """Run a graph and return the values of internal tensors."""
     import onnx
 
     model = onnx.load(path)

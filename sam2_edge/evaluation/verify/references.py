@@ -1,4 +1,4 @@
-"""The reference that a bundle is compared with: another bundle, or PyTorch."""
+"""References to compare a bundle with: another bundle, or PyTorch."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ from sam2_edge.runtime.tracker import VideoTracker
 
 @dataclass(frozen=True, slots=True)
 class Reference:
-    """What a bundle is compared with.
+    """A reference to compare a bundle with.
 
     Attributes:
+        name: Name in reports.
         bundle: The other bundle; None for PyTorch.
         backend: Runs single graphs.
-        make_tracker: Makes a tracker for a clip of the given number of frames.
-        same_weights: Whether the bundle was made from the same weights; None if unknown.
+        make_tracker: Creates a tracker for a clip of the given number of frames.
+        same_weights: Whether the bundle was exported from the same weights; None if unknown.
     """
 
     name: str
@@ -48,14 +49,14 @@ def open_reference(
     Args:
         bundle: The bundle to compare.
         name: Folder of another bundle, or a model as `sam2-edge export` takes it, which runs in
-            PyTorch; None for the model that the bundle was made from.
-        backend: Runs the graphs of a reference bundle.
+            PyTorch; None for the model that the bundle was exported from.
+        backend: Backend for the graphs of a reference bundle.
         threads: CPU threads.
 
     Raises:
-        BundleError: The reference has another geometry.
-        CheckpointError: The model cannot be loaded.
-        BackendError: PyTorch is not installed, or a backend was given for it.
+        BundleError: If the geometry of the reference differs.
+        CheckpointError: If the model cannot be loaded.
+        BackendError: If PyTorch is not installed, or a backend was given for it.
     """
     if name is not None and (Path(name) / MANIFEST_FILE).is_file():
         return _bundle_reference(bundle, load_bundle(name), backend, threads)
@@ -69,10 +70,10 @@ def open_reference(
 def _bundle_reference(
     bundle: Bundle, other: Bundle, backend_name: BackendName, threads: int | None
 ) -> Reference:
-    mine, its = bundle.manifest.geometry, other.manifest.geometry
-    if its not in (mine, replace(mine, memory_tokens=None)):
+    ours, theirs = bundle.manifest.geometry, other.manifest.geometry
+    if theirs not in (ours, replace(ours, memory_tokens=None)):
         raise BundleError(
-            f"{other.path} has another geometry ({its}) than {bundle.path} ({mine}); compare "
+            f"{other.path} has another geometry ({theirs}) than {bundle.path} ({ours}); compare "
             "bundles of the same model and image size, with the same number of memory tokens or a "
             "reference that uses all of them"
         )
@@ -84,17 +85,17 @@ def _bundle_reference(
     return Reference(
         name=str(other.path),
         bundle=other,
-        backend=backend if its == mine else _AllTokens(backend),
+        backend=backend if theirs == ours else _AllTokens(backend),
         make_tracker=make_tracker,
         same_weights=_same(bundle.manifest.model.sha256, other.manifest.model.sha256),
     )
 
 
 class _AllTokens(DelegatingBackend):
-    """Attends to all memory tokens, for a bundle that selects some."""
+    """Attends to all memory tokens, as a reference for a bundle that selects some."""
 
     def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run one graph, without the selection of tokens."""
+        """Run one graph, ignoring the selection of tokens."""
         return super().run(graph, {n: x for n, x in inputs.items() if n != "memory_cells"})
 
 
@@ -111,7 +112,7 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
     if backend.geometry != manifest.geometry:
         raise BundleError(
             f"{loaded.name} has another geometry ({backend.geometry}) than {bundle.path} "
-            f"({manifest.geometry}); name the model that the bundle was made from"
+            f"({manifest.geometry}); name the model that the bundle was exported from"
         )
 
     def make_tracker(clip_frames: int) -> Tracker:
@@ -122,30 +123,33 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
     same = _same(manifest.model.sha256, loaded.sha256)
     if name is None and same is False:
         raise CheckpointError(
-            f"{loaded.source} no longer has the weights that {bundle.path} was made from; give "
-            "them with --reference"
+            f"{loaded.source} no longer has the weights that {bundle.path} was exported from; "
+            "give them with --reference"
         )
     name = f"{loaded.name} in PyTorch {torch.__version__}"
     return Reference(name, None, backend, make_tracker, same)
 
 
 def _same(first: str | None, second: str | None) -> bool | None:
-    """Whether two hashes agree; None if either is unknown."""
+    """Return whether two hashes are equal; None if either is unknown."""
     return first == second if first and second else None
 
 
 def source_model(manifest: Manifest, name: str | None = None) -> Any:
-    """The `LoadedModel` that a bundle was made from, or another by name, at its image size.
+    """Load the model that a bundle was exported from, or another by name, at its image size.
+
+    Returns:
+        A `LoadedModel`.
 
     Raises:
-        BackendError: PyTorch is not installed.
-        CheckpointError: The model cannot be loaded.
+        BackendError: If PyTorch is not installed.
+        CheckpointError: If the model cannot be loaded.
     """
     try:
         from sam2_edge.models.checkpoints import load_folder, load_model, load_published
     except ImportError as error:
         raise BackendError(
-            f"comparing with PyTorch needs the extra export ({error}); install it with: "
+            f"comparing with PyTorch requires the extra export ({error}); install it with: "
             "pip install 'sam2_edge[export]', or compare with another bundle"
         ) from error
 

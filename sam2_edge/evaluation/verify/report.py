@@ -1,4 +1,4 @@
-"""The result of a verification as JSON and as one self-contained HTML page."""
+"""The result of a verification as JSON, and as a self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ figure{margin:1rem 0}figure img{max-width:49%}svg{max-width:100%}
 def as_json(
     found: Verification, about: Mapping[str, Any], tolerances: Tolerances
 ) -> dict[str, Any]:
-    """Everything except the pictures; numbers that are not finite become null.
+    """Return everything except the pictures; non-finite numbers become null.
 
     Args:
         found: The result.
-        about: What was compared, by name.
-        tolerances: Decide the problems.
+        about: Facts about the comparison, by name.
+        tolerances: Limits whose violations are listed as problems.
     """
     first = found.first_divergence
     return {
@@ -64,7 +64,7 @@ def as_json(
 
 
 def as_page(found: Verification, about: Mapping[str, Any], tolerances: Tolerances) -> str:
-    """One HTML page that loads nothing from elsewhere; arguments as for `as_json`."""
+    """Return an HTML page without external resources; arguments as for `as_json`."""
     problems = found.problems(tolerances)
     verdict = (
         "<ul class=bad>" + "".join(f"<li>{escape(p)}</li>" for p in problems) + "</ul>"
@@ -102,7 +102,7 @@ GRAPH_COLUMNS = ("graph", "output", "max abs", "mean abs", "cosine", "relative L
 
 
 def graph_rows(found: Verification) -> list[tuple[str, ...]]:
-    """The differences of the graphs as text, by `GRAPH_COLUMNS`."""
+    """Format the differences of the graphs as rows of `GRAPH_COLUMNS`."""
     return [
         (
             graph.value,
@@ -117,13 +117,13 @@ def graph_rows(found: Verification) -> list[tuple[str, ...]]:
 
 
 def charts(found: Verification) -> list[str]:
-    """J of the masks, and the differences of logits, memories and pointers, over the frames."""
+    """Plot J of the masks, and the differences of logits, memories and pointers, by frame."""
     objects = found.by_object()
     lowest = min(c.j for c in found.comparisons)
-    made = [
+    plots = [
         line_chart(
             "J against the reference",
-            {f"object {i}": [(c.frame, c.j) for c in seen] for i, seen in objects.items()},
+            {f"object {i}": [(c.frame, c.j) for c in rows] for i, rows in objects.items()},
             x_label="frame",
             low=math.floor(lowest * 10) / 10 if lowest < 1 else 0.9,
             high=1.0,
@@ -134,14 +134,14 @@ def charts(found: Verification) -> list[str]:
         ("Relative L2 difference of the memory", "memory"),
         ("Relative L2 difference of the object pointer", "pointer"),
     ):
-        lines = {f"object {i}": _points(seen, name) for i, seen in objects.items()}
+        lines = {f"object {i}": _points(rows, name) for i, rows in objects.items()}
         high = ceiling([y for points in lines.values() for _, y in points])
-        made.append(line_chart(title, lines, x_label="frame", low=0.0, high=high))
-    return made
+        plots.append(line_chart(title, lines, x_label="frame", low=0.0, high=high))
+    return plots
 
 
-def _points(seen: Sequence[ObjectComparison], name: str) -> list[tuple[float, float]]:
-    values = [(c.frame, getattr(c, name)) for c in seen]
+def _points(rows: Sequence[ObjectComparison], name: str) -> list[tuple[float, float]]:
+    values = [(c.frame, getattr(c, name)) for c in rows]
     return [(frame, value) for frame, value in values if value is not None]
 
 
@@ -165,7 +165,7 @@ def _jpeg(picture: NDArray[np.uint8], mask: NDArray[np.bool_]) -> str:
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], *, text: int) -> str:
-    """An HTML table whose first `text` columns are left-aligned."""
+    """Format an HTML table whose first `text` columns are left-aligned."""
     head = "".join(f"<th>{escape(c)}</th>" for c in columns)
     body = "".join(
         "<tr>"

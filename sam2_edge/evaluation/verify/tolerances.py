@@ -1,4 +1,4 @@
-"""How far a bundle may be from its reference, by precision."""
+"""Tolerances for the differences between a bundle and its reference, by precision."""
 
 from __future__ import annotations
 
@@ -17,9 +17,12 @@ _MOST_EXACT_FIRST: tuple[Precision, ...] = ("fp32", "fp16", "int8")
 class Tolerances:
     """Limits on the differences between a bundle and its reference.
 
-    Minimum J&F of the masks against the reference, and share of frames that agree on presence.
-    Maximum relative L2 difference of the outputs of each graph, and of stored memories and object
-    pointers (the median over frames).
+    Attributes:
+        graph: Maximum relative L2 difference of each graph's outputs.
+        j_and_f: Minimum J&F of the masks against the reference.
+        presence: Minimum share of frames that agree on presence.
+        memory: Maximum relative L2 difference of stored memories, median over frames.
+        pointer: Maximum relative L2 difference of object pointers, median over frames.
     """
 
     graph: Mapping[Graph, float]
@@ -34,16 +37,19 @@ LOOP_TOLERANCE: dict[Precision, dict[str, float]] = {
     "fp16": {"j_and_f": 0.98, "presence": 0.97, "memory": 5e-2, "pointer": 5e-2},
     "int8": {"j_and_f": 0.9, "presence": 0.95, "memory": 0.3, "pointer": 0.3},
 }
-"""For the whole loop, by the least exact precision on either side. Memory rounded to bfloat16 may
-differ by one step, 2**-7 of a value."""
+"""Tolerances of the whole loop, by the least exact precision on either side. Memory rounded to
+bfloat16 may differ by one rounding step, 2**-7 of a value."""
 
 
 def tolerances_for(
     manifest: Manifest, changed: Mapping[str, float], reference: Manifest | None = None
 ) -> Tolerances:
-    """The tolerances of a bundle and its reference (None for PyTorch), by their precision.
+    """Return the tolerances for a bundle and its reference, by their precisions.
 
-    `changed` replaces defaults by name, as `check_tolerances` allows; "graph" is for all graphs.
+    Args:
+        manifest: Manifest of the bundle.
+        changed: Replacements by name, valid for `check_tolerances`; "graph" applies to all graphs.
+        reference: Manifest of the reference; None for PyTorch.
     """
     sides = [manifest] if reference is None else [manifest, reference]
     precisions = {
@@ -56,10 +62,10 @@ def tolerances_for(
 
 
 def check_tolerances(changed: Mapping[str, float]) -> None:
-    """Check names and values that a user gives in place of the defaults.
+    """Check a user's replacements for the default tolerances.
 
     Raises:
-        Sam2EdgeError: A name is not a field of `Tolerances`, or a value is out of range.
+        Sam2EdgeError: If a name is not a field of `Tolerances`, or a value is out of range.
     """
     known = sorted(field.name for field in fields(Tolerances))
     for name, value in changed.items():

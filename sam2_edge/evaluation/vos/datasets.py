@@ -1,7 +1,6 @@
 """Data sets for video object segmentation, in their published layouts.
 
-docs/guides/eval.md describes the layouts with their sources; `protocols` decides which frames
-count.
+docs/guides/eval.md describes the layouts and their sources; `protocols` selects the scored frames.
 """
 
 from __future__ import annotations
@@ -22,10 +21,10 @@ from sam2_edge.runtime.sources.images import image_files
 LayoutName = Literal["davis", "sa-v", "mose", "lvos", "youtube-vos"]
 
 VOID = 255
-"""The pixel value of indexed masks that marks no object (`_VOID_LABEL` in DAVIS and LVOS)."""
+"""Pixel value that marks no object in indexed masks (`_VOID_LABEL` in DAVIS and LVOS)."""
 
 SPLITS = ("valid", "val")
-"""Subfolders to search if the given folder itself holds no frames."""
+"""Subfolders to search if the given folder contains no frames."""
 
 _DAVIS_RESOLUTIONS = ("480p", "Full-Resolution")
 _LISTS: dict[LayoutName, tuple[str, ...]] = {
@@ -36,20 +35,19 @@ _LISTS: dict[LayoutName, tuple[str, ...]] = {
 }
 _META_PATTERN = "*meta*.json"
 _MAX_NAMES = 5
-"""Number of video names that an error message lists."""
+"""Number of video names listed in an error message."""
 
 
 @dataclass(frozen=True, slots=True)
 class Video:
-    """One video: its frames, and which of them have masks.
+    """The frames and masks of one video.
 
     Attributes:
         name: Name of its folder.
         frames: Image files in order.
-        masks: By object folder, the mask file of each annotated frame, by index into `frames`.
-            SA-V has a folder of binary masks per object; elsewhere the only folder is "" and the
-            files are indexed.
-        ranges: By object id, the first and the last frame number between which LVOS scores it.
+        masks: Mask files by object folder, then by index into `frames`. SA-V has a folder of binary
+            masks per object; other layouts have indexed masks in a single folder, here "".
+        ranges: First and last frame number between which LVOS scores an object, by object id.
     """
 
     name: str
@@ -59,24 +57,24 @@ class Video:
 
     @property
     def per_object(self) -> bool:
-        """Whether every object has its own folder, so that masks may overlap."""
+        """Whether every object has a folder of its own, so that masks may overlap."""
         return "" not in self.masks
 
     def object_name(self, object_id: int) -> str:
-        """The data set's name of an object; its id is the pixel value, or counts the folders."""
+        """Return an object's name in the data set; ids are pixel values, or count the folders."""
         return list(self.masks)[object_id - 1] if self.per_object else str(object_id)
 
     def annotated(self, frame: int) -> bool:
-        """Whether a frame, by its index into `frames`, has any mask file."""
+        """Return whether a frame, by its index into `frames`, has any mask file."""
         return any(frame in files for files in self.masks.values())
 
     def read_masks(self, frame: int) -> dict[int, Mask]:
-        """True masks [H, W] of a frame by object id; none if it is not annotated.
+        """Read the true masks [H, W] of a frame by object id; none if it is not annotated.
 
-        An indexed file gives the objects that it shows; the file of a single object may be empty.
+        Indexed files yield only visible objects; with a file per object, masks may be empty.
 
         Raises:
-            SourceError: A file cannot be read.
+            SourceError: If a file cannot be read.
         """
         if self.per_object:
             return {
@@ -115,12 +113,12 @@ class _MetaVideo(BaseModel):
     @property
     def ranges(self) -> dict[int, tuple[int, int]]:
         """First and last frame number by object id."""
-        ranges = {i: found.frame_range for i, found in self.objects.items()}
-        return {i: (found.start, found.end) for i, found in ranges.items() if found is not None}
+        ranges = {i: entry.frame_range for i, entry in self.objects.items()}
+        return {i: (span.start, span.end) for i, span in ranges.items() if span is not None}
 
 
 class _Meta(BaseModel):
-    """The JSON file beside a data set that lists its videos and objects.
+    """A data set's JSON file that lists its videos and objects.
 
     YouTube-VOS: meta.json, {"videos": {NAME: {"objects": {ID: {"frames": [...]}}}}}. LVOS:
     val_meta.json and others, with "frame_range": {"start", "end", "frame_nums"} instead of "frames"
@@ -131,7 +129,7 @@ class _Meta(BaseModel):
 
 
 def _read_meta(root: Path) -> _Meta | None:
-    """Read the meta file of a folder; of several, the one with the shortest name."""
+    """Read a folder's meta file, the one with the shortest name if there are several."""
     paths = sorted(root.glob(_META_PATTERN), key=lambda p: (len(p.name), p.name))
     if not paths:
         return None
@@ -163,20 +161,20 @@ def open_dataset(
     """List the videos, frames and masks of a data set, without reading any image.
 
     Args:
-        folder: Folder of the data set, or the one that holds its split.
-        layout: None detects it.
-        videos: Names, in the data set's list or not; by default all of the list, or all folders if
-            there is no list.
+        folder: Folder of the data set, or its parent folder.
+        layout: Layout of the data set; None to detect it.
+        videos: Names of videos, listed or not; by default all in the data set's list, or all
+            folders if there is no list.
 
     Raises:
-        SourceError: The folder is not a data set, a video is missing or has no masks, or a mask
+        SourceError: If the folder is not a data set, a video is missing or has no masks, or a mask
             has no frame.
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder; give the folder of a data set")
     root = _open_root(folder, layout)
     if not root.names:
-        raise SourceError(f"{root.frames} holds no videos; give the folder of a data set")
+        raise SourceError(f"{root.frames} contains no videos; give the folder of a data set")
     names = _choose(root, videos)
     return DataSet(root.path, root.layout, tuple(_list_video(root, name) for name in names))
 
@@ -185,7 +183,7 @@ def _open_root(folder: Path, layout: LayoutName | None) -> _Root:
     root = next((p for p in (folder, *(folder / s for s in SPLITS)) if _holds_frames(p)), None)
     if root is None:
         raise SourceError(
-            f"{folder} holds neither JPEGImages nor JPEGImages_24fps; give the folder of a data "
+            f"{folder} contains neither JPEGImages nor JPEGImages_24fps; give the folder of a data "
             f"set in one of the layouts {', '.join(get_args(LayoutName))}"
         )
     meta = None
@@ -220,13 +218,13 @@ def _detect_layout(root: Path) -> tuple[LayoutName, _Meta | None]:
 
 
 def _folders(root: Path, layout: LayoutName) -> tuple[Path, Path]:
-    """The folders of frames and of masks."""
+    """Return the folders of frames and masks."""
     if layout == "sa-v":
         return root / "JPEGImages_24fps", root / "Annotations_6fps"
     if layout == "davis":
-        frames = [root / "JPEGImages" / name for name in _DAVIS_RESOLUTIONS]
-        found = next((p for p in frames if p.is_dir()), frames[0])
-        return found, root / "Annotations" / found.name
+        candidates = [root / "JPEGImages" / name for name in _DAVIS_RESOLUTIONS]
+        frames = next((p for p in candidates if p.is_dir()), candidates[0])
+        return frames, root / "Annotations" / frames.name
     return root / "JPEGImages", root / "Annotations"
 
 
@@ -249,13 +247,13 @@ def _is_folder(path: Path) -> bool:
 
 
 def _choose(root: _Root, videos: Sequence[str]) -> tuple[str, ...]:
-    """The requested names, or those of the list; every name must be a folder of frames."""
+    """Return the requested names, or those listed; each must name a folder of frames."""
     names = root.names
     if videos:
-        rank = {name: place for place, name in enumerate(names)}
+        rank = {name: index for index, name in enumerate(names)}
         names = tuple(sorted(set(videos), key=lambda n: (rank.get(n, len(rank)), n)))
     for name in names:
-        # A name from a file or a user becomes part of paths that are written to.
+        # Names from files or users become part of output paths, so they must not leave the folder.
         if Path(name).name != name or not _is_folder(root.frames / name):
             shown = ", ".join(root.names[:_MAX_NAMES])
             raise SourceError(
@@ -276,26 +274,26 @@ def _list_video(root: _Root, name: str) -> Video:
     if root.layout == "sa-v":
         masks = {p.name: _mask_files(p, index_of) for p in subfolders}
         if not masks:
-            raise SourceError(f"{folder} holds no folder of an object; copy it again")
+            raise SourceError(f"{folder} contains no object folders; copy it again")
     else:
         masks = {"": _mask_files(folder, index_of)}
     meta = root.meta.videos.get(name) if root.layout == "lvos" and root.meta else None
     video = Video(name, frames, masks, meta.ranges if meta else {})
     if root.layout == "davis" and 1 < len(masks[""]) < len(frames):
-        bare = next(path for index, path in enumerate(frames) if index not in masks[""])
+        unmasked = next(path for index, path in enumerate(frames) if index not in masks[""])
         raise SourceError(
-            f"{bare} has no mask in {folder}: DAVIS has one for every frame, or only for the "
+            f"{unmasked} has no mask in {folder}: DAVIS has one for every frame, or only for the "
             "first; copy it again"
         )
     return video
 
 
 def _mask_files(folder: Path, index_of: Mapping[str, int]) -> dict[int, Path]:
-    """PNG files by the index of the frame of the same name, in order."""
+    """Return a folder's PNG files by the index of the frame of the same name, in order."""
     files = [p for p in folder.glob("*.png") if not p.name.startswith(".")]
     if not files:
-        raise SourceError(f"{folder} holds no PNG masks; copy it again")
+        raise SourceError(f"{folder} contains no PNG masks; copy it again")
     for path in sorted(files):
         if path.stem not in index_of:
-            raise SourceError(f"{path} has no frame of the same name; frames or masks are missing")
+            raise SourceError(f"{path} has no frame of the same name; copy the data set again")
     return {index_of[p.stem]: p for p in sorted(files, key=lambda p: index_of[p.stem])}

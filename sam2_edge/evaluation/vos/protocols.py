@@ -1,9 +1,9 @@
-"""Which annotated frames of an object are scored: each data set has its own protocol.
+"""The data sets' scoring protocols: which annotated frames of an object are scored.
 
 Sources: davisvideochallenge/davis2017-evaluation, `davis2017/evaluation.py`; facebookresearch/sam2,
 `sav_dataset/utils/sav_benchmark.py`; henghuiding/MOSE-api, `MOSEv2/sam2_rcms/tools/score.py`;
-LingyiHongfd/lvos-evaluation, `lvos/evaluation_mt.py`. The program of YouTube-VOS's server is not
-published.
+LingyiHongfd/lvos-evaluation, `lvos/evaluation_mt.py`. YouTube-VOS has not published its server's
+evaluation code.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ class FrameScore:
     """J and F of one object on one annotated frame.
 
     Attributes:
-        number: Frame number: its file name if that is a number, otherwise its index.
-        shown: Whether the true or the predicted mask has a pixel.
-        truth: Whether the true mask has a pixel.
-        prompted: Whether the prompt was on this frame.
+        number: The frame's file name if that is a number, otherwise its index.
+        shown: Whether the true or the predicted mask is not empty.
+        truth: Whether the true mask is not empty.
+        prompted: Whether this frame was prompted.
     """
 
     number: int
@@ -37,7 +37,7 @@ class FrameScore:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """J and F of an object over the frames that count, and their number."""
+    """J and F of an object over the scored frames, and the number of these frames."""
 
     frames: int
     j: Statistics
@@ -45,17 +45,23 @@ class Score:
 
 
 LVOS_STEP = 5
-"""In LVOS, frames count at this step from the object's first one; others have no masks."""
+"""LVOS scores every fifth frame, starting from an object's first one; others have no masks."""
 
 Rows = Sequence[FrameScore]
 Range = tuple[int, int]
 
 
 def score(rows: Rows, layout: LayoutName, scored_range: Range | None = None) -> Score | None:
-    """Score an object from all its annotated frames, in order; None if no frame counts.
+    """Score an object.
 
-    `scored_range` has the object's first and last frame number in LVOS; None takes the first and
-    the last frame whose true mask shows it.
+    Args:
+        rows: All annotated frames of the object, in order.
+        layout: Layout of the data set.
+        scored_range: The object's first and last frame number, for LVOS; None for the first and
+            last frames whose true mask shows it.
+
+    Returns:
+        The score; None if no frame is scored.
     """
     counted = _COUNTED[layout](rows, scored_range)
     if not counted:
@@ -71,14 +77,14 @@ def _without_ends(rows: Rows, _range: Range | None = None) -> Rows:
 
 
 def _sav(rows: Rows, _range: Range | None) -> Rows:
-    """SA-V: all files of the object except the first and the last, starting at the first one in
-    which truth or prediction shows it (`Evaluator.feed_frame` does not know the object before).
+    """SA-V: all of the object's files except the first and last, starting with the first one in
+    which truth or prediction shows it (`Evaluator.feed_frame` ignores the object until then).
     """
     return list(dropwhile(lambda row: not row.shown, rows[1:-1]))
 
 
 def _lvos(rows: Rows, scored_range: Range | None) -> Rows:
-    """LVOS: from the object's first to its last frame, excluding both."""
+    """LVOS: all frames between the object's first and last one, excluding both."""
     if scored_range is None:
         numbers = [row.number for row in rows if row.truth]
         scored_range = (numbers[0], numbers[-1]) if numbers else (0, -1)

@@ -1,8 +1,8 @@
-"""Results of an evaluation: the records of its videos, and the folder that keeps them.
+"""Results of an evaluation: records of its videos, and the folder that stores them.
 
-settings.json         what the results depend on
-Annotations/NAME/     masks of a video, all or none
-records/NAME.json     its scores, written after the masks: the video is done once this exists
+settings.json         settings that determine the results
+Annotations/NAME/     masks of a video, written atomically
+records/NAME.json     its scores, written after the masks: a video with this file is done
 results.csv           a line per object
 summary.json          scores over all objects
 """
@@ -45,9 +45,9 @@ class _Entry(BaseModel):
 
 
 class EvalSettings(_Entry):
-    """What the results depend on; one folder never mixes results of different settings.
+    """Settings that determine the results; a folder never mixes different settings.
 
-    The hash of a bundle is that of its manifest, which has the hash of every file.
+    `bundle_sha256` is the hash of the manifest, which contains the hash of every file.
     """
 
     sam2_edge_version: str
@@ -61,11 +61,13 @@ class EvalSettings(_Entry):
 
 
 class ObjectRecord(_Entry):
-    """One object of a video, by the data set's name.
+    """One object of a video.
 
     Attributes:
-        prompt: Kind of its prompt; None if all its masks are empty, as is `prompt_frame`.
-        score: None without true masks, or if no frame counts.
+        object: Its name in the data set.
+        prompt: Kind of its prompt; None if all its masks are empty.
+        prompt_frame: Stem of the prompted frame's file name; None if there is no prompt.
+        score: None without ground truth, or if no frame is scored.
     """
 
     object: str
@@ -84,20 +86,20 @@ class VideoRecord(_Entry):
 
 @dataclass(frozen=True, slots=True)
 class EvalFolder:
-    """The folder of an evaluation, made by `open_folder`, from which it can resume.
+    """The folder of a resumable evaluation, created by `open_folder`.
 
-    Its methods raise SinkError for a file that cannot be read or written.
+    Its methods raise SinkError if a file cannot be read or written.
     """
 
     path: Path
 
     @property
     def masks(self) -> Path:
-        """Folder of the masks, as servers and the published evaluators take it."""
+        """Folder of the masks, in the format of the data sets' servers and evaluators."""
         return self.path / MASKS
 
     def record(self, video: str) -> VideoRecord | None:
-        """The record of a video that is done; None for others."""
+        """Return the record of a finished video; None for others."""
         path = self._record_path(video)
         if not path.is_file() or not (self.masks / video).is_dir():
             return None
@@ -107,8 +109,8 @@ class EvalFolder:
             raise SinkError(f"{path} is damaged; delete it to evaluate the video again") from error
 
     def new_masks(self, video: str) -> AbstractContextManager[Path]:
-        """A temporary folder for the masks of a video, put in place if the block succeeds."""
-        # Not inside `masks`, which evaluators take as it is.
+        """Return a temporary folder for a video's masks, put in place if the block succeeds."""
+        # Staged outside `masks`, which must only contain what evaluators expect.
         return atomic_folder(self.masks / video, error=SinkError, staging=self.path)
 
     def save_record(self, record: VideoRecord) -> None:
@@ -127,22 +129,26 @@ class EvalFolder:
 
 
 def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) -> EvalFolder:
-    """Make the folder of an evaluation, or open one with the same settings to resume it.
+    """Create the folder of an evaluation, or open one with the same settings to resume it.
 
-    `overwrite` first deletes an evaluation that exists, whatever its settings.
+    Args:
+        path: The folder.
+        settings: Settings of the evaluation.
+        overwrite: Whether to first delete an existing evaluation, regardless of its settings.
 
     Raises:
-        SinkError: The folder holds something else or other settings, or cannot be made.
+        SinkError: If the folder contains anything else or an evaluation with other settings, or
+            cannot be created.
     """
     settings_path = path / SETTINGS
     if settings_path.is_file():
-        found = _read_settings(settings_path)
+        existing = _read_settings(settings_path)
         if overwrite:
             _clear(path)
         else:
-            _check_same(path, found, settings)
+            _check_same(path, existing, settings)
     elif path.is_dir() and any(path.iterdir()):
-        raise SinkError(f"{path} is not empty and holds no evaluation; choose another folder")
+        raise SinkError(f"{path} is not empty and contains no evaluation; choose another folder")
     check_new_folder(path, overwrite=True)
     try:
         for name in (MASKS, RECORDS):
@@ -156,25 +162,25 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
 
 
 def results_csv(records: Iterable[VideoRecord]) -> str:
-    """A line per object with `COLUMNS`; J, F and J&F from 0 to 1, empty without a score."""
+    """Format a line per object with `COLUMNS`; J, F and J&F are 0 to 1, or empty if unscored."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for record in records:
-        for found in record.objects:
-            writer.writerow([record.video, found.object, *_cells(found.score)])
+        for entry in record.objects:
+            writer.writerow([record.video, entry.object, *_cells(entry.score)])
     return text.getvalue()
 
 
 def summary(settings: EvalSettings, records: Sequence[VideoRecord]) -> dict[str, Any]:
-    """The settings, and the scores over all objects.
+    """Return the settings, and the scores over all objects.
 
     "j", "f" and "j_and_f" are means over objects, 0 to 1; "j_recall", "j_decay", "f_recall" and
-    "f_decay" as DAVIS defines them. Without scores all are None. "clicked_instead" lists the
+    "f_decay" are defined as in DAVIS. Without scores all are None. "clicked_instead" lists the
     objects whose masks were too small for the requested prompt.
     """
-    objects = [(record.video, found) for record in records for found in record.objects]
-    scores = [found.score for _, found in objects if found.score is not None]
+    objects = [(record.video, entry) for record in records for entry in record.objects]
+    scores = [entry.score for _, entry in objects if entry.score is not None]
     return {
         **settings.model_dump(),
         "videos": len(records),
@@ -183,9 +189,9 @@ def summary(settings: EvalSettings, records: Sequence[VideoRecord]) -> dict[str,
         "scored_objects": len(scores),
         **_overall(scores),
         "clicked_instead": [
-            f"{video}/{found.object}"
-            for video, found in objects
-            if found.prompt not in (None, settings.prompt)
+            f"{video}/{entry.object}"
+            for video, entry in objects
+            if entry.prompt not in (None, settings.prompt)
         ],
     }
 
@@ -218,24 +224,24 @@ def _read_settings(path: Path) -> EvalSettings:
     try:
         return EvalSettings.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        # Not even --overwrite may empty a folder that may be someone else's.
+        # Even --overwrite must not empty a folder that is not an evaluation's.
         raise SinkError(
             f"{path} is not from an evaluation of this sam2_edge; choose another folder"
         ) from error
 
 
-def _check_same(path: Path, found: EvalSettings, wanted: EvalSettings) -> None:
-    given = wanted.model_dump()
-    for name, value in found.model_dump().items():
-        if value != given[name]:
+def _check_same(path: Path, existing: EvalSettings, settings: EvalSettings) -> None:
+    values = settings.model_dump()
+    for name, value in existing.model_dump().items():
+        if value != values[name]:
             raise SinkError(
-                f"{path} holds an evaluation with {name} {value}, this one has {given[name]}; "
+                f"{path} contains an evaluation with {name} {value}, this one has {values[name]}; "
                 "choose another folder or pass --overwrite"
             )
 
 
 def _clear(path: Path) -> None:
-    """Remove the files of an evaluation, and nothing else."""
+    """Delete the files of an evaluation, and nothing else."""
     try:
         for name in (MASKS, RECORDS):
             if (path / name).is_dir():

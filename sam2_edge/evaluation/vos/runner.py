@@ -1,4 +1,4 @@
-"""Evaluates the videos of a data set that are not done yet, in one process or several."""
+"""Evaluates videos of a data set, in one process or several."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What every process needs; `threads` are the CPU threads of each, None to share all cores."""
+    """The settings of an evaluation; `threads` are per process, None to share all cores."""
 
     bundle: Bundle
     settings: EvalSettings
@@ -37,13 +37,13 @@ class Job:
 def evaluate(
     videos: Sequence[Video], job: Job, *, processes: int = 1
 ) -> Generator[VideoRecord, None, None]:
-    """Evaluate videos, and yield their records as they finish.
+    """Evaluate videos and yield their records as they finish.
 
-    However the iteration ends, the job's folder keeps every finished video.
+    The job's folder keeps every finished video, however the iteration ends.
 
     Raises:
-        Sam2EdgeError: `evaluate_video` failed.
-        BackendError: A process died.
+        Sam2EdgeError: If a video cannot be evaluated; see `evaluate_video`.
+        BackendError: If a process died.
     """
     count = min(processes, len(videos))
     if count > 1:
@@ -64,13 +64,13 @@ class _Worker:
 
     @cached_property
     def _backend(self) -> Backend:
-        # Opened with the first video: an error while a process starts would only break the pool.
+        # Opened for the first video: an error while a process starts would only break the pool.
         return open_backend(self._job.bundle, self._job.settings.backend, threads=self._job.threads)
 
     def evaluate(self, video: Video) -> VideoRecord:
         """Evaluate a video and add the result to the folder."""
         job = self._job
-        # A tracker per video: the published predictor's rule for short clips needs their length.
+        # One tracker per video, since the published rule for short clips depends on their length.
         tracker = VideoTracker(
             job.bundle,
             backend=self._backend,
@@ -101,11 +101,11 @@ def _in_processes(
         count, mp_context=context, initializer=_start, initargs=(job, stop)
     ) as pool:
         try:
-            for done in as_completed([pool.submit(_evaluate, video) for video in videos]):
-                yield done.result()
+            for future in as_completed([pool.submit(_evaluate, video) for video in videos]):
+                yield future.result()
         except BrokenProcessPool as error:
             raise BackendError(
-                "a process of the evaluation was killed, perhaps out of memory; rerun the same "
+                "an evaluation process was killed, perhaps because memory ran out; rerun the same "
                 "command with fewer --processes to resume"
             ) from error
         finally:
@@ -114,7 +114,7 @@ def _in_processes(
 
 
 class _Process:
-    """State of a process of the pool."""
+    """State of a pool process."""
 
     worker: _Worker
 
@@ -128,7 +128,7 @@ def _start(job: Job, stop: Event) -> None:
 
 
 def _exit_with_parent() -> None:
-    """Exit if the parent is killed, so that no process keeps running beside the next run."""
+    """Exit if the parent is killed, so that no process outlives it and disturbs the next run."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()

@@ -1,4 +1,4 @@
-"""Evaluates one video of a data set: masks as PNG files, scores as a record."""
+"""Evaluates one video of a data set: writes its masks and returns its scores."""
 
 from __future__ import annotations
 
@@ -41,16 +41,17 @@ def evaluate_video(
     Args:
         video: The video; its frames are read one by one.
         layout: Layout of its data set.
-        tracker: Made for the video's number of frames, without objects.
+        tracker: Tracker without objects, opened for the video's number of frames.
         kind: Kind of the prompts. A mask too small for the model is replaced by a click.
         image_size: Side of the model's input in pixels.
-        folder: Gets an indexed NAME.png per frame, or OBJECT/NAME.png for SA-V.
+        folder: Folder for an indexed NAME.png per frame, or OBJECT/NAME.png for SA-V.
         stopped: Checked before every frame.
 
     Raises:
-        SourceError: A frame or mask cannot be read, has another size, or no mask shows an object.
-        SinkError: The masks cannot be written.
-        StoppedError: `stopped()` is true.
+        SourceError: If a frame or mask cannot be read, their sizes differ, or no mask shows an
+            object.
+        SinkError: If the masks cannot be written.
+        StoppedError: If `stopped` returns true.
     """
     evaluation = _Evaluation(video, layout, kind, image_size)
     try:
@@ -79,13 +80,13 @@ def evaluate_video(
 def _write_masks(folder: Path, name: str, video: Video, result: FrameResult) -> dict[int, Mask]:
     """Write the masks of a frame and return them by object id.
 
-    Masks are exclusive in an indexed file; with a file per object they may overlap.
+    Masks in an indexed file are exclusive; with a file per object they may overlap.
     """
     if not video.per_object:
         indexed = result.index_mask()
         write_indexed_png(folder / f"{name}.png", indexed)
-        return {found.object_id: indexed == found.object_id for found in result.objects}
-    masks = {found.object_id: found.mask for found in result.objects}
+        return {entry.object_id: indexed == entry.object_id for entry in result.objects}
+    masks = {entry.object_id: entry.mask for entry in result.objects}
     for object_id, subfolder in enumerate(video.masks, 1):
         mask = masks.setdefault(object_id, np.zeros(result.frame_size, np.bool_))
         write_indexed_png(folder / subfolder / f"{name}.png", mask.astype(np.uint8))
@@ -94,7 +95,7 @@ def _write_masks(folder: Path, name: str, video: Video, result: FrameResult) -> 
 
 @dataclass(slots=True)
 class _Object:
-    """One object so far: its scores, and index and kind of its prompt."""
+    """An object's scores so far, and the frame index and kind of its prompt."""
 
     rows: list[FrameScore] = field(default_factory=list)
     prompted: int | None = None
@@ -112,28 +113,27 @@ class _Evaluation:
         self._objects: dict[int, _Object] = {}
         if video.per_object:
             self._objects = {i: _Object() for i, _ in enumerate(video.masks, 1)}
-        self._absent: list[FrameScore] = []  # the annotated frames so far, for objects to come
+        self._absent: list[FrameScore] = []  # annotated frames so far, for objects not seen yet
         self._has_truth = video.per_object
 
     def prompts(self, index: int, truth: Mapping[int, Mask]) -> list[Prompt]:
-        """Prompts for the objects that appear for the first time."""
-        # DAVIS scores only the objects of the first mask and rejects others.
+        """Return prompts for the objects that appear for the first time."""
+        # DAVIS only scores the objects of the first mask, and rejects others.
         may_start = self._layout != "davis" or not self._absent
-        found = []
+        prompts = []
         for object_id, mask in truth.items():
             known = self._objects.get(object_id)
             if not mask.any() or not may_start or (known and known.prompted is not None):
                 continue
             prompt, kind = self._prompt(object_id, mask)
-            found.append(prompt)
-            started = known or _Object(list(self._absent))
-            started.prompted, started.kind = index, kind
-            self._objects[object_id] = started
-        # An annotation without a new object is there for scoring. Valid sets of YouTube-VOS show in
-        # each file only the objects that start there.
+            prompts.append(prompt)
+            entry = self._objects.setdefault(object_id, _Object(list(self._absent)))
+            entry.prompted, entry.kind = index, kind
+        # An annotation without new objects is ground truth. In the valid sets of YouTube-VOS, each
+        # file shows only the objects that start there.
         annotated = self._video.annotated(index)
-        self._has_truth |= annotated and not found and bool(self._objects)
-        return found
+        self._has_truth |= annotated and not prompts and bool(self._objects)
+        return prompts
 
     def score(self, index: int, truth: Mapping[int, Mask], predicted: Mapping[int, Mask]) -> None:
         """Add J and F of every object, if the frame is annotated."""
@@ -157,10 +157,10 @@ class _Evaluation:
             )
 
     def record(self) -> VideoRecord:
-        """The record of the whole video.
+        """Return the record of the whole video.
 
         Raises:
-            SourceError: No mask shows an object.
+            SourceError: If no mask shows an object.
         """
         video = self._video
         if not any(known.kind for known in self._objects.values()):
@@ -179,7 +179,7 @@ class _Evaluation:
         return VideoRecord(video=video.name, frames=len(video.frames), objects=objects)
 
     def _prompt(self, object_id: int, mask: Mask) -> tuple[Prompt, PromptKind]:
-        """A prompt of the requested kind, or a click if the mask vanishes at the model's size."""
+        """Return a prompt of the requested kind, or a click if the mask vanishes when resized."""
         prompt = prompt_from_mask(object_id, mask, self._kind)
         try:
             model_prompt(prompt, (mask.shape[0], mask.shape[1]), self._image_size)

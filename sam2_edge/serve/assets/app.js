@@ -3,19 +3,19 @@
 import { View, decode } from "/view.js";
 
 const DRAG = 6; // screen pixels; a longer drag is a box, a shorter one a click
-const SILENCE = 12000; // milliseconds without a message until the connection counts as lost
+const SILENCE = 12000; // milliseconds without a message after which the connection counts as lost
 
 const byId = (id) => document.getElementById(id);
 const view = new View(byId("view"));
 const rows = new Map(); // object id -> list item
 
 let socket = null;
-let latest = null; // header of the frame shown last
-let selected = null; // object that clicks refine; null: a click adds an object
+let latest = null; // header of the frame on display
+let selected = null; // id of the object that clicks refine; null if clicks add objects
 let lastId = 0;
 let lastHeard = 0;
 let retry = 500;
-let points = null; // clicks so far on one object and frame
+let points = null; // clicks so far on the current object and frame
 let press = null;
 let isDrawing = false;
 let pending = null; // latest message not drawn yet
@@ -187,12 +187,12 @@ function prompt(message) {
   select(object);
 }
 
-// The row of a new object appears at once, so that the next click refines the object.
+// The row of a new object appears immediately, so that the next click refines the object.
 function addPendingRow(id) {
   const row = addRow(id);
   row.dataset.pending = "yes";
   row.querySelector(".state").textContent = "…";
-  // If the prompt fails, the next frame after this removes the row.
+  // If the prompt fails, the next frame after this delay removes the row.
   setTimeout(() => delete row.dataset.pending, 3000);
 }
 
@@ -206,8 +206,7 @@ function click(at, label) {
     return;
   }
   const object = selected ?? newId();
-  // Clicks on the same frame are sent together; on a later frame the model's memory holds the
-  // earlier ones.
+  // Clicks on the same frame are sent together; earlier frames' clicks are in the model's memory.
   if (points.frame !== latest.frame || points.object !== object) {
     points = { frame: latest.frame, object, coords: [], labels: [] };
   }

@@ -1,8 +1,8 @@
-// Draws a frame: image, masks, and the selected effect.
+// Draws a frame: the image, its masks and the selected effect.
 
 const CELLS = 24; // across a pixelated background
 
-// Reads a message of the server, laid out as in serve/frame_message.py.
+// Decodes a frame message from the server; serve/frame_message.py documents its layout.
 export function decode(buffer) {
   const size = new DataView(buffer).getUint32(0, true);
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, size)));
@@ -31,7 +31,7 @@ export class View {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.effect = "overlay";
-    this.box = null; // being dragged, in canvas pixels
+    this.box = null; // box being dragged, in canvas pixels
     this.layer = canvasOf(1, 1);
     this.tiny = canvasOf(1, 1);
     this.shown = null;
@@ -91,7 +91,7 @@ export class View {
     }
   }
 
-  // Fills the layer with the image where there are objects, transparent elsewhere.
+  // Fills the layer with the objects' pixels; everything else is transparent.
   objects(frame, picture) {
     const { width, height } = frame.header;
     const context = this.layer.getContext("2d");
@@ -104,7 +104,7 @@ export class View {
     context.globalCompositeOperation = "source-over";
   }
 
-  // Draws the objects' outlines, and their colors if filled.
+  // Draws the objects' outlines and, if `filled`, their colored areas.
   paint(frame, filled) {
     const { width, height, objects } = frame.header;
     const mask = frame.mask;
