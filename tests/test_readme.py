@@ -10,7 +10,7 @@ import pytest
 
 from sam2_edge import Bundle
 from sam2_edge.cli.main import cli
-from tests.helpers.clips import moving_shapes
+from tests.helpers.clips import moving_shapes, write_video
 from tests.helpers.markdown import (
     PAGES,
     code_blocks,
@@ -32,11 +32,7 @@ def test_python_examples_run(
     frames = moving_shapes(4, (300, 480)).frames
     cv2.imwrite(str(tmp_path / "photo.jpg"), frames[0])
     for name, codec in (("clip.avi", "MJPG"), ("clip.mp4", "mp4v")):
-        fourcc = cv2.VideoWriter.fourcc(*codec)
-        writer = cv2.VideoWriter(str(tmp_path / name), fourcc, 25, (480, 300))
-        for frame in frames:
-            writer.write(frame)
-        writer.release()
+        write_video(tmp_path / name, frames, codec=codec)
     (tmp_path / "tiny").symlink_to(small_bundle.path)
     monkeypatch.chdir(tmp_path)
     # A test machine has no camera.

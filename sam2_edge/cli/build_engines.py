@@ -78,10 +78,6 @@ def build_engines_command(
     options = EngineOptions(target, compute_capabilities, max_objects)
     with ExportProgress() as progress:
         engines = build_engines(
-            load_bundle(bundle),
-            output,
-            options,
-            overwrite=overwrite,
-            on_progress=progress.update,
+            load_bundle(bundle), output, options, overwrite=overwrite, on_progress=progress.update
         )
     progress.summarize(output, engines)

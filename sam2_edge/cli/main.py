@@ -41,8 +41,7 @@ class _Group(click.Group):
 
 
 @click.group(
-    cls=_Group,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
 )
 @click.version_option(version("sam2_edge"), prog_name="sam2-edge")
 @click.option("--verbose", is_flag=True, help="Show log messages.")

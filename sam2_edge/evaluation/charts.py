@@ -6,16 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from html import escape
 
-COLORS = (
-    "#0b6bcb",
-    "#c4561b",
-    "#2b8a3e",
-    "#8a3ffc",
-    "#b3261e",
-    "#00838f",
-    "#8d6e00",
-    "#5f6b7a",
-)
+COLORS = ("#0b6bcb", "#c4561b", "#2b8a3e", "#8a3ffc", "#b3261e", "#00838f", "#8d6e00", "#5f6b7a")
 
 WIDTH, HEIGHT = 720, 240
 LEFT, RIGHT, TOP, BOTTOM = 64, 16, 44, 34

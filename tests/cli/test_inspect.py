@@ -21,10 +21,7 @@ def test_inspect_prints_the_bundle(bundle: str) -> None:
 
 
 def test_inspect_prints_markup_in_names_literally(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    bundle: str,
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: str, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(bundle, tmp_path / "copy")
     manifest = json.loads((copy / "manifest.json").read_text())

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from sam2_edge import PromptError, SinkError
 from sam2_edge.cli.main import cli
-from tests.helpers.cli import SCRIPT, video
+from tests.helpers.cli import SCRIPT, lines_of, video
 from tests.helpers.clips import count_frames
 from tests.helpers.clock import wait_until
 
@@ -24,10 +24,10 @@ def clip_file(tmp_path: Path) -> Path:
 
 
 def records(folder: Path) -> list[dict[str, object]]:
-    return [json.loads(x) for f in sorted(folder.iterdir()) for x in f.read_text().splitlines()]
+    return [record for file in sorted(folder.iterdir()) for record in lines_of(file)]
 
 
-def test_a_file_is_tracked_whole(clip_file: Path, tmp_path: Path) -> None:
+def test_a_file_is_tracked_to_its_end(clip_file: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     arguments = ["run", str(clip_file), "--bundle", "nano", "--point", "34,38", "--unpaced"]
     arguments += ["--jsonl", f"{out}/j", "--video", f"{out}/v", "--masks", f"{out}/m"]
@@ -46,7 +46,7 @@ def test_a_file_is_tracked_whole(clip_file: Path, tmp_path: Path) -> None:
         (["--keep-gb", "0"], SinkError, "keep_bytes is 0; give more than 0"),
     ],
 )
-def test_bad_options_end_it_at_once(
+def test_invalid_options_are_rejected_at_once(
     options: list[str], error: type[BaseException], message: str, clip_file: Path
 ) -> None:
     done = CliRunner().invoke(cli, ["run", str(clip_file), "--bundle", "nano", *options])
@@ -79,7 +79,7 @@ def has_written(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_it_cleanly(number: signal.Signals, tmp_path: Path) -> None:
+def test_a_signal_ends_the_loop_cleanly(number: signal.Signals, tmp_path: Path) -> None:
     process = start(tmp_path)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)

@@ -29,7 +29,7 @@ def test_track_writes_masks_json_lines_and_an_overlay(
 
     code = run(monkeypatch, "track", clip_folder, "--bundle", bundle, *prompts, *more, *options)
 
-    lines = [json.loads(line) for line in outputs[2].read_text().splitlines()]
+    lines = lines_of(outputs[2])
     assert code == 0
     assert [(r["frame"], r["object"]) for r in lines] == [(f, o) for f in range(6) for o in (4, 9)]
     assert sorted(p.name for p in outputs[1].iterdir()) == [f"{i}.png" for i in range(6)]
@@ -111,8 +111,7 @@ def test_prompts_belong_to_the_object_before_them(
         path = tmp_path / name
         common = ["track", clip_folder, "--bundle", bundle, "--frames", "0:1", "--jsonl", path]
         assert run(monkeypatch, *common, *prompts) == 0
-        records = [json.loads(line) for line in path.read_text().splitlines()]
-        return sorted((r["object"], r["rle"]["counts"]) for r in records)
+        return sorted((r["object"], r["rle"]["counts"]) for r in lines_of(path))
 
     a, b = "34,38", "92,75"
     first = lines("1", "--object", "1", "--point", a, "--object", "2", "--point", b)
@@ -134,7 +133,7 @@ def test_frame_numbers_of_a_prompts_file_are_those_of_the_source(
 
     assert run(monkeypatch, "track", clip_folder, "--bundle", bundle, *options) == 0
 
-    lines = [json.loads(line) for line in (tmp_path / "o").read_text().splitlines()]
+    lines = lines_of(tmp_path / "o")
     assert [(r["frame"], r["object"]) for r in lines] == [(3, 2), (4, 2)]
 
 
@@ -174,10 +173,7 @@ def test_a_broken_image_leaves_the_earlier_results(
 
 
 def test_a_truncated_video_leaves_the_earlier_results(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    bundle: str,
-    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], bundle: str, tmp_path: Path
 ) -> None:
     source = video(tmp_path / "in.avi", 12)
     source.write_bytes(source.read_bytes()[: source.stat().st_size // 2])

@@ -49,7 +49,7 @@ class Paced:
         return {WHOLE: self._milliseconds if full else 1000.0}
 
 
-def test_targets_take_turns_and_each_frame_gives_a_ratio() -> None:
+def test_targets_are_interleaved_and_compared_frame_by_frame() -> None:
     turns: list[str] = []
     found = run_interleaved([Paced("a", 10.0, turns), Paced("b", 25.0, turns)], FRAMES, [Prompt(1)])
 
@@ -136,8 +136,8 @@ def test_the_command_compares_a_bundle_with_pytorch(
 
     code = run(monkeypatch, "bench", "nano", "--against", "pytorch", *options, *outputs)
 
-    said = capsys.readouterr()
-    assert code == 0, said.err
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
     found = json.loads(data.read_text())
     assert [run["objects"] for run in found["runs"]] == [1, 2]
     ours, theirs = found["runs"][0]["targets"].values()
@@ -149,7 +149,7 @@ def test_the_command_compares_a_bundle_with_pytorch(
     peaks = [peak["host"] for peak in found["memory"].values()]
     assert peaks[0] < peaks[1]  # PyTorch itself is larger than the whole process of nano
     assert plot.read_text().count("<rect") > 6
-    assert "memory_attention" in said.out
+    assert "memory_attention" in shown.out
 
 
 def test_peak_memory_of_a_missing_bundle_is_one_error(tmp_path: Path) -> None:
@@ -176,6 +176,6 @@ def test_bad_input_gives_one_clear_error(
     message: str,
 ) -> None:
     assert run(monkeypatch, "bench", "nano", *options) in (1, 2)
-    said = capsys.readouterr().err
-    assert message in said
-    assert "Traceback" not in said
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown

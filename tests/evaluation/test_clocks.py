@@ -34,7 +34,7 @@ class Cuda:
         self.alive -= 1
 
 
-def test_a_gpu_is_timed_by_its_events_which_are_destroyed(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gpu_is_timed_by_events_that_are_destroyed(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda: Any = Cuda()
     monkeypatch.setattr(targets, "bindings", lambda: cuda)
     clock = targets.CudaClock(stream=7)

@@ -90,7 +90,7 @@ def test_values_that_are_not_finite_exceed_every_tolerance(
         assert len(found.problems(tolerances)) == 1
 
 
-def test_an_object_of_the_default_clip_disappears_and_comes_back() -> None:
+def test_an_object_of_the_default_clip_disappears_and_returns() -> None:
     drawn = clip(VERIFY_SEED, frames=32, size=128, split="heldout", photographs=False)
     assert drawn.present[0].all()
     assert drawn.present[-1].all()

@@ -66,7 +66,7 @@ def test_masks_belong_to_their_frames_and_objects(
     assert video.read_masks(annotated[-1] + 1) == {}
 
 
-def test_the_late_object_of_youtube_vos_is_alone_in_its_file(
+def test_a_late_object_of_youtube_vos_is_alone_in_its_file(
     data: Callable[[LayoutName], Path],
 ) -> None:
     (video,) = open_dataset(data("youtube-vos"), videos=["cup"]).videos
@@ -74,9 +74,7 @@ def test_the_late_object_of_youtube_vos_is_alone_in_its_file(
     assert list(video.read_masks(LATE)) == [2]
 
 
-def test_objects_of_sa_v_have_the_names_of_their_folders(
-    data: Callable[[LayoutName], Path],
-) -> None:
+def test_objects_of_sa_v_are_named_after_their_folders(data: Callable[[LayoutName], Path]) -> None:
     (video,) = open_dataset(data("sa-v"), videos=["zebra"]).videos
     assert video.per_object
     assert [video.object_name(i) for i in (1, 2)] == ["000", "001"]
@@ -93,9 +91,7 @@ def test_the_scored_range_of_lvos_comes_from_its_meta_file(
     assert video.frames[0].stem == "00000001"
 
 
-def test_lvos_without_its_meta_file_needs_a_layout(
-    data: Callable[[LayoutName], Path],
-) -> None:
+def test_lvos_without_its_meta_file_needs_a_layout(data: Callable[[LayoutName], Path]) -> None:
     root = data("lvos")
     (root / "val_meta.json").unlink()
     assert open_dataset(root).layout == "mose"
@@ -228,8 +224,6 @@ def test_a_folder_without_a_data_set_is_rejected(tmp_path: Path) -> None:
         open_dataset(tmp_path)
 
 
-def test_a_layout_that_the_folders_lack_is_rejected(
-    data: Callable[[LayoutName], Path],
-) -> None:
+def test_a_layout_that_the_folders_lack_is_rejected(data: Callable[[LayoutName], Path]) -> None:
     with pytest.raises(SourceError, match="JPEGImages_24fps does not exist, but the layout sa-v"):
         open_dataset(data("mose"), layout="sa-v")

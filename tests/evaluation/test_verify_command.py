@@ -33,9 +33,9 @@ def test_the_report_is_a_self_contained_page(
 
     code = run(monkeypatch, "verify", full_bundle.path, *options, *outputs)
 
-    said = capsys.readouterr()
-    assert code == 0, said.err
-    assert "within all tolerances" in said.err
+    shown = capsys.readouterr()
+    assert code == 0, shown.err
+    assert "within all tolerances" in shown.err
     text = page.read_text()
     assert text.count("<svg") == 4
     assert text.count("<figure") == 4
@@ -88,9 +88,9 @@ def test_bad_input_gives_one_clear_error(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert run(monkeypatch, "verify", full_bundle.path, *options) in (1, 2)
-    said = capsys.readouterr().err
-    assert message in said
-    assert "Traceback" not in said
+    shown = capsys.readouterr().err
+    assert message in shown
+    assert "Traceback" not in shown
 
 
 def test_the_reference_has_its_own_backend(

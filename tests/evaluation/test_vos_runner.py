@@ -46,7 +46,7 @@ def test_a_finished_video_is_not_evaluated_again(
     assert not (out / ".cup.left.part").exists()
 
 
-def test_deleted_masks_are_made_again(evaluate: Eval, tmp_path: Path) -> None:
+def test_videos_with_deleted_masks_are_evaluated_again(evaluate: Eval, tmp_path: Path) -> None:
     out = tmp_path / "out"
     assert evaluate("davis", out) == 0
     whole = file_contents(out)

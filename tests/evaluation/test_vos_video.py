@@ -90,7 +90,7 @@ def test_an_object_that_appears_late_is_in_no_earlier_mask(
     assert [o["prompt_frame"] for o in objects] == [files[0].stem, files[LATE].stem]
 
 
-def test_masks_are_written_as_davis_does(evaluate: Eval, tmp_path: Path) -> None:
+def test_masks_have_the_format_of_davis(evaluate: Eval, tmp_path: Path) -> None:
     assert evaluate("davis", tmp_path / "out", "--videos", "cup") == 0
     with Image.open(tmp_path / "out/Annotations/cup/00006.png") as image:
         assert image.mode == "P"

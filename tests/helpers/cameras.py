@@ -14,9 +14,9 @@ from tests.helpers.clock import WAIT_S
 
 def picture(value: int = 0, size: tuple[int, int] = (48, 64)) -> NDArray[np.uint8]:
     """A picture that is not blank; its first pixel is `value`."""
-    made = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
-    made[0, 0] = value
-    return made
+    image = np.random.default_rng(1).integers(0, 256, (*size, 3), np.uint8)
+    image[0, 0] = value
+    return image
 
 
 class ScriptedCamera:

@@ -7,11 +7,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import cv2
 import pytest
 
 from sam2_edge.cli.main import cli, main
-from tests.helpers.clips import moving_shapes
+from tests.helpers.clips import moving_shapes, write_video
 
 SCRIPT = Path(sys.executable).parent / "sam2-edge"
 
@@ -33,12 +32,8 @@ def call(*arguments: object) -> int:
 
 
 def video(path: Path, frames: int = 8) -> Path:
-    """Write the shapes of `clip_folder` as an .avi."""
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 12, (128, 128))
-    for frame in moving_shapes(frames).frames:
-        writer.write(frame)
-    writer.release()
-    return path
+    """Write `moving_shapes` as a video with 12 frames per second."""
+    return write_video(path, moving_shapes(frames).frames)
 
 
 def lines_of(path: Path) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +52,19 @@ def _draw(picture: NDArray[np.uint8], mask: NDArray[np.uint8], t: float) -> None
     opposite = (corner[0] + 2 * radius, corner[1] + 2 * radius)
     cv2.rectangle(picture, corner, opposite, (220, 60, 90), -1)
     cv2.rectangle(mask, corner, opposite, 2, -1)
+
+
+def write_video(
+    path: Path, frames: Sequence[NDArray[np.uint8]], *, codec: str = "MJPG", fps: float = 12
+) -> Path:
+    """Write BGR frames as a video, and return its path."""
+    height, width = frames[0].shape[:2]
+    fourcc = cv2.VideoWriter.fourcc(*codec)
+    writer = cv2.VideoWriter(str(path), fourcc, fps, (width, height))
+    for frame in frames:
+        writer.write(frame)
+    writer.release()
+    return path
 
 
 def count_frames(path: Path) -> int:

@@ -30,8 +30,8 @@ class FakeTime:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait until another thread or process has made the condition true."""
+    """Wait until another thread or process makes a condition true."""
     deadline = time.monotonic() + WAIT_S
     while not condition():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "timed out"
         time.sleep(0.005)

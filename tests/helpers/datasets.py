@@ -37,13 +37,7 @@ def write_layout(root: Path, layout: LayoutName, clips: dict[str, SyntheticClip]
     """Write clips in a layout: DAVIS, SA-V and LVOS with all true masks, MOSE with the first masks
     only, YouTube-VOS with the first mask of each object only. Returns `root`.
     """
-    writers = {
-        "davis": _davis,
-        "sa-v": _sav,
-        "mose": _mose,
-        "lvos": _lvos,
-        "youtube-vos": _youtube,
-    }
+    writers = {"davis": _davis, "sa-v": _sav, "mose": _mose, "lvos": _lvos, "youtube-vos": _youtube}
     writers[layout](root, clips)
     return root
 

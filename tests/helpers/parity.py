@@ -107,13 +107,13 @@ class Pair:
             assert abs(result.iou - expected.iou) < self.tolerance
             self.seen.append(result)
 
-    def assert_says_something(self, min_share: float = 0.5) -> None:
-        """Check that parity proves something and that rounding affects single frames only.
+    def assert_meaningful(self, min_share: float = 0.5) -> None:
+        """Check that the comparison is meaningful and that rounding affects single frames only.
 
         Most masks must be neither empty nor full, and their logits must vary.
         """
         assert np.median(self.differences) < ROUNDED_MEDIAN
-        telling = [
+        varied = [
             r for r in self.seen if 0.02 < (r.logits > 0).mean() < 0.98 and r.logits.std() > 0.5
         ]
-        assert len(telling) >= min_share * len(self.seen)
+        assert len(varied) >= min_share * len(self.seen)

@@ -23,17 +23,10 @@ from sam2_edge.serve.metrics import LoopMetrics
 from sam2_edge.serve.security import Access
 from sam2_edge.serve.server import run_server
 from sam2_edge.synthetic.camera import SyntheticCamera
+from tests.helpers.clock import wait_until
 
 TOKEN = "a-token-of-some-length"  # noqa: S105
 TIMEOUT_S = 30.0
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    """Wait for a condition; fail if it does not become true."""
-    deadline = time.monotonic() + TIMEOUT_S
-    while not condition():
-        assert time.monotonic() < deadline, "timed out"
-        time.sleep(0.01)
 
 
 class Site:

@@ -83,10 +83,10 @@ class StandIn:
 
 @pytest.fixture
 def cuda(monkeypatch: pytest.MonkeyPatch) -> StandIn:
-    made = StandIn()
+    stand_in = StandIn()
     for module in (device_memory, graphs):
-        monkeypatch.setattr(module, "bindings", lambda: made)
-    return made
+        monkeypatch.setattr(module, "bindings", lambda: stand_in)
+    return stand_in
 
 
 def test_a_loop_finds_its_tensors_at_the_same_addresses(cuda: StandIn) -> None:
@@ -120,7 +120,7 @@ def test_idle_memory_of_other_sizes_is_freed_if_memory_is_short(cuda: StandIn) -
         memory.empty((2400,))
 
 
-def test_everything_is_freed_in_the_end(cuda: StandIn) -> None:
+def test_all_memory_is_freed_with_the_last_tensor(cuda: StandIn) -> None:
     memory = DeviceMemory()
     tensor = memory.empty((8,), np.uint8)
     memory.empty((9,))

@@ -7,13 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 import pytest
 
-from sam2_edge import (
-    BackendError,
-    Bundle,
-    Prompt,
-    PromptError,
-    VideoTracker,
-)
+from sam2_edge import BackendError, Bundle, Prompt, PromptError, VideoTracker
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.runtime.backends import Tensor
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
@@ -53,9 +47,7 @@ def test_more_objects_than_an_engine_takes_are_split_into_batches(
     assert backend.objects == [1] * 5 + [2, 2, 1] * 3
 
 
-def test_more_conditioning_frames_than_engines_take_are_refused(
-    small_bundle: Bundle,
-) -> None:
+def test_more_conditioning_frames_than_engines_take_are_refused(small_bundle: Bundle) -> None:
     engines = as_engines(small_bundle, objects=2, conditioning=3)
     backend = OnnxRuntimeCpu(small_bundle)
     VideoTracker(engines, backend=backend, max_cond_frames=3)

@@ -83,7 +83,7 @@ def test_the_filter_equals_one_with_full_matrices() -> None:
         ours.update(box)
 
 
-def test_boxes_of_masks() -> None:
+def test_box_functions_by_hand() -> None:
     assert mask_box(np.zeros((4, 4), np.bool_)) is None
     box = mask_box(rectangle(3, 5))
     assert box is not None

@@ -90,10 +90,7 @@ def test_points_in_the_frame_are_in_the_model_input(x: float, y: float, label: i
     assert ((prompt.coords >= 0) & (prompt.coords < SIZE)).all()
 
 
-@given(
-    corners=st.lists(st.integers(0, 60), min_size=4, max_size=4),
-    factor=st.integers(1, 9),
-)
+@given(corners=st.lists(st.integers(0, 60), min_size=4, max_size=4), factor=st.integers(1, 9))
 def test_scaled_prompts_do_not_depend_on_the_resolution(corners: list[int], factor: int) -> None:
     x1, x2 = sorted(corners[:2])
     y1, y2 = sorted(corners[2:])

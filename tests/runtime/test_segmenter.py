@@ -1,4 +1,4 @@
-"""What users of `ImageSegmenter` rely on, besides parity with PyTorch."""
+"""Behavior of `ImageSegmenter` other than parity with PyTorch."""
 
 from __future__ import annotations
 
@@ -7,14 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2_edge import (
-    Bundle,
-    ImageSegmenter,
-    Prompt,
-    PromptError,
-    SourceError,
-    VideoTracker,
-)
+from sam2_edge import Bundle, ImageSegmenter, Prompt, PromptError, SourceError, VideoTracker
 from sam2_edge.runtime.results import full_size
 from tests.helpers.clips import Clip, moving_shapes
 

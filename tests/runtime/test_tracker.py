@@ -1,4 +1,4 @@
-"""What users of `VideoTracker` rely on, besides parity with PyTorch."""
+"""Behavior of `VideoTracker` other than parity with PyTorch."""
 
 from __future__ import annotations
 

@@ -48,10 +48,7 @@ KINDS = [(*timed, *anchor) for timed in TIMED for anchor in ((), (Keep.ANCHOR,))
 """What a frame's memory may be kept as."""
 
 STEPS = st.lists(
-    st.dictionaries(
-        st.integers(1, 3),
-        st.sampled_from(["prompt", "skip", *KINDS]),
-    ),
+    st.dictionaries(st.integers(1, 3), st.sampled_from(["prompt", "skip", *KINDS])),
     min_size=1,
     max_size=30,
 )
@@ -226,14 +223,11 @@ def test_conflicting_options_are_refused(small_bundle: Bundle) -> None:
 
 @pytest.mark.parametrize("policy", EVERY)
 @pytest.mark.parametrize("remember_absent", [True, False])
-def test_memory_stays_bounded_and_ages_in_range_whatever_happens(
+def test_memory_stays_bounded_and_ages_in_range_under_any_prompts(
     small_bundle: Bundle, clip: Clip, policy: str, remember_absent: bool
 ) -> None:
     tracker = VideoTracker(
-        small_bundle,
-        memory_policy=policy,
-        max_cond_frames=2,
-        remember_absent=remember_absent,
+        small_bundle, memory_policy=policy, max_cond_frames=2, remember_absent=remember_absent
     )
     black = np.zeros_like(clip.frames[0])
     for index in range(40):

@@ -13,12 +13,12 @@ from tests.helpers.site import TOKEN, Site
 @pytest.fixture(scope="package")
 def open_site() -> Iterator[Site]:
     """A server on a loopback address, which needs no token."""
-    with Site(Access(None)) as made:
-        yield made
+    with Site(Access(None)) as site:
+        yield site
 
 
 @pytest.fixture(scope="package")
 def guarded_site() -> Iterator[Site]:
     """A server with a token, and a TLS proxy at robot.example."""
-    with Site(Access(TOKEN, ("https://robot.example",))) as made:
-        yield made
+    with Site(Access(TOKEN, ("https://robot.example",))) as site:
+        yield site

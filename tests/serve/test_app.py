@@ -1,4 +1,4 @@
-"""The server: what it sends, which commands it executes, and that viewers do not slow the loop."""
+"""The server: frames, commands, limits, and independence of slow viewers."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from sam2_edge.serve.frame_message import run_lengths
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.security import BURST, Access
 from sam2_edge.synthetic import center_click
-from tests.helpers.site import Site, ask, next_frame, wait_until
+from tests.helpers.clock import wait_until
+from tests.helpers.site import Site, ask, next_frame
 
 
 def test_runs_encode_a_mask_row_by_row() -> None:
@@ -150,7 +151,7 @@ def test_no_path_reaches_the_file_system(open_site: Site, path: str) -> None:
     assert httpx.get(open_site.url(path)).status_code == 404
 
 
-def test_prometheus_reads_counts_and_latencies(open_site: Site) -> None:
+def test_metrics_contain_counts_and_latencies(open_site: Site) -> None:
     text = httpx.get(open_site.url("/metrics")).text
     values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line[0] != "#")
     assert float(values["sam2_edge_tracked_total"]) > 0
@@ -159,7 +160,7 @@ def test_prometheus_reads_counts_and_latencies(open_site: Site) -> None:
     assert float(values['sam2_edge_seconds_count{stage="latency"}']) > 0
 
 
-def test_viewers_learn_that_the_loop_has_ended() -> None:
+def test_viewers_are_notified_when_the_loop_ends() -> None:
     with Site(Access(None)) as site, site.socket() as socket:
         site.end_loop()
         site.hub.end()

@@ -14,7 +14,8 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from sam2_edge.serve.security import Access
 from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic.camera import SyntheticCamera
-from tests.helpers.site import Site, wait_until
+from tests.helpers.clock import wait_until
+from tests.helpers.site import Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 SEED, SIZE = 16, 320
@@ -58,11 +59,11 @@ class SlowCamera(SyntheticCamera):
 
 @pytest.fixture
 def site() -> Iterator[Site]:
-    made = Site(Access(None))
-    made.camera = SlowCamera()
-    made.loop._capture.open_camera = lambda: made.camera
-    with made:
-        yield made
+    site = Site(Access(None))
+    site.camera = SlowCamera()
+    site.loop._capture.open_camera = lambda: site.camera
+    with site:
+        yield site
 
 
 @pytest.fixture

@@ -66,9 +66,9 @@ def test_a_websocket_requires_the_token_and_an_allowed_origin(guarded_site: Site
 
 
 def test_a_public_address_gets_a_random_token() -> None:
-    made = {make_access("0.0.0.0", None, ()).token for _ in range(3)}  # noqa: S104
-    assert len(made) == 3
-    assert all(token and len(token) >= 32 for token in made)
+    tokens = {make_access("0.0.0.0", None, ()).token for _ in range(3)}  # noqa: S104
+    assert len(tokens) == 3
+    assert all(token and len(token) >= 32 for token in tokens)
 
 
 def test_a_loopback_address_needs_no_token() -> None:

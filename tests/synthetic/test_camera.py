@@ -14,7 +14,7 @@ def test_the_scene_plays_back_and_forth() -> None:
     assert shown[2 * last - 1 : 2 * last + 2] == [1, 0, 1]
 
 
-def test_frames_are_those_of_the_scene() -> None:
+def test_the_camera_shows_the_frames_of_the_scene() -> None:
     camera = SyntheticCamera(3, size=64, objects=1, paced=False)
     for index in range(3):
         np.testing.assert_array_equal(camera.read(), camera.clip.frames[index])

@@ -38,11 +38,7 @@ class Reference:
 
 
 def open_reference(
-    bundle: Bundle,
-    name: str | None,
-    *,
-    backend: BackendName = "auto",
-    threads: int | None = None,
+    bundle: Bundle, name: str | None, *, backend: BackendName = "auto", threads: int | None = None
 ) -> Reference:
     """Open the reference of a bundle.
 

@@ -1,4 +1,4 @@
-"""Output files are written whole or not at all, and replace others only on demand."""
+"""Output files are written atomically, and replace others only with `overwrite`."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAKE: dict[str, Callable[[Path, bool], Sink]] = {
 
 
 @pytest.mark.parametrize(("name", "make"), MAKE.items(), ids=MAKE.keys())
-def test_an_existing_file_is_replaced_only_on_demand(
+def test_an_existing_file_is_replaced_only_with_overwrite(
     tmp_path: Path, name: str, make: Callable[[Path, bool], Sink]
 ) -> None:
     (tmp_path / name).write_text("precious")

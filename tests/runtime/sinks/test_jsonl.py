@@ -1,4 +1,4 @@
-"""JSON lines hold every object, on disk at once."""
+"""JSON Lines contain every object and are written immediately."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_lines_are_on_disk_before_the_end(tmp_path: Path) -> None:
     sink.close()
 
 
-def test_a_device_that_keeps_nothing_is_fine() -> None:
+def test_dev_null_is_accepted() -> None:
     sink = JsonLines(Path("/dev/null"))
     sink.write(*tracked_frame(0))
     sink.close()

@@ -26,7 +26,7 @@ def test_masks_have_the_colors_of_davis(tmp_path: Path) -> None:
     assert (values[:, 34:] == 0).all()
 
 
-def test_a_folder_with_files_is_used_only_on_demand(tmp_path: Path) -> None:
+def test_a_folder_with_files_is_used_only_with_overwrite(tmp_path: Path) -> None:
     (tmp_path / "other.png").write_text("precious")
     with pytest.raises(SinkError, match="not empty"):
         MaskFolder(tmp_path)

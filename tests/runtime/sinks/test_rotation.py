@@ -1,4 +1,4 @@
-"""Outputs rotate by size and age, and only our own old ones are deleted."""
+"""Outputs rotate by size and age, and only outputs of the same kind are deleted."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_foreign_files_are_kept_and_numbers_continue(tmp_path: Path) -> None:
     assert numbers[0] > 0
 
 
-def test_limits_must_be_above_zero_and_the_folder_must_be_one(tmp_path: Path) -> None:
+def test_limits_must_be_positive_and_the_folder_must_not_be_a_file(tmp_path: Path) -> None:
     with pytest.raises(SinkError, match="keep_bytes is 0; give more than 0"):
         RotationPolicy(1, 1.0, 0)
     (tmp_path / "file").touch()

@@ -1,4 +1,4 @@
-"""Datagrams hold what JSON lines do, and nobody needs to receive them."""
+"""Datagrams contain the records of JSON Lines, and need no receiver."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sam2_edge.runtime.sinks.udp import UdpJson
 from tests.helpers.results import tracked_frame
 
 
-def test_datagrams_hold_what_a_json_line_does() -> None:
+def test_datagrams_contain_the_records_of_json_lines() -> None:
     noise = np.random.default_rng(0).standard_normal((512, 512)).astype(np.float32)
     frame, _ = tracked_frame(4)
     large = FrameResult(4, (ObjectResult(1, noise, 0.9, 3.0, (512, 512)),), (512, 512), 1.0)
@@ -31,7 +31,7 @@ def test_datagrams_hold_what_a_json_line_does() -> None:
     assert (too_large["frame"], too_large["rle"]) == (4, None)
 
 
-def test_a_missing_receiver_is_no_error_but_a_wrong_address_is() -> None:
+def test_a_missing_receiver_is_ignored_but_an_invalid_address_is_an_error() -> None:
     sink = UdpJson("127.0.0.1", 9)
     for index in range(5):
         sink.write(*tracked_frame(index))

@@ -1,4 +1,4 @@
-"""Overlay videos have every frame, or those of real time, and stay readable."""
+"""Overlay videos show every frame or play in real time, and stay readable."""
 
 from __future__ import annotations
 

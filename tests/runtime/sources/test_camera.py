@@ -1,4 +1,4 @@
-"""Cameras are opened by name, and files are read at their own rate."""
+"""Cameras are opened by location, and files are read at their own frame rate."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_cameras_are_distinguished_from_files() -> None:
     assert not any(map(is_camera, files))
 
 
-def test_a_pace_holds_back_but_does_not_catch_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reader_is_paced_without_catching_up(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeTime()
     monkeypatch.setattr(camera, "time", clock)
     pace = Pace(50)

@@ -1,4 +1,4 @@
-"""Folders give their images in natural order, and images that cannot be used are refused."""
+"""Folders yield their images in natural order, and unusable images are refused."""
 
 from __future__ import annotations
 
@@ -16,12 +16,10 @@ from sam2_edge.runtime.sources.images import read_image
 from sam2_edge.runtime.sources.video import open_source
 
 
-def test_images_come_in_the_order_of_the_numbers_in_their_names(tmp_path: Path) -> None:
-    for name in ("10.png", "2.png", "1.JPG", "notes.txt"):
-        if name.endswith("txt"):
-            (tmp_path / name).write_text("not an image")
-        else:
-            cv2.imwrite(str(tmp_path / name), np.full((4, 4, 3), 7, np.uint8))
+def test_images_are_sorted_by_the_numbers_in_their_names(tmp_path: Path) -> None:
+    for name in ("10.png", "2.png", "1.JPG"):
+        image(tmp_path / name)
+    (tmp_path / "notes.txt").write_text("not an image")
     source = open_source(tmp_path)
     assert [f.name for f in source] == ["1", "2", "10"]
     assert source.frames == 3
@@ -31,15 +29,13 @@ def image(path: Path, value: int = 7) -> None:
     cv2.imwrite(str(path), np.full((4, 4, 3), value, np.uint8))
 
 
-def test_names_sort_whatever_digits_they_contain(tmp_path: Path) -> None:
+def test_names_with_unusual_digits_are_sorted(tmp_path: Path) -> None:
     for name in ("1²3.png", "2.png", "frame 10 of 12.png", "٣.png"):
         image(tmp_path / name)
     assert [f.name for f in open_source(tmp_path)][:2] == ["1²3", "2"]
 
 
-def test_images_that_differ_only_in_their_suffix_are_refused(
-    tmp_path: Path,
-) -> None:
+def test_images_that_differ_only_in_their_suffix_are_refused(tmp_path: Path) -> None:
     image(tmp_path / "1.png")
     image(tmp_path / "1.bmp", 9)
     with pytest.raises(SourceError, match=r"1\.bmp"):
@@ -57,7 +53,7 @@ def test_a_range_of_a_folder_keeps_its_numbers(clip_folder: Path) -> None:
     assert [(f.index, f.name) for f in frames] == [(4, "4"), (5, "5")]
 
 
-def test_a_damaged_image_is_an_error_where_it_is_read(clip_folder: Path) -> None:
+def test_a_damaged_image_is_an_error_when_it_is_read(clip_folder: Path) -> None:
     (clip_folder / "2.png").write_bytes(b"\x89PNG broken")
     frames = iter(open_source(clip_folder))
     assert [next(frames).index for _ in range(2)] == [0, 1]

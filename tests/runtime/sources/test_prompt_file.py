@@ -74,6 +74,6 @@ def test_a_missing_prompts_file_is_rejected(tmp_path: Path) -> None:
         ({3: [Prompt(1, points=[(1, 1)]), Prompt(1, box=(1, 1, 2, 2))]}, "prompted twice"),
     ],
 )
-def test_a_script_that_does_not_fit_its_source_is_rejected(script: Any, message: str) -> None:
+def test_prompts_outside_the_source_are_rejected(script: Any, message: str) -> None:
     with pytest.raises(PromptError, match=message):
         check_prompts(script, 2, 5)

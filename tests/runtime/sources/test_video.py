@@ -1,31 +1,21 @@
-"""Videos give their frames with exact numbers, and an error where they break off."""
+"""Videos yield their frames with exact numbers, and an error if they are truncated."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from sam2_edge import SourceError
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.runtime.sources.video import open_source
-from tests.helpers.clips import Clip, moving_shapes
+from tests.helpers.clips import Clip, moving_shapes, write_video
 
 
 @pytest.fixture
 def video(clip: Clip, tmp_path: Path) -> Path:
-    return encoded(tmp_path / "clip.avi", "MJPG", clip)
-
-
-def encoded(path: Path, codec: str, clip: Clip) -> Path:
-    height, width = clip.frames.shape[1:3]
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 10, (width, height))
-    for frame in clip.frames:
-        writer.write(frame)
-    writer.release()
-    return path
+    return write_video(tmp_path / "clip.avi", clip.frames, fps=10)
 
 
 def half(path: Path) -> Path:
@@ -36,12 +26,10 @@ def half(path: Path) -> Path:
     return cut
 
 
-@pytest.mark.parametrize(("name", "codec"), [("a.mp4", "mp4v"), ("a.mkv", "mp4v")])
-def test_containers_with_frames_between_key_frames_give_every_frame(
-    tmp_path: Path, name: str, codec: str
-) -> None:
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_containers_with_key_frames_yield_every_frame(tmp_path: Path, name: str) -> None:
     clip = moving_shapes(9, (72, 96))
-    source = open_source(encoded(tmp_path / name, codec, clip))
+    source = open_source(write_video(tmp_path / name, clip.frames, codec="mp4v"))
     pictures = [f.picture for f in source]
     assert source.frames == len(pictures) == 9
     assert pictures[0].shape == (72, 96, 3)
@@ -49,7 +37,7 @@ def test_containers_with_frames_between_key_frames_give_every_frame(
     assert difference.mean(axis=(1, 2, 3)).max() < 8
 
 
-def test_a_video_gives_its_frames(video: Path, clip: Clip) -> None:
+def test_a_video_yields_its_frames(video: Path, clip: Clip) -> None:
     source = open_source(video)
     frames = list(source)
     assert (source.frames, source.fps, source.start) == (24, 10.0, 0)
@@ -76,7 +64,7 @@ def test_a_start_past_the_end_is_refused(video: Path, start: int) -> None:
         open_source(video, FrameRange(start))
 
 
-def test_a_truncated_video_gives_its_frames_and_then_an_error(video: Path) -> None:
+def test_a_truncated_video_yields_its_frames_and_then_an_error(video: Path) -> None:
     # A declared count with fewer frames behind it: the index of an AVI stands at its end.
     cut = half(video)
     frames = []
@@ -99,7 +87,7 @@ def test_a_range_past_the_end_of_a_truncated_video_suggests_no_impossible_range(
 
 
 def test_an_mp4_that_lacks_its_index_is_refused(clip: Clip, tmp_path: Path) -> None:
-    cut = half(encoded(tmp_path / "clip.mp4", "mp4v", clip))
+    cut = half(write_video(tmp_path / "clip.mp4", clip.frames, codec="mp4v"))
     with pytest.raises(SourceError, match=r"cut\.mp4 cannot be opened"):
         open_source(cut)
 

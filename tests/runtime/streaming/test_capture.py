@@ -37,15 +37,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
 @pytest.fixture
 def start(clock: FakeTime) -> Iterator[Make]:  # noqa: ARG001
     """Starts captures, which keep every frame by default, and closes them."""
-    made: list[Capture] = []
+    captures: list[Capture] = []
 
     def make(*cameras: ScriptedCamera | SourceError, every_frame: bool = True) -> Capture:
-        made.append(Capture(opener(*cameras), every_frame=every_frame))
-        made[-1].start()
-        return made[-1]
+        captures.append(Capture(opener(*cameras), every_frame=every_frame))
+        captures[-1].start()
+        return captures[-1]
 
     yield make
-    for capture in made:
+    for capture in captures:
         capture.close()
 
 
@@ -63,7 +63,7 @@ def take(capture: Capture, count: int) -> list[int]:
     return found
 
 
-def test_a_file_gives_every_frame_in_order_however_slow_the_consumer(start: Make) -> None:
+def test_a_file_yields_every_frame_in_order_to_a_slow_consumer(start: Make) -> None:
     file = ScriptedCamera([picture(i) for i in range(20)], ends=True)
     capture = start(file)
     wait_until(lambda: capture.counts.captured == MAX_WAITING_FRAMES)
@@ -73,7 +73,7 @@ def test_a_file_gives_every_frame_in_order_however_slow_the_consumer(start: Make
     assert capture.counts.dropped == 0
 
 
-def test_a_slow_consumer_gets_the_latest_frame_and_the_others_are_counted(start: Make) -> None:
+def test_a_slow_consumer_gets_the_latest_frame_and_dropped_ones_are_counted(start: Make) -> None:
     hang = Hang()
     capture = start(ScriptedCamera([*(picture(i) for i in range(10)), hang]), every_frame=False)
     assert hang.entered.wait(WAIT_S)
@@ -122,7 +122,7 @@ def test_a_camera_that_hangs_is_abandoned_and_reopened(start: Make, clock: FakeT
     assert 99 not in take(capture, 20)
 
 
-def test_readers_that_hang_for_good_do_not_pile_up(start: Make, clock: FakeTime) -> None:
+def test_the_number_of_hung_readers_is_limited(start: Make, clock: FakeTime) -> None:
     hangs = [Hang() for _ in range(MAX_HUNG_READERS + 2)]
     capture = start(*(ScriptedCamera([hang]) for hang in hangs))
     for hang in hangs[: MAX_HUNG_READERS + 1]:
@@ -153,7 +153,7 @@ def test_a_camera_that_stays_black_is_reopened(start: Make, clock: FakeTime) -> 
     assert capture.counts.blank == 2
 
 
-def test_a_camera_may_take_longer_to_open_than_to_give_a_frame(clock: FakeTime) -> None:
+def test_opening_a_camera_may_take_longer_than_reading_a_frame(clock: FakeTime) -> None:
     opening = Hang()
 
     def open_slowly() -> ScriptedCamera:

@@ -9,7 +9,6 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -18,6 +17,7 @@ from sam2_edge.evaluation.metrics import region_similarity
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.synthetic import SyntheticClip, center_click, clip
 from tests.helpers.cameras import ScriptedCamera, opener, picture
+from tests.helpers.clips import write_video
 from tests.helpers.clock import wait_until
 from tests.helpers.results import MemorySink
 
@@ -128,7 +128,7 @@ def test_a_command_that_ends_the_loop_is_answered_first(
         later.result(0)
 
 
-def test_the_heart_beats_while_there_is_no_frame(tracker: VideoTracker) -> None:
+def test_heartbeat_is_called_while_there_is_no_frame(tracker: VideoTracker) -> None:
     beats: list[None] = []
 
     def wait_for_beats() -> None:
@@ -181,9 +181,5 @@ def test_the_memory_of_an_absent_object_is_kept(tracker: VideoTracker) -> None:
 
 
 def test_a_video_file_is_tracked_to_its_end(tmp_path: Path, tracker: VideoTracker) -> None:
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"MJPG"), 200, (64, 48))
-    for index in range(12):
-        writer.write(picture(index))
-    writer.release()
+    path = write_video(tmp_path / "clip.avi", [picture(i) for i in range(12)], fps=200)
     assert [t.frame.index for t in CameraLoop(str(path), tracker)] == list(range(12))

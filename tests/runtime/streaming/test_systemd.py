@@ -12,7 +12,7 @@ from sam2_edge.runtime.streaming.systemd import Watchdog, notify
 from tests.helpers.clock import FakeTime
 
 
-def test_systemd_learns_that_the_loop_is_ready_and_alive(
+def test_systemd_is_notified_that_the_loop_is_ready_and_alive(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeTime()

@@ -1,4 +1,4 @@
-"""Results are written beside the tracking, and one sink that fails does not stop the others."""
+"""Results are written in another thread, and a sink that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_sink_that_fails_is_reported_and_the_others_continue() -> None:
     assert (writer.failures, str(writer.first_failure)) == (1, "the disk is full")
 
 
-def test_any_error_of_a_sink_is_a_sink_error() -> None:
+def test_any_exception_of_a_sink_is_reported_as_a_sink_error() -> None:
     bad, good = MemorySink(fails_on=range(60), error=OSError("the disk is gone")), MemorySink()
     writer = write(bad, good)
     assert good.frames == list(range(60))
