@@ -29,6 +29,7 @@ from sam2_edge.runtime.sinks.files import (
     check_new_file,
     check_new_folder,
     check_outputs,
+    make_folder,
     write_image,
     write_text,
 )
@@ -85,7 +86,7 @@ def segment(
         for prompt in prompts
     }
     if masks is not None:
-        masks.mkdir(parents=True, exist_ok=True)
+        make_folder(masks)
     records = []
     table = Table("object", "rank", "predicted IoU", "pixels")
     for object_id, result in results.items():

@@ -93,8 +93,7 @@ def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: 
     done, start_s = 0, time.perf_counter()
     # Close the generator in any case, so that an interrupt anywhere still finishes the outputs.
     with closing(track_source(source, tracker, prompts, sinks)) as results:
-        shown = progress.track(results, "tracking", total=source.frames, console=console)
-        for _, result in shown:
+        for _, result in progress.track(results, "tracking", source.frames, console=console):
             done += 1
             present.update({entry.object_id: int(entry.present) for entry in result.objects})
     rate = done / (time.perf_counter() - start_s)

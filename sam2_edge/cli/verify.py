@@ -180,7 +180,7 @@ def verify(
 
     if EACH in swap:
         ctx.exit(_try_each(compare_with, tolerances))
-    found = compare_with([Graph(name) for name in swap])
+    result = compare_with([Graph(name) for name in swap])
     about = {
         "bundle": str(bundle),
         "reference": other.name,
@@ -195,13 +195,13 @@ def verify(
         "memory_policy": tracking.memory_policy,
     }
     if report is not None:
-        write_text(report, as_page(found, about, tolerances))
+        write_text(report, as_page(result, about, tolerances))
     if json_file is not None:
-        record = as_json(found, about, tolerances)
+        record = as_json(result, about, tolerances)
         write_text(json_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    code = _conclude(console, found, about, tolerances)
+    code = _conclude(console, result, about, tolerances)
     if layers is not None and other.bundle is not None:
-        feeds = found.inputs.get(Graph(layers))
+        feeds = result.inputs.get(Graph(layers))
         if feeds is None:
             raise PromptError(f"{layers} did not run with these prompts; give others, or none")
         _show_layers(layer_differences(loaded, other.bundle, Graph(layers), feeds))
@@ -215,25 +215,25 @@ def _try_each(
     table = Table("on the reference", "J&F", "memory", "pointer", "loops diverge")
     code = 0
     for graph in (None, *Graph):
-        found = compare_with([] if graph is None else [graph])
-        if graph is None and found.problems(tolerances):
+        result = compare_with([] if graph is None else [graph])
+        if graph is None and result.problems(tolerances):
             code = 1
         table.add_row(
             "none" if graph is None else graph.value,
-            f"{found.j_and_f:.4f}",
-            *(_figure(found.drift(name)) for name in ("memory", "pointer")),
-            found.diverged_at,
+            f"{result.j_and_f:.4f}",
+            *(_figure(result.drift(name)) for name in ("memory", "pointer")),
+            result.diverged_at,
         )
     Console().print(table)
     Console(stderr=True).print("the faulty graph is the one whose row has the best values")
     return code
 
 
-def _show_layers(found: Sequence[LayerDifference]) -> None:
+def _show_layers(layers: Sequence[LayerDifference]) -> None:
     """Print the tensors with the largest differences, in order of execution."""
-    worst = sorted(found, key=_badness, reverse=True)[:MAX_LAYERS]
+    worst = sorted(layers, key=_badness, reverse=True)[:MAX_LAYERS]
     table = Table("tensor", "operator", "relative L2", "max abs", "cosine", box=box.SIMPLE)
-    for layer in (layer for layer in found if layer in worst):
+    for layer in (layer for layer in layers if layer in worst):
         table.add_row(
             escape(layer.tensor),
             layer.operator,
@@ -254,29 +254,29 @@ def _figure(value: float | None) -> str:
 
 
 def _conclude(
-    console: Console, found: Verification, about: dict[str, Any], tolerances: Tolerances
+    console: Console, result: Verification, about: dict[str, Any], tolerances: Tolerances
 ) -> int:
     """Print the result and return the exit code."""
     title = escape(f"{about['bundle']} against {about['reference']}")
     table = Table(*GRAPH_COLUMNS, title=title, box=box.SIMPLE)
-    for row in graph_rows(found):
+    for row in graph_rows(result):
         table.add_row(*row)
     out = Console()
     out.print(table)
-    ran = {graph.value for graph, _ in found.graphs} | set(about["swapped"])
+    ran = {graph.value for graph, _ in result.graphs} | set(about["swapped"])
     idle = sorted({graph.value for graph in Graph} - ran)
     if idle:
         console.print(f"not run with these prompts: {', '.join(idle)}")
     out.print(
-        f"masks: J&F {found.j_and_f:.4f} against the reference; presence agrees on "
-        f"{100 * found.presence:.1f} %; memory differs by {_figure(found.drift('memory'))}, "
-        f"pointer by {_figure(found.drift('pointer'))}; loops diverge: {found.diverged_at}",
+        f"masks: J&F {result.j_and_f:.4f} against the reference; presence agrees on "
+        f"{100 * result.presence:.1f} %; memory differs by {_figure(result.drift('memory'))}, "
+        f"pointer by {_figure(result.drift('pointer'))}; loops diverge: {result.diverged_at}",
         soft_wrap=True,
         highlight=False,
     )
     if about["same_weights"] is False:
         console.print("[bold yellow]the weights of the reference differ[/] from the bundle's")
-    problems = found.problems(tolerances)
+    problems = result.problems(tolerances)
     for problem in problems:
         console.print(f"[bold red]out of tolerance:[/] {problem}", soft_wrap=True, highlight=False)
     if not problems:

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 
 from sam2_edge.errors import SourceError
+from sam2_edge.evaluation.synthetic import first_prompts
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources import FrameRange
@@ -156,8 +157,7 @@ def _write_video(path: Path, size: int, frames: int, objects: int) -> tuple[Prom
     for frame in drawn.frames:
         writer.write(frame)
     writer.release()
-    ids = range(1, objects + 1)
-    return tuple(Prompt(i, points=[center_click(drawn.mask(0, i))]) for i in ids)
+    return tuple(first_prompts(drawn, "click"))
 
 
 def _grid_clicks(picture: Frame, objects: int) -> tuple[Prompt, ...]:

@@ -131,7 +131,7 @@ class ReferenceTracker:
         try:
             if self._span is not None:
                 self._model.config.max_object_pointers_in_encoder = min(allowed, self._span)
-            # Passing the frame makes transformers stream, without the clip's length.
+            # Passing the frame selects streaming, in which transformers ignores the clip's length.
             frame = session.get_frame(self._index)
             if not self._rounded:
                 self._model._encode_new_memory = partial(_encode_in_full, self._model)

@@ -8,7 +8,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from starlette.requests import HTTPConnection
 
@@ -53,7 +53,8 @@ class Access:
         """Return whether a request may view and control the loop."""
         if self.token is None:
             # Against DNS rebinding: a foreign page's requests still carry its host name.
-            return is_local(_host_name(connection)) or self._is_listed(connection)
+            host = _split(f"//{connection.headers.get('host', '')}").hostname
+            return is_local(host or "") or self._is_listed(connection)
         candidates = (
             connection.cookies.get(COOKIE, ""),  # possibly from an earlier run
             connection.query_params.get("token", ""),
@@ -67,7 +68,7 @@ class Access:
         origin = connection.headers.get("origin")
         if origin is None or origin in self.origins:
             return True
-        return _netloc(origin) == connection.headers.get("host")
+        return _split(origin).netloc == connection.headers.get("host")
 
     def is_encrypted(self, connection: HTTPConnection) -> bool:
         """Return whether a request was encrypted with TLS, by this server or a proxy."""
@@ -76,7 +77,7 @@ class Access:
 
     def _is_listed(self, connection: HTTPConnection) -> bool:
         host = connection.headers.get("host", "")
-        return any(_netloc(origin) == host for origin in self.origins)
+        return any(_split(origin).netloc == host for origin in self.origins)
 
 
 class TokenBucket:
@@ -127,16 +128,9 @@ def is_local(host: str) -> bool:
         return False
 
 
-def _host_name(connection: HTTPConnection) -> str:
+def _split(url: str) -> SplitResult:
+    """Split a URL; all parts are empty if it is malformed."""
     try:
-        return urlsplit(f"//{connection.headers.get('host', '')}").hostname or ""
+        return urlsplit(url)
     except ValueError:
-        return ""
-
-
-def _netloc(origin: str) -> str | None:
-    """Return the host and port of an origin; None if it is malformed."""
-    try:
-        return urlsplit(origin).netloc
-    except ValueError:
-        return None
+        return urlsplit("")

@@ -14,8 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sam2_edge.errors import SinkError
-from sam2_edge.runtime.sinks.files import check_new_folder, write_image, write_text
+from sam2_edge.runtime.sinks.files import check_new_folder, make_folder, write_image, write_text
 from sam2_edge.runtime.sinks.masks import write_indexed_png
 from sam2_edge.synthetic import SyntheticClip, center_click
 
@@ -47,13 +46,8 @@ def write_dataset(folder: Path, clips: Iterable[SyntheticClip], *, overwrite: bo
 
 def _write_clip(folder: Path, name: str, drawn: SyntheticClip) -> None:
     frames, masks = folder / FRAMES / name, folder / MASKS / name
-    try:
-        for path in (frames, masks, folder / PROMPTS):
-            path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SinkError(
-            f"{folder} cannot be written: {error.strerror}; choose another folder"
-        ) from error
+    for path in (frames, masks, folder / PROMPTS):
+        make_folder(path)
     for index, (frame, mask) in enumerate(zip(drawn.frames, drawn.masks, strict=True)):
         write_image(frames / f"{index:05d}.jpg", frame)
         write_indexed_png(masks / f"{index:05d}.png", mask)

@@ -63,7 +63,10 @@ BAD_INPUT = {
         "late.json is not a folder",
     ),
     "folder as image": ("segment {clip} --bundle {bundle} --point 34,38", "give an image file"),
-    "folder without images": ("track {bundle} --bundle {bundle} --point 34,38", "holds no images"),
+    "folder without images": (
+        "track {bundle} --bundle {bundle} --point 34,38",
+        "contains no images",
+    ),
     "folder that is not empty": ("synth {bundle}", "is not empty"),
     "inspect something else": ("inspect {clip}", "is not a bundle"),
     "missing image": (

@@ -152,7 +152,7 @@ BROKEN: dict[str, tuple[LayoutName, Callable[[Path], None], str]] = {
     "an empty folder of frames": (
         "mose",
         lambda root: [p.unlink() for p in (root / "JPEGImages/cup").iterdir()] and None,
-        "cup holds no images",
+        "cup contains no images",
     ),
     "a frame that is missing": (
         "lvos",

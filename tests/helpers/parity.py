@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -43,7 +43,7 @@ def reference_prompt(prompt: Prompt) -> ReferencePrompt:
 
 @dataclass
 class Pair:
-    """The runtime and PyTorch side by side; every step is compared as it is made."""
+    """The runtime and PyTorch side by side; every step is compared immediately."""
 
     tracker: VideoTracker
     reference: ReferenceTracker
@@ -65,6 +65,15 @@ class Pair:
         self._compare(got.objects, self.reference.track(image, wanted))
         for object_id in wanted:
             self._assert_decided(got[object_id])
+
+    def track_all(
+        self,
+        frames: Iterable[NDArray[np.uint8]],
+        prompts: Mapping[int, Sequence[Prompt]],
+    ) -> None:
+        """Track frames, with prompts by frame number."""
+        for index, frame in enumerate(frames):
+            self.track(frame, prompts.get(index, ()))
 
     def prompt(self, prompt: Prompt) -> None:
         got = self.tracker.prompt(

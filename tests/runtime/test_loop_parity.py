@@ -45,8 +45,7 @@ def test_every_kind_of_prompt_is_tracked_as_in_pytorch(
     bundle: Bundle, small_model: Sam2VideoModel, long_clip: Clip, prompt: Prompt
 ) -> None:
     pair = Pair.of(bundle, small_model)
-    for index, frame in enumerate(long_clip.frames):
-        pair.track(frame, [prompt] if index == 0 else [])
+    pair.track_all(long_clip.frames, {0: [prompt]})
     pair.assert_meaningful()
 
 
@@ -54,9 +53,8 @@ def test_two_objects_one_added_later_are_tracked_as_in_pytorch(
     bundle: Bundle, small_model: Sam2VideoModel, long_clip: Clip
 ) -> None:
     pair = Pair.of(bundle, small_model)
-    for index, frame in enumerate(long_clip.frames):
-        new = {0: [Prompt(1, points=[(34, 38)])], 4: [Prompt(7, box=(72, 70, 118, 122))]}
-        pair.track(frame, new.get(index, []))
+    prompts = {0: [Prompt(1, points=[(34, 38)])], 4: [Prompt(7, box=(72, 70, 118, 122))]}
+    pair.track_all(long_clip.frames, prompts)
     pair.assert_meaningful()
 
 
@@ -81,8 +79,7 @@ def test_a_second_conditioning_frame_is_used_as_in_pytorch(
         0: [Prompt(1, points=[(34, 38)]), Prompt(2, points=[(92, 75)])],
         11: [Prompt(1, points=[(60, 40), (10, 10)], labels=[1, 0])],
     }
-    for index, frame in enumerate(long_clip.frames):
-        pair.track(frame, prompts.get(index, []))
+    pair.track_all(long_clip.frames, prompts)
     pair.assert_meaningful()
 
 
@@ -111,11 +108,7 @@ def test_an_object_that_leaves_and_returns_is_judged_as_in_pytorch(
     gone = moving_shapes(FRAMES, leaves_at=8)
     frames = [*gone.frames[:16], *long_clip.frames[16:]]
     pair = Pair.of(bundle, small_model)
-    for index, frame in enumerate(frames):
-        pair.track(
-            frame,
-            [Prompt(1, points=[(34, 38)]), Prompt(2, points=[(92, 75)])] if index == 0 else [],
-        )
+    pair.track_all(frames, {0: [Prompt(1, points=[(34, 38)]), Prompt(2, points=[(92, 75)])]})
     present = [r.present for r in pair.seen]
     assert any(present)
     assert not all(present)
@@ -126,8 +119,7 @@ def test_short_clips_scale_pointer_ages_as_in_pytorch(
     bundle: Bundle, small_model: Sam2VideoModel, long_clip: Clip, frames: int
 ) -> None:
     pair = Pair.of(bundle, small_model, clip_frames=frames)
-    for index, frame in enumerate(long_clip.frames[:frames]):
-        pair.track(frame, [Prompt(1, points=[(34, 38)])] if index == 0 else [])
+    pair.track_all(long_clip.frames[:frames], {0: [Prompt(1, points=[(34, 38)])]})
     pair.assert_meaningful()
 
 
@@ -137,6 +129,5 @@ def test_sam2_0_is_tracked_as_in_pytorch(
     model = random_model(small_config(family="sam2"), SEED)
     bundle = export_bundle(loaded(model), tmp_path_factory.mktemp("sam2") / "bundle")
     pair = Pair.of(bundle, model)
-    for index, frame in enumerate(long_clip.frames[:18]):
-        pair.track(frame, [Prompt(1, points=[(34, 38)])] if index == 0 else [])
+    pair.track_all(long_clip.frames[:18], {0: [Prompt(1, points=[(34, 38)])]})
     pair.assert_meaningful()

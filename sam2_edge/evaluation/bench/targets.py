@@ -66,13 +66,8 @@ def open_target(
 class BundleTarget:
     """A bundle run by `VideoTracker`, including masks at the size of the frame.
 
-    Args:
-        bundle: As for `VideoTracker`.
-        backend: As for `VideoTracker`.
-        threads: As for `VideoTracker`.
-        recent_memories: As for `VideoTracker`.
-        memory_policy: As for `VideoTracker`.
-        staged: Whether to time every graph (on a GPU by CUDA events), not only the whole frame.
+    `staged` times every graph (on a GPU by CUDA events), not only the whole frame. The other
+    arguments are as for `VideoTracker`.
     """
 
     def __init__(

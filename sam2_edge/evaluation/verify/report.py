@@ -34,38 +34,38 @@ figure{margin:1rem 0}figure img{max-width:49%}svg{max-width:100%}
 
 
 def as_json(
-    found: Verification, about: Mapping[str, Any], tolerances: Tolerances
+    result: Verification, about: Mapping[str, Any], tolerances: Tolerances
 ) -> dict[str, Any]:
     """Return everything except the pictures; non-finite numbers become null.
 
     Args:
-        found: The result.
+        result: The result.
         about: Facts about the comparison, by name.
         tolerances: Limits whose violations are listed as problems.
     """
-    first = found.first_divergence
+    first = result.first_divergence
     return {
         **about,
         "tolerances": {
             **asdict(tolerances),
             "graph": {g.value: v for g, v in tolerances.graph.items()},
         },
-        "problems": found.problems(tolerances),
-        "j_and_f": finite(found.j_and_f, 6),
-        "presence": finite(found.presence, 6),
-        **_finite({f"{n}_drift": found.drift(n) for n in ("memory", "pointer")}),
+        "problems": result.problems(tolerances),
+        "j_and_f": finite(result.j_and_f, 6),
+        "presence": finite(result.presence, 6),
+        **_finite({f"{n}_drift": result.drift(n) for n in ("memory", "pointer")}),
         "first_divergence": first and {"frame": first.frame, "object": first.object_id},
         "graphs": [
             {"graph": graph.value, "output": name, **_finite(asdict(worst))}
-            for (graph, name), worst in found.graphs.items()
+            for (graph, name), worst in result.graphs.items()
         ],
-        "frames": [_finite(asdict(comparison)) for comparison in found.comparisons],
+        "frames": [_finite(asdict(comparison)) for comparison in result.comparisons],
     }
 
 
-def as_page(found: Verification, about: Mapping[str, Any], tolerances: Tolerances) -> str:
+def as_page(result: Verification, about: Mapping[str, Any], tolerances: Tolerances) -> str:
     """Return an HTML page without external resources; arguments as for `as_json`."""
-    problems = found.problems(tolerances)
+    problems = result.problems(tolerances)
     verdict = (
         "<ul class=bad>" + "".join(f"<li>{escape(p)}</li>" for p in problems) + "</ul>"
         if problems
@@ -75,9 +75,9 @@ def as_page(found: Verification, about: Mapping[str, Any], tolerances: Tolerance
         **about,
         "swapped": ", ".join(about["swapped"]) or "none",
         "same_weights": {True: "yes", False: "no", None: "unknown"}[about["same_weights"]],
-        "J&F against the reference": f"{found.j_and_f:.4f}",
-        "agreement on presence": f"{found.presence:.4f}",
-        "loops diverge": found.diverged_at,
+        "J&F against the reference": f"{result.j_and_f:.4f}",
+        "agreement on presence": f"{result.presence:.4f}",
+        "loops diverge": result.diverged_at,
     }
     title = escape(f"{about['bundle']} against {about['reference']}")
     parts = [
@@ -85,11 +85,11 @@ def as_page(found: Verification, about: Mapping[str, Any], tolerances: Tolerance
         verdict,
         _table(("", ""), [(n.replace("_", " "), str(v)) for n, v in facts.items()], text=2),
         "<h2>Graphs, on the inputs of the loop</h2>",
-        _table(GRAPH_COLUMNS, graph_rows(found), text=2),
+        _table(GRAPH_COLUMNS, graph_rows(result), text=2),
         "<h2>Over the clip</h2>",
-        *charts(found),
+        *charts(result),
         "<h2>Frames that differ most</h2><p>Left: the bundle. Right: the reference.</p>",
-        *(_figure(shown) for shown in found.worst),
+        *(_figure(frame) for frame in result.worst),
     ]
     return (
         f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
@@ -101,7 +101,7 @@ def as_page(found: Verification, about: Mapping[str, Any], tolerances: Tolerance
 GRAPH_COLUMNS = ("graph", "output", "max abs", "mean abs", "cosine", "relative L2")
 
 
-def graph_rows(found: Verification) -> list[tuple[str, ...]]:
+def graph_rows(result: Verification) -> list[tuple[str, ...]]:
     """Format the differences of the graphs as rows of `GRAPH_COLUMNS`."""
     return [
         (
@@ -112,14 +112,14 @@ def graph_rows(found: Verification) -> list[tuple[str, ...]]:
             f"{worst.cosine:.7f}",
             f"{worst.relative_l2:.2e}",
         )
-        for (graph, name), worst in found.graphs.items()
+        for (graph, name), worst in result.graphs.items()
     ]
 
 
-def charts(found: Verification) -> list[str]:
+def charts(result: Verification) -> list[str]:
     """Plot J of the masks, and the differences of logits, memories and pointers, by frame."""
-    objects = found.by_object()
-    lowest = min(c.j for c in found.comparisons)
+    objects = result.by_object()
+    lowest = min(c.j for c in result.comparisons)
     plots = [
         line_chart(
             "J against the reference",
@@ -145,11 +145,11 @@ def _points(rows: Sequence[ObjectComparison], name: str) -> list[tuple[float, fl
     return [(frame, value) for frame, value in values if value is not None]
 
 
-def _figure(shown: WorstFrame) -> str:
-    c = shown.comparison
+def _figure(frame: WorstFrame) -> str:
+    c = frame.comparison
     images = "".join(
-        f'<img alt="" src="data:image/jpeg;base64,{_jpeg(shown.picture, mask)}"> '
-        for mask in (shown.mask, shown.reference_mask)
+        f'<img alt="" src="data:image/jpeg;base64,{_jpeg(frame.picture, mask)}"> '
+        for mask in (frame.mask, frame.reference_mask)
     )
     caption = f"frame {c.frame}, object {c.object_id}: J {c.j:.4f}, F {c.f:.4f}"
     return f"<figure>{images}<figcaption>{caption}</figcaption></figure>"

@@ -30,7 +30,7 @@ from sam2_edge.evaluation.vos.datasets import LayoutName
 from sam2_edge.evaluation.vos.protocols import Score
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.runtime.sinks.files import check_new_folder, write_text
+from sam2_edge.runtime.sinks.files import check_new_folder, make_folder, write_text
 
 COLUMNS = ("video", "object", "J", "F", "J&F", "frames")
 DIGITS = 6
@@ -150,13 +150,10 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
     elif path.is_dir() and any(path.iterdir()):
         raise SinkError(f"{path} is not empty and contains no evaluation; choose another folder")
     check_new_folder(path, overwrite=True)
-    try:
-        for name in (MASKS, RECORDS):
-            (path / name).mkdir(parents=True, exist_ok=True)
-        for leftover in path.glob(f".*{PARTIAL}"):
-            shutil.rmtree(leftover)
-    except OSError as error:
-        raise SinkError(f"{path} cannot be written: {error.strerror}; choose another") from error
+    for name in (MASKS, RECORDS):
+        make_folder(path / name)
+    for leftover in path.glob(f".*{PARTIAL}"):
+        shutil.rmtree(leftover, ignore_errors=True)  # of an interrupted evaluation
     write_text(settings_path, settings.model_dump_json(indent=1) + "\n")
     return EvalFolder(path)
 

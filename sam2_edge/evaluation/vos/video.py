@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.errors import PromptError, SinkError, SourceError
+from sam2_edge.errors import PromptError, SourceError
 from sam2_edge.evaluation.metrics import Mask, boundary_accuracy, region_similarity
 from sam2_edge.evaluation.prompting import PromptKind, prompt_from_mask
 from sam2_edge.evaluation.vos.datasets import LayoutName, Video
@@ -17,6 +17,7 @@ from sam2_edge.evaluation.vos.protocols import FrameScore, score
 from sam2_edge.evaluation.vos.results import ObjectRecord, VideoRecord
 from sam2_edge.runtime.prompts import Prompt, model_prompt
 from sam2_edge.runtime.results import FrameResult
+from sam2_edge.runtime.sinks.files import make_folder
 from sam2_edge.runtime.sinks.masks import write_indexed_png
 from sam2_edge.runtime.sources.images import read_image
 from sam2_edge.runtime.tracker import VideoTracker
@@ -54,11 +55,8 @@ def evaluate_video(
         StoppedError: If `stopped` returns true.
     """
     evaluation = _Evaluation(video, layout, kind, image_size)
-    try:
-        for name in video.masks:
-            (folder / name).mkdir(exist_ok=True)
-    except OSError as error:
-        raise SinkError(f"{folder} cannot be written: {error.strerror}") from error
+    for name in video.masks:
+        make_folder(folder / name)
     for index, path in enumerate(video.frames):
         if stopped():
             raise StoppedError

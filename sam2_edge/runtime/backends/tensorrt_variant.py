@@ -16,7 +16,7 @@ TensorRtVariant = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[TensorRtVariant, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 
 _REMEDIES: dict[TensorRtVariant, str] = {
-    "tensorrt": "on a Jetson it comes with JetPack (make the virtual environment with "
+    "tensorrt": "on a Jetson it comes with JetPack (create the virtual environment with "
     "--system-site-packages), elsewhere: pip install tensorrt 'sam2_edge[tensorrt]'",
     "tensorrt-rtx": "pip install 'sam2_edge[tensorrt-rtx]'",
 }

@@ -50,6 +50,19 @@ def _atomic_output(path: Path) -> Iterator[Path]:
         raise SinkError(f"{path} cannot be written: {reason}; write elsewhere") from error
 
 
+def make_folder(folder: Path) -> None:
+    """Create a folder, if it does not exist, with its parents.
+
+    Raises:
+        SinkError: If it cannot be created.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = error.strerror
+        raise SinkError(f"{folder} cannot be created: {reason}; choose another folder") from error
+
+
 def bytes_on_disk(path: Path) -> int:
     """Return a file's disk usage in bytes, at least one block of 4 KiB."""
     return max(4096, path.stat().st_blocks * 512)

@@ -8,9 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sam2_edge.errors import SinkError
 from sam2_edge.runtime.results import FrameResult
-from sam2_edge.runtime.sinks.files import bytes_on_disk, check_new_folder, write_image
+from sam2_edge.runtime.sinks.files import (
+    bytes_on_disk,
+    check_new_folder,
+    make_folder,
+    write_image,
+)
 from sam2_edge.runtime.sinks.overlay import palette
 from sam2_edge.runtime.sources import SourceFrame
 
@@ -34,12 +38,7 @@ class MaskFolder:
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
         """Write one mask atomically; the first frame creates the folder."""
-        try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(
-                f"{self._folder} cannot be created: {error.strerror}; choose another folder"
-            ) from error
+        make_folder(self._folder)
         path = self._folder / f"{frame.name}.png"
         write_indexed_png(path, result.index_mask())
         self.size_bytes += bytes_on_disk(path)

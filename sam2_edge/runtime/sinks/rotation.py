@@ -14,7 +14,7 @@ from typing import Protocol
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks import Sink
-from sam2_edge.runtime.sinks.files import bytes_on_disk
+from sam2_edge.runtime.sinks.files import bytes_on_disk, make_folder
 from sam2_edge.runtime.sources import SourceFrame
 
 _log = logging.getLogger(__name__)
@@ -78,12 +78,7 @@ class RotatingSink:
         open_sink: Callable[[Path], SizedSink],
         policy: RotationPolicy,
     ) -> None:
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise SinkError(
-                f"{folder} cannot be created: {error.strerror}; choose another folder"
-            ) from error
+        make_folder(folder)
         self._folder, self._kind, self._suffix = folder, kind, suffix
         self._open_sink, self._policy = open_sink, policy
         self._sink: SizedSink | None = None

@@ -50,7 +50,7 @@ def image_files(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]
     ]
     if not files:
         raise SourceError(
-            f"{folder} holds no images; known suffixes: {', '.join(sorted(suffixes))}"
+            f"{folder} contains no images; known suffixes: {', '.join(sorted(suffixes))}"
         )
     files.sort(key=_natural_key)
     names: dict[str, Path] = {}

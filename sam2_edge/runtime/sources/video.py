@@ -58,12 +58,12 @@ class VideoFile:
         try:
             index = 0
             while self._range.stop is None or index < self._range.stop:
-                wanted = index >= self._range.start
-                ok, picture = capture.read() if wanted else (capture.grab(), None)
+                in_range = index >= self._range.start
+                ok, picture = capture.read() if in_range else (capture.grab(), None)
                 if not ok:
                     self._check_end(index)
                     return
-                if wanted:
+                if in_range:
                     yield SourceFrame(index, f"{index:05d}", cast("Frame", picture))
                 index += 1
         finally:

@@ -108,7 +108,7 @@ function showState(header) {
       if (selected === id) select(null);
     }
   }
-  for (const found of header.objects) updateRow(rows.get(found.id) ?? addRow(found.id), found);
+  for (const entry of header.objects) updateRow(rows.get(entry.id) ?? addRow(entry.id), entry);
 }
 
 function addRow(id) {
@@ -126,17 +126,17 @@ function addRow(id) {
   return row;
 }
 
-function updateRow(row, found) {
+function updateRow(row, entry) {
   delete row.dataset.pending;
-  row.classList.toggle("absent", !found.present);
-  row.dataset.present = found.present;
-  row.querySelector(".swatch").style.background = `rgb(${found.color.join(" ")})`;
-  row.querySelector(".state").textContent = found.present
-    ? `${Math.round(100 * Math.min(Math.max(found.iou, 0), 1))}%`
+  row.classList.toggle("absent", !entry.present);
+  row.dataset.present = entry.present;
+  row.querySelector(".swatch").style.background = `rgb(${entry.color.join(" ")})`;
+  row.querySelector(".state").textContent = entry.present
+    ? `${Math.round(100 * Math.min(Math.max(entry.iou, 0), 1))}%`
     : "hidden";
-  row.querySelector(".state").title = `predicted IoU ${found.iou}, object score ${found.score}`;
+  row.querySelector(".state").title = `predicted IoU ${entry.iou}, object score ${entry.score}`;
   const name = row.querySelector(".name");
-  if (document.activeElement !== name) name.value = found.name;
+  if (document.activeElement !== name) name.value = entry.name;
 }
 
 function select(id) {

@@ -46,8 +46,10 @@ class CudaGraphs:
         A run is captured once it has repeated with the same shapes and addresses.
         """
         if shapes != self._shapes:
-            self._forget()
             self._shapes = shapes
+            self._runs.clear()
+            if self._graphs:
+                _destroy(self._cuda, self._stream, self._graphs)
         graph = self._graphs.get(addresses)
         if graph is not None:
             checked(self._cuda.cudaGraphLaunch(graph, self._stream), f"running {self._what}")
@@ -59,11 +61,6 @@ class CudaGraphs:
         repeated = self._runs[addresses] > WARM_RUNS and len(self._graphs) < MAX_GRAPHS
         if repeated and self._failures < MAX_FAILURES:
             self._capture(addresses, enqueue)
-
-    def _forget(self) -> None:
-        self._runs.clear()
-        if self._graphs:
-            _destroy(self._cuda, self._stream, self._graphs)
 
     def _capture(self, addresses: Hashable, enqueue: Callable[[], None]) -> None:
         """Capture one run; must directly follow a regular run with the same shapes."""
