@@ -44,7 +44,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Trace each module once: PyTorch's exporter would take most of the tests' time."""
+    """Export each module once, since PyTorch's exporter would take most of the tests' time."""
     folder = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # of all workers
@@ -61,20 +61,20 @@ def small_model() -> Sam2VideoModel:
 
 @pytest.fixture(scope="session")
 def small_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Memory rounded to bfloat16, the default."""
+    """Memory rounded to bfloat16, which is the default."""
     return export_bundle(loaded(small_model), tmp_path_factory.mktemp("bundles") / "small")
 
 
 @pytest.fixture(scope="session")
 def full_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Memory stored in full."""
+    """Unrounded memory."""
     target = tmp_path_factory.mktemp("bundles") / "full"
     return export_bundle(loaded(small_model), target, ExportOptions(memory_rounding="none"))
 
 
 @pytest.fixture(scope="session")
 def tokens_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """Memory attention over some of the tokens, memory stored in full."""
+    """Memory attention over some of the tokens, with unrounded memory."""
     target = tmp_path_factory.mktemp("bundles") / "tokens"
     options = ExportOptions(memory_tokens=MEMORY_TOKENS, memory_rounding="none")
     return export_bundle(loaded(small_model), target, options)

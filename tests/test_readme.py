@@ -22,7 +22,7 @@ from tests.helpers.markdown import (
 EXAMPLES = {place: code for page in PAGES for place, code in code_blocks(page, "python").items()}
 
 OPTIONS_OF_TOOLS = {"--device", "--full", "--hours", "--workers"}
-"""Of `python -m tools.nano`."""
+"""Options of `python -m tools.nano`."""
 
 
 @pytest.mark.parametrize("code", EXAMPLES.values(), ids=EXAMPLES.keys())

@@ -63,10 +63,7 @@ BAD_INPUT = {
         "late.json is not a folder",
     ),
     "folder as image": ("segment {clip} --bundle {bundle} --point 34,38", "give an image file"),
-    "folder without images": (
-        "track {bundle} --bundle {bundle} --point 34,38",
-        "contains no images",
-    ),
+    "folder without images": ("track {bundle} --bundle {bundle} --point 34,38", "no images; known"),
     "folder that is not empty": ("synth {bundle}", "is not empty"),
     "inspect something else": ("inspect {clip}", "is not a bundle"),
     "missing image": (

@@ -1,4 +1,4 @@
-"""Every command tracks with the memory policy and the recent memories that it is given."""
+"""Every command respects --memory-policy and --recent-memories."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def test_bench_names_the_policy_and_refuses_it_with_peak_memory(
 
 @pytest.fixture
 def ages(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[int]]]:
-    """Memory ages of every memory attention call, by backend in the order of first use."""
+    """Memory ages of every memory attention call, by backend in order of first use."""
     seen: dict[int, list[list[int]]] = {}
     ran = OnnxRuntimeCpu.run
 

@@ -1,4 +1,4 @@
-"""`sam2-edge run`: its outputs, its options and how it ends."""
+"""`sam2-edge run`: outputs, options and termination."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ LINES, VIDEO_BYTES = 12, 200_000
 
 
 def start(folder: Path) -> subprocess.Popen[str]:
-    """The command on the synthetic camera, once it has written something."""
+    """Start the command on the synthetic camera, and wait until it has written something."""
     command = [str(SCRIPT), "run", "synth", "--bundle", "nano", "--point", "240,240"]
     command += ["--jsonl", str(folder / "j"), "--video", str(folder / "v"), "--threads", "1"]
     process = subprocess.Popen(

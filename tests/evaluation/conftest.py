@@ -1,4 +1,4 @@
-"""Data sets in every layout, `sam2-edge eval` on them, and a model as a folder."""
+"""Data sets in every layout, `sam2-edge eval` on them, and a model folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def layouts(tmp_path_factory: pytest.TempPathFactory) -> dict[LayoutName, Path]:
 def evaluate(
     monkeypatch: pytest.MonkeyPatch, small_bundle: Bundle, layouts: dict[LayoutName, Path]
 ) -> Eval:
-    """Runs the command on the data set of a layout, or on another folder; gives the exit code."""
+    """Runs the command on the data set of a layout or on another folder; returns the exit code."""
 
     def call(dataset: LayoutName | Path, output: Path, *options: object) -> int:
         folder = dataset if isinstance(dataset, Path) else layouts[dataset]

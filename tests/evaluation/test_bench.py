@@ -1,4 +1,4 @@
-"""`sam2-edge bench`: its figures are consistent, and targets take turns on the same frames."""
+"""`sam2-edge bench`: consistent figures, and targets interleaved on the same frames."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ FRAMES = [np.zeros((8, 8, 3), np.uint8)] * (UNCOUNTED_FRAMES + MIN_COUNTED)
 
 
 class Paced:
-    """A target with given times, which records its turns."""
+    """A target with fixed times that records its turns."""
 
     device = "cpu"
 

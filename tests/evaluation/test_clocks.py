@@ -10,7 +10,7 @@ from sam2_edge.evaluation.bench import targets
 
 
 class Cuda:
-    """CUDA's events, on a clock that the test sets."""
+    """CUDA events on a clock controlled by the test."""
 
     def __init__(self) -> None:
         self.time_ms, self.alive = 0.0, 0

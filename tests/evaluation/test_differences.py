@@ -1,4 +1,4 @@
-"""Differences of tensors, against cases worked out by hand."""
+"""Differences of tensors, against cases computed by hand."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Masks in folders: reading the files and scoring them, in Python and with `sam2-edge score`."""
+"""Reading and scoring folders of masks, in Python and with `sam2-edge score`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""J and F, against cases worked out by hand and a slow, literal version of the definition."""
+"""J and F, against cases computed by hand and a slow, literal implementation of the definition."""
 
 from __future__ import annotations
 

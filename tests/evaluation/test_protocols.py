@@ -1,4 +1,4 @@
-"""Which frames count, as the published evaluations decide it, against cases worked out by hand."""
+"""Scored frames by the published protocols, against cases computed by hand."""
 
 from __future__ import annotations
 

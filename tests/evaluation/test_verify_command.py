@@ -1,4 +1,4 @@
-"""`sam2-edge verify`: its report, its exit code and its errors."""
+"""`sam2-edge verify`: report, exit code and errors."""
 
 from __future__ import annotations
 

@@ -139,7 +139,7 @@ def test_masks_of_sa_v_may_overlap_and_are_scored_separately(
 def test_a_short_clip_is_tracked_with_its_own_length(
     monkeypatch: pytest.MonkeyPatch, evaluate: Eval, small_bundle: Bundle, tmp_path: Path
 ) -> None:
-    """Pointer ages depend on the length: after a longer clip, the masks equal those of `track`."""
+    """Pointer ages depend on the length: even after a longer clip, masks equal those of `track`."""
     for name, frames in (("a", 12), ("b", 5)):
         drawn = clip(1, frames=frames, size=64, objects=1, split="heldout", photographs=False)
         write_dataset(tmp_path / name, [drawn])

@@ -50,7 +50,7 @@ class Hang:
 
 
 def opener(*cameras: ScriptedCamera | SourceError) -> Callable[[], ScriptedCamera]:
-    """A function that opens one camera after the other, and then always the last."""
+    """Return a function that opens the cameras in turn, and then the last one repeatedly."""
     left = list(cameras)
 
     def open_next() -> ScriptedCamera:

@@ -15,7 +15,7 @@ from tests.helpers.clips import moving_shapes, write_video
 SCRIPT = Path(sys.executable).parent / "sam2-edge"
 
 CLICK = ("--point", "34,38")
-"""On the disc in the first frame of `moving_shapes`."""
+"""A click on the disc in the first frame of `moving_shapes`."""
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:

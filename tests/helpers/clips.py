@@ -1,4 +1,4 @@
-"""Generated clips: shapes that move over a textured background, with their exact masks."""
+"""Generated clips: shapes moving over a textured background, with exact masks."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def moving_shapes(
     leaves_at: int | None = None,
     seed: int = 0,
 ) -> Clip:
-    """A disc and a square that move; from frame `leaves_at` on, both are out of the picture."""
+    """A moving disc and square; both are out of the picture from frame `leaves_at`."""
     height, width = size
     generator = np.random.default_rng(seed)
     noise = generator.integers(0, 256, (height // 8 + 1, width // 8 + 1, 3), dtype=np.uint8)

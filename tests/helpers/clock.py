@@ -1,4 +1,4 @@
-"""A clock that tests advance, and waiting for other threads."""
+"""A clock that tests control, and a way to wait for other threads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 WAIT_S = 60.0
-"""Longest wait for another thread; a test that passes takes a fraction of it."""
+"""Maximum wait for another thread; a passing test takes a fraction of it."""
 
 
 class FakeTime:

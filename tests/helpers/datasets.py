@@ -16,7 +16,7 @@ from sam2_edge.runtime.sinks.masks import write_indexed_png
 from sam2_edge.synthetic import SyntheticClip, clip
 
 Eval = Callable[..., int]
-"""Runs `sam2-edge eval`: data set, output folder, options; gives the exit code."""
+"""Runs `sam2-edge eval` with a data set, output folder and options; returns the exit code."""
 
 LATE = 2
 """The frame on which object 2 of `late_clip` appears."""

@@ -1,4 +1,4 @@
-"""Code that runs as on a full disk."""
+"""Runs code as if the disk were full."""
 
 from __future__ import annotations
 

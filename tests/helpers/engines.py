@@ -1,4 +1,4 @@
-"""Bundles that claim to consist of engines, with the limits that engines have."""
+"""Bundles that claim to contain engines, with the limits of engines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bundles with a fault, for tests that must find it."""
+"""Faulty bundles, for tests that must locate the fault."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sam2_edge.export.int8_search import trial_bundle
 
 
 def faulty_bundle(source: Bundle, graph: Graph, folder: Path) -> Bundle:
-    """The bundle with all weights of one graph slightly too large."""
+    """Return a bundle in which all weights of one graph are slightly too large."""
     model = onnx.load(source.graph_path(graph))
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)

@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 HEAVY = ("torch", "transformers", "onnx", "onnxscript", "huggingface_hub", "safetensors")
-"""Packages of the extra `export`, which a device need not have."""
+"""Packages of the extra `export`, which are not required on a device."""
 
 
 def run_python(code: str) -> None:

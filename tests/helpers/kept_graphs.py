@@ -1,4 +1,4 @@
-"""ONNX files of modules that were exported already, for every process of a test run.
+"""A cache of exported ONNX files, shared by all processes of a test run.
 
 What is kept is what `export_onnx` wrote for the very same module: its classes, attributes and
 weights. Whatever follows an export (precision, checks, the bundle) runs each time.
@@ -56,7 +56,7 @@ def _fingerprint(module: nn.Module, spec: GraphSpec) -> str:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the others wait."""
+    """Let one process in at a time."""
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

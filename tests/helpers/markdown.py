@@ -1,4 +1,4 @@
-"""What Markdown pages show: code blocks, inline code, shell commands and links."""
+"""Parses Markdown pages: code blocks, inline code, shell commands and links."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def links(page: Path) -> list[str]:
 
 
 def shell_commands(page: Path) -> Iterator[list[str]]:
-    """The words of every command in shell blocks, comments left out."""
+    """Yield the words of every command in shell blocks, without comments."""
     for block in code_blocks(page, "sh").values():
         for line in block.replace("\\\n", " ").splitlines():
             lexer = shlex.shlex(line, posix=True, punctuation_chars=_SHELL_OPERATORS)

@@ -22,7 +22,7 @@ def store(
     conditioning: bool,
     tokens: int | None = None,
 ) -> None:
-    """Write memories, pointers and, with `tokens`, cells that all hold the given values."""
+    """Write memories, pointers and, with `tokens`, cells filled with the given values."""
     side = GEOMETRY.embedding_size
     column = np.array(values, np.float32)
     memory = np.broadcast_to(column[:, None, None, None], (len(ids), 4, side, side))

@@ -1,4 +1,4 @@
-"""A small random model of the full architecture, and frames to calibrate with."""
+"""A small random model with the full architecture, and frames for calibration."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IMAGE_SIZE = 128
 SEED = 6
 
 MEMORY_TOKENS = 24
-"""Of 64 in `tokens_bundle`."""
+"""Tokens, of 64, that `tokens_bundle` attends to."""
 
 
 def small_config(image_size: int = IMAGE_SIZE, *, family: str = "sam2.1") -> Sam2VideoConfig:
@@ -51,13 +51,13 @@ def small_config(image_size: int = IMAGE_SIZE, *, family: str = "sam2.1") -> Sam
 
 
 def loaded(model: Sam2VideoModel, name: str = "small") -> LoadedModel:
-    """A model as `load_model` returns it."""
+    """Wrap a model in the type that `load_model` returns."""
     family = "sam2.1" if model.config.enable_occlusion_spatial_embedding else "sam2"
     return LoadedModel(model, name, family, "test", None)
 
 
 def frames_of_a_clip(folder: Path, *, frames: int = 16, seed: int = 5) -> Path:
-    """A folder of the frames of a synthetic clip, to calibrate with."""
+    """Write the frames of a synthetic clip to a folder, for calibration."""
     folder.mkdir()
     for index, frame in enumerate(synthetic_clip(seed, frames=frames, split="heldout").frames):
         cv2.imwrite(str(folder / f"{index:03d}.png"), frame)

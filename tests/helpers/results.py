@@ -1,4 +1,4 @@
-"""Results to write, and a sink that remembers them."""
+"""Results to write, and a sink that records them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def tracked_frame(
 
 
 class MemorySink:
-    """Keeps the numbers of the frames it was given, and fails on some."""
+    """Keeps the numbers of the frames written to it, and fails on some."""
 
     starts_new_file = False
 

@@ -80,7 +80,7 @@ class Site:
 
 
 def frame_of(data: bytes) -> tuple[dict[str, Any], NDArray[np.uint8], NDArray[np.uint8]]:
-    """Header, mask and image of a message."""
+    """Decode the header, mask and image of a message."""
     (size,) = struct.unpack("<I", data[:4])
     header = json.loads(data[4 : 4 + size])
     end = 4 + size + 4 * header["runs"]

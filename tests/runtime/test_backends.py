@@ -1,4 +1,4 @@
-"""One suite for every backend; GPU backends are skipped with a reason if there is no GPU."""
+"""One suite for all backends; GPU backends are skipped if there is no GPU."""
 
 from __future__ import annotations
 
@@ -195,7 +195,7 @@ def test_views_of_device_memory_are_at_the_right_address() -> None:
 
 
 def test_trackers_of_a_process_share_one_arena() -> None:
-    """An arena per session would take 19 MB for the second tracker's frames; one takes 1 MB."""
+    """The second tracker's frames take 19 MB with an arena per session, 1 MB with a shared one."""
     program = """
 import numpy as np
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Device memory and CUDA graphs on a stand-in for CUDA that only has addresses."""
+"""Device memory and CUDA graphs, with a stand-in for CUDA that only tracks addresses."""
 
 from __future__ import annotations
 

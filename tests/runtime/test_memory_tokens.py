@@ -26,7 +26,7 @@ CLICK = (34, 38)
 
 
 class RecordingBackend(DelegatingBackend):
-    """Keeps the cells and ages that memory attention was given last."""
+    """Keeps the latest cells and ages passed to memory attention."""
 
     def run(self, graph: Graph, inputs: Mapping[str, RunTensor]) -> dict[str, RunTensor]:
         if graph is Graph.MEMORY_ATTENTION:

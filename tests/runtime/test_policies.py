@@ -1,4 +1,4 @@
-"""Memory policies, on sequences constructed by hand from the papers."""
+"""Memory policies, on sequences constructed by hand according to the papers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_box_functions_by_hand() -> None:
 
 
 def followed(frames: int, policy: MotionMemory | None = None) -> ObjectPolicy:
-    """An object that moved 2 pixels to the right per frame, prompted on the first."""
+    """The policy of an object that moved 2 pixels per frame, prompted on the first one."""
     rule = (policy or MotionMemory(stable_frames=5)).follow()
     for t in range(frames):
         end(rule, rectangle(2 * t, 20), from_prompt=t == 0)
@@ -155,7 +155,7 @@ HERE, BESIDE = rectangle(4, 20), rectangle(34, 20, 18)
 
 
 def anchoring(frames: int, policy: DistractorMemory | None = None) -> ObjectPolicy:
-    """An object that stood still without distractors, prompted on the first frame."""
+    """The policy of an object at rest without distractors, prompted on the first frame."""
     rule = (policy or DistractorMemory()).follow()
     for t in range(frames):
         end(rule, HERE, from_prompt=t == 0)

@@ -1,4 +1,4 @@
-"""Prompts are scaled to the model's input, or rejected with the value and the limit."""
+"""Prompts are scaled to the model's input, or rejected with the invalid value and the limit."""
 
 from __future__ import annotations
 

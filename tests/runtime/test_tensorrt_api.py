@@ -1,4 +1,4 @@
-"""The names that our code uses exist in the real Python bindings of classic TensorRT, old and new.
+"""The names used by our code exist in the Python bindings of classic TensorRT, old and new.
 
 TensorRT's libraries are not on PyPI, but the bindings are. They are loaded over empty libraries
 that are compiled here, so nothing runs: the test shows only that the names exist.
@@ -22,7 +22,7 @@ from sam2_edge.runtime.backends import tensorrt
 from sam2_edge.runtime.backends.tensorrt_variant import rtx_targets
 
 VERSIONS = ["10.3.0", "10.16.1.11", "11.4.0.106"]
-"""JetPack 6's, the last of 10, and the newest at the time of writing."""
+"""The version in JetPack 6, the last version 10, and the latest at the time of writing."""
 
 LIBRARIES = ("nvinfer", "nvinfer_plugin", "nvonnxparser")
 FUNCTIONS = (
@@ -36,7 +36,7 @@ FUNCTIONS = (
     "getPluginRegistry",
     "initLibNvInferPlugins",
 )
-"""All that the bindings import from them, as `nm -D` says."""
+"""All functions that the bindings import from them, according to `nm -D`."""
 
 OWNERS = {
     "self._context": "IExecutionContext",
@@ -55,7 +55,7 @@ CALLED_INDIRECTLY = {
     "IOptimizationProfile": {"set_shape"},
     "ICudaEngine": {"create_execution_context"},
 }
-"""What Polygraphy and `runtime_cache.py` call."""
+"""Names used by Polygraphy and `runtime_cache.py`."""
 
 
 def used_names() -> dict[str, set[str]]:
@@ -93,7 +93,7 @@ def test_names_used_with_tensorrt_rtx_alone_exist() -> None:
 
 @pytest.fixture(scope="module", params=VERSIONS)
 def bindings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with the bindings of one version, beside empty libraries that they can load."""
+    """A folder with one version's bindings, and empty libraries for them to load."""
     installed = Path(sys.prefix) / "tensorrt_bindings" / request.param
     if not installed.is_dir():
         pytest.skip(f"{installed} does not exist; `make install` installs the bindings there")

@@ -206,7 +206,7 @@ BAD_CALLS = {
 
 @pytest.fixture(scope="module")
 def undisturbed(small_bundle: Bundle, clip: Clip) -> FrameResult:
-    """The third frame's result from a tracker without a bad call."""
+    """The third frame's result of a tracker without an invalid call."""
     tracker = VideoTracker(small_bundle)
     return [tracker.track(f, [CLICK] if i == 0 else []) for i, f in enumerate(clip.frames[:3])][-1]
 

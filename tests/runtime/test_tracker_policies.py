@@ -45,7 +45,7 @@ def backend(small_bundle: Bundle) -> Backend:
 
 TIMED = ((), (Keep.RECENT,), (Keep.TRANSIENT,))
 KINDS = [(*timed, *anchor) for timed in TIMED for anchor in ((), (Keep.ANCHOR,))]
-"""What a frame's memory may be kept as."""
+"""All ways to keep a frame's memory."""
 
 STEPS = st.lists(
     st.dictionaries(st.integers(1, 3), st.sampled_from(["prompt", "skip", *KINDS])),
@@ -59,7 +59,7 @@ STEPS = st.lists(
 def test_any_history_keeps_the_latest_memories_of_each_kind(
     backend: Backend, steps: list[dict[int, Any]], recent: int, anchors: int, cap: int
 ) -> None:
-    """Kept memories, identified by value, against a naive list of all memories."""
+    """Memories are identified by value, and compared with a naive list of all memories."""
     bank = MemoryBank(
         backend, GEOMETRY, max_cond_frames=cap, slot_policy=KeptFrames(recent, anchors)
     )
@@ -153,7 +153,7 @@ SIX = RecentFrames(6)
 
 @dataclass(frozen=True)
 class Fixed:
-    """A user's policy: always the same mask, always kept in the same way."""
+    """A custom policy that always chooses the same mask and keeps it in the same way."""
 
     mask: Any = 1
     kept: Any = (Keep.RECENT,)

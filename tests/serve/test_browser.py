@@ -1,4 +1,4 @@
-"""The page in Chromium: clicks and boxes, effects, errors, reconnection."""
+"""The page in Chromium: clicks, boxes, effects, errors and reconnection."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.helpers.site import Site
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 SEED, SIZE = 16, 320
 STILL_FRAME, FAST = 5, 2
-"""A frame that shows all objects, and an object that moves far and that nano tracks well."""
+"""A frame that shows all objects, and an object that moves far and is tracked well by nano."""
 
 pytestmark = [
     pytest.mark.browser,
@@ -38,7 +38,7 @@ def browser() -> Iterator[Browser]:
 
 
 class SlowCamera(SyntheticCamera):
-    """A synthetic camera slow enough for a browser beside the model.
+    """A synthetic camera slow enough for a browser on the same machine.
 
     The scene stands still at `STILL_FRAME` until `go` is set.
     """
@@ -103,7 +103,7 @@ def click_object(page: Page, site: Site, object_id: int) -> None:
 
 
 def distances(site: Site, object_id: int, frames: int) -> list[float]:
-    """Pixels between the centers of the found and the true mask, per frame."""
+    """Return the distances in pixels between the centers of tracked and true masks."""
     found: list[float] = []
     last, first = None, site.hub.latest.frame.index  # type: ignore[union-attr]
     while site.hub.latest.frame.index < first + frames:  # type: ignore[union-attr]

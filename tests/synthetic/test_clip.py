@@ -1,4 +1,4 @@
-"""Synthetic clips are deterministic, have exact masks, and show what makes tracking hard."""
+"""Synthetic clips are deterministic, have exact masks, and contain difficult events."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def _moved(drawn: SyntheticClip) -> bool:
 
 
 def test_masks_are_exactly_the_drawn_pixels() -> None:
-    """Plain colors in place of textures: each pixel off the edges has the color of its mask."""
+    """With plain colors instead of textures, each pixel off the edges has the color of its mask."""
     size = 128
     for seed in range(6):
         scene = random_scene(np.random.default_rng(seed), frames=2, objects=2)

@@ -1,4 +1,4 @@
-"""Synthetic data sets are laid out as DAVIS, with prompts."""
+"""Synthetic data sets have the layout of DAVIS, with prompts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Prompt files are read, or rejected with the field that is wrong."""
+"""Prompts files are read, or rejected with the name of the invalid field."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ def start(clock: FakeTime) -> Iterator[Make]:  # noqa: ARG001
 
 
 def take(capture: Capture, count: int) -> list[int]:
-    """First pixels of the next frames, fewer if the source ends."""
+    """Return the first pixels of the next frames; fewer if the source ends."""
     found: list[int] = []
 
     def enough() -> bool:

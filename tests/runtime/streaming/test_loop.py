@@ -1,4 +1,4 @@
-"""The camera loop: commands between frames, pausing, and how it ends."""
+"""The camera loop: commands between frames, pausing and termination."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def scene() -> SyntheticClip:
 
 
 def file_of(scene: SyntheticClip, frames: int = 60) -> Callable[[], ScriptedCamera]:
-    """An opener of the scene as a file."""
+    """Return a function that opens the scene as a file."""
     return opener(ScriptedCamera(scene.frames[:frames], ends=True))
 
 
@@ -144,7 +144,7 @@ def test_a_slow_model_always_gets_the_latest_frame(scene: SyntheticClip) -> None
     newest: list[int] = []
 
     class SlowTracker(VideoTracker):
-        """Takes as long as the camera needs for three frames."""
+        """Takes as long as three frames of the camera."""
 
         def track(self, *arguments: Any) -> Any:
             before = loop.counts.captured
