@@ -143,25 +143,13 @@ def _read_meta(root: Path) -> _Meta | None:
         ) from error
 
 
-@dataclass(frozen=True, slots=True)
-class _Root:
-    """Folders of a data set, and the videos of its list."""
-
-    path: Path
-    layout: LayoutName
-    frames: Path
-    masks: Path
-    names: tuple[str, ...]
-    meta: _Meta | None = None
-
-
 def open_dataset(
     folder: Path, *, layout: LayoutName | None = None, videos: Sequence[str] = ()
 ) -> DataSet:
     """List the videos, frames and masks of a data set, without reading any image.
 
     Args:
-        folder: Folder of the data set, or its parent folder.
+        folder: Folder of the data set, or the parent of its split (`SPLITS`).
         layout: Layout of the data set; None to detect it.
         videos: Names of videos, listed or not; by default all in the data set's list, or all
             folders if there is no list.
@@ -172,14 +160,6 @@ def open_dataset(
     """
     if not folder.is_dir():
         raise SourceError(f"{folder} is not a folder; give the folder of a data set")
-    root = _open_root(folder, layout)
-    if not root.names:
-        raise SourceError(f"{root.frames} contains no videos; give the folder of a data set")
-    names = _choose(root, videos)
-    return DataSet(root.path, root.layout, tuple(_list_video(root, name) for name in names))
-
-
-def _open_root(folder: Path, layout: LayoutName | None) -> _Root:
     root = next((p for p in (folder, *(folder / s for s in SPLITS)) if _holds_frames(p)), None)
     if root is None:
         raise SourceError(
@@ -198,8 +178,15 @@ def _open_root(folder: Path, layout: LayoutName | None) -> _Root:
                 f"{path} does not exist, but the layout {layout} requires it; check the folder, or "
                 "give its layout with --layout"
             )
-    names = _list_names(root, layout, frames, meta)
-    return _Root(root, layout, frames, masks, names, meta)
+    listed = _list_names(root, layout, frames, meta)
+    if not listed:
+        raise SourceError(f"{frames} contains no videos; give the folder of a data set")
+    ranges = {n: v.ranges for n, v in meta.videos.items()} if layout == "lvos" and meta else {}
+    chosen = tuple(
+        _list_video(frames / name, masks / name, layout, ranges.get(name, {}))
+        for name in _choose(frames, listed, videos)
+    )
+    return DataSet(root, layout, chosen)
 
 
 def _holds_frames(folder: Path) -> bool:
@@ -246,46 +233,47 @@ def _is_folder(path: Path) -> bool:
     return path.is_dir() and not path.name.startswith(".")
 
 
-def _choose(root: _Root, videos: Sequence[str]) -> tuple[str, ...]:
+def _choose(frames: Path, listed: tuple[str, ...], videos: Sequence[str]) -> tuple[str, ...]:
     """Return the requested names, or those listed; each must name a folder of frames."""
-    names = root.names
+    names = listed
     if videos:
-        rank = {name: index for index, name in enumerate(names)}
+        rank = {name: index for index, name in enumerate(listed)}
         names = tuple(sorted(set(videos), key=lambda n: (rank.get(n, len(rank)), n)))
     for name in names:
         # Names from files or users become part of output paths, so they must not leave the folder.
-        if Path(name).name != name or not _is_folder(root.frames / name):
-            shown = ", ".join(root.names[:_MAX_NAMES])
+        if Path(name).name != name or not _is_folder(frames / name):
+            examples = ", ".join(listed[:_MAX_NAMES])
             raise SourceError(
-                f"video {name!r} has no folder in {root.frames}; its {len(root.names)} videos are "
-                f"{shown}{', ...' if len(root.names) > _MAX_NAMES else ''}: check the name and "
-                "that the copy is complete, or choose others with --videos"
+                f"video {name!r} has no folder in {frames}; its {len(listed)} videos are "
+                f"{examples}{', ...' if len(listed) > _MAX_NAMES else ''}: check the name and that "
+                "the copy is complete, or choose others with --videos"
             )
     return names
 
 
-def _list_video(root: _Root, name: str) -> Video:
-    frames = tuple(image_files(root.frames / name))
-    folder = root.masks / name
-    if not folder.is_dir():
-        raise SourceError(f"{folder} does not exist: video {name!r} has no masks; copy it again")
+def _list_video(
+    frame_folder: Path, mask_folder: Path, layout: LayoutName, ranges: Mapping[int, tuple[int, int]]
+) -> Video:
+    name, frames = frame_folder.name, tuple(image_files(frame_folder))
+    if not mask_folder.is_dir():
+        raise SourceError(
+            f"{mask_folder} does not exist: video {name!r} has no masks; copy it again"
+        )
     index_of = {path.stem: index for index, path in enumerate(frames)}
-    subfolders = sorted(p for p in folder.iterdir() if _is_folder(p))
-    if root.layout == "sa-v":
-        masks = {p.name: _mask_files(p, index_of) for p in subfolders}
+    if layout == "sa-v":
+        objects = sorted(p for p in mask_folder.iterdir() if _is_folder(p))
+        masks = {p.name: _mask_files(p, index_of) for p in objects}
         if not masks:
-            raise SourceError(f"{folder} contains no object folders; copy it again")
+            raise SourceError(f"{mask_folder} contains no object folders; copy it again")
     else:
-        masks = {"": _mask_files(folder, index_of)}
-    meta = root.meta.videos.get(name) if root.layout == "lvos" and root.meta else None
-    video = Video(name, frames, masks, meta.ranges if meta else {})
-    if root.layout == "davis" and 1 < len(masks[""]) < len(frames):
+        masks = {"": _mask_files(mask_folder, index_of)}
+    if layout == "davis" and 1 < len(masks[""]) < len(frames):
         unmasked = next(path for index, path in enumerate(frames) if index not in masks[""])
         raise SourceError(
-            f"{unmasked} has no mask in {folder}: DAVIS has one for every frame, or only for the "
-            "first; copy it again"
+            f"{unmasked} has no mask in {mask_folder}: DAVIS has one for every frame, or only for "
+            "the first; copy it again"
         )
-    return video
+    return Video(name, frames, masks, ranges)
 
 
 def _mask_files(folder: Path, index_of: Mapping[str, int]) -> dict[int, Path]:

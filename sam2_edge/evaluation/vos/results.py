@@ -30,7 +30,7 @@ from sam2_edge.evaluation.vos.datasets import LayoutName
 from sam2_edge.evaluation.vos.protocols import Score
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.runtime.sinks.files import check_new_folder, make_folder, write_text
+from sam2_edge.runtime.sinks.files import make_folder, write_text
 
 COLUMNS = ("video", "object", "J", "F", "J&F", "frames")
 DIGITS = 6
@@ -149,7 +149,6 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
             _check_same(path, existing, settings)
     elif path.is_dir() and any(path.iterdir()):
         raise SinkError(f"{path} is not empty and contains no evaluation; choose another folder")
-    check_new_folder(path, overwrite=True)
     for name in (MASKS, RECORDS):
         make_folder(path / name)
     for leftover in path.glob(f".*{PARTIAL}"):

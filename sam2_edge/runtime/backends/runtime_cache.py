@@ -32,21 +32,14 @@ def new_context(engine: Any, cache_file: Path) -> Any:
     if cache_file.is_file() and not cache.deserialize(cache_file.read_bytes()):
         _log.info("replacing %s, which does not match this engine", cache_file)
     settings.set_runtime_cache(cache)
-    capture_graphs(settings)
+    # TensorRT-RTX captures CUDA graphs itself. Until the kernels for a shape are compiled, it runs
+    # slower ones, which must not be captured (NVIDIA, "Working with RTX CUDA Graphs").
+    strategies = type(settings.cuda_graph_strategy)
+    settings.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
     context = engine.create_execution_context(settings)
     if context is not None:
         weakref.finalize(context, _save, cache, cache_file)
     return context
-
-
-def capture_graphs(settings: Any) -> None:
-    """Let TensorRT-RTX capture CUDA graphs.
-
-    Until the kernels for a shape are compiled, it runs slower ones, which must not be captured
-    (NVIDIA, "Working with RTX CUDA Graphs").
-    """
-    strategies = type(settings.cuda_graph_strategy)
-    settings.cuda_graph_strategy = strategies.WHOLE_GRAPH_CAPTURE
 
 
 def _save(cache: Any, file: Path) -> None:

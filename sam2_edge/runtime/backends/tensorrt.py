@@ -98,7 +98,7 @@ class _Engine:
                 f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of free GPU "
                 "memory to run; free some, or export with a smaller image size"
             )
-        # TensorRT-RTX captures graphs itself: see `runtime_cache.capture_graphs`.
+        # TensorRT-RTX captures graphs itself: see `runtime_cache.new_context`.
         classic = entry.variant == "tensorrt"
         self._captured = CudaGraphs(stream, graph.value) if classic else None
 
