@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -106,7 +107,11 @@ def record(executables: Path, folder: Path, commands: list[str]) -> None:
         program, *options = command.split()
         print(command, flush=True)
         subprocess.run(
-            [executables / program, *options], cwd=folder, check=True, stdout=subprocess.DEVNULL
+            [executables / program, *options],
+            cwd=folder,
+            check=True,
+            stdout=subprocess.DEVNULL,
+            env={**os.environ, "PYTHONHASHSEED": "0"},  # the order of an exported graph's nodes
         )
 
 
@@ -138,7 +143,7 @@ def without_times(line: str) -> str:
         record = json.loads(line)
     except ValueError:
         # Of an indented file: times, paths, and the hash of a manifest.
-        varies = ("milliseconds", "seconds", '"dataset"', '"bundle_sha256"')
+        varies = ("milliseconds", "seconds", '"dataset"', '"bundle_sha256"', '"version"')
         return "" if any(key in line for key in varies) else line
     if isinstance(record, dict):
         record.pop("milliseconds", None)
