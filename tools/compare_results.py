@@ -143,7 +143,7 @@ def without_times(line: str) -> str:
         record = json.loads(line)
     except ValueError:
         # Of an indented file: times, paths, and the hash of a manifest.
-        varies = ("milliseconds", "seconds", '"dataset"', '"bundle_sha256"', '"version"')
+        varies = ("milliseconds", "seconds", '"dataset"', '"bundle_sha256"', '"sam2_edge_version"')
         return "" if any(key in line for key in varies) else line
     if isinstance(record, dict):
         record.pop("milliseconds", None)
