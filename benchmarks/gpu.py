@@ -29,7 +29,7 @@ from real_frames import click, frames_of
 from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
 from sam2_edge.errors import ExportError
 from sam2_edge.evaluation.bench.targets import TimedBackend
-from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceTracker
+from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceTracker
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines

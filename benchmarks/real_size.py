@@ -29,7 +29,7 @@ from real_frames import click, frames_of
 
 from sam2_edge import Bundle, Prompt, VideoTracker, load_bundle
 from sam2_edge.bundle.contract import MemoryRounding
-from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceTracker
+from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceTracker
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 NEED_HEAVY = (
     "sam2_edge.calibration",
     "sam2_edge.evaluation.pytorch",
-    "sam2_edge.evaluation.reference",
+    "sam2_edge.evaluation.pytorch_loop",
     "sam2_edge.export",
     "sam2_edge.models",
 )

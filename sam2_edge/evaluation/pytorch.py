@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import Manifest, MemoryEntry
-from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceResult, ReferenceTracker
+from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.evaluation.tracker import MemoryAndPointer
 from sam2_edge.models.graphs import graph_modules
 from sam2_edge.models.variants import geometry_of

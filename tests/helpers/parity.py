@@ -12,7 +12,7 @@ from transformers import Sam2VideoModel
 
 from sam2_edge import Bundle, ObjectResult, Prompt, VideoTracker
 from sam2_edge.bundle.contract import BFLOAT16_TOLERANCE, PARITY_TOLERANCE
-from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceResult, ReferenceTracker
+from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.runtime.results import full_size
 
 TOLERANCES = {"none": PARITY_TOLERANCE["fp32"], "bfloat16": BFLOAT16_TOLERANCE}

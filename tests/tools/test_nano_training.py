@@ -15,7 +15,7 @@ import torch
 from sam2_edge import Prompt, VideoTracker
 from sam2_edge.bundle import load_bundle
 from sam2_edge.errors import CheckpointError
-from sam2_edge.evaluation.reference import ReferencePrompt, ReferenceTracker
+from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceTracker
 from sam2_edge.models.random_init import random_model
 from tests.helpers.clips import moving_shapes
 from tools.nano.architecture import nano_config

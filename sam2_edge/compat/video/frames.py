@@ -18,6 +18,7 @@ from PIL import Image
 
 from sam2_edge.errors import SourceError
 from sam2_edge.runtime.sources.images import image_files
+from sam2_edge.runtime.sources.video import open_video
 
 JPEG_SUFFIXES = frozenset({".jpeg", ".jpg"})
 """What the original reads from a folder; other images are read if there are none of these."""
@@ -90,7 +91,7 @@ class VideoFrames:
             raise SourceError(f"{path} has no frame that can be decoded; give another video")
         numbers = {time: index for index, time in enumerate(self._times)}
         self._numbers = numbers if len(numbers) == len(self._times) else {}
-        self._capture, self._next = _open_video(path), 0
+        self._capture, self._next = open_video(path), 0
         self.size = self._decode(0).shape[:2]
 
     def __len__(self) -> int:
@@ -142,10 +143,10 @@ class VideoFrames:
                 return
             target -= LOOKBACK
         self._capture.release()
-        self._capture, self._next = _open_video(self._path), 0
+        self._capture, self._next = open_video(self._path), 0
 
     def _frame_times(self) -> Iterator[float]:
-        capture = _open_video(self._path)
+        capture = open_video(self._path)
         try:
             while capture.grab():
                 yield _time_ms(capture)
@@ -167,13 +168,6 @@ def _open_image(path: Path) -> Image.Image:
         return Image.open(path)
     except OSError as error:
         raise SourceError(f"{path} cannot be decoded as an image; remove or repair it") from error
-
-
-def _open_video(path: Path) -> cv2.VideoCapture:
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise SourceError(f"{path} cannot be opened as a video; check that it is one")
-    return capture
 
 
 def _time_ms(capture: cv2.VideoCapture) -> float:

@@ -225,7 +225,7 @@ class PyTorchTarget:
         import torch
 
         from sam2_edge.evaluation.pytorch import reference_prompt
-        from sam2_edge.evaluation.reference import add_prompt, normalized
+        from sam2_edge.evaluation.pytorch_loop import add_prompt, normalized
 
         self._index += 1
         size = (frame.shape[0], frame.shape[1])

@@ -38,7 +38,7 @@ class VideoFile:
 
     def __init__(self, path: Path, frames: FrameRange) -> None:
         self._path = path
-        capture = _open_video(path)
+        capture = open_video(path)
         declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
         fps = float(capture.get(cv2.CAP_PROP_FPS))
         capture.release()
@@ -54,7 +54,7 @@ class VideoFile:
         Raises:
             SourceError: If the video ends before its declared number of frames.
         """
-        capture = _open_video(self._path)
+        capture = open_video(self._path)
         try:
             index = 0
             while self._range.stop is None or index < self._range.stop:
@@ -87,7 +87,12 @@ class VideoFile:
         )
 
 
-def _open_video(path: Path) -> cv2.VideoCapture:
+def open_video(path: Path) -> cv2.VideoCapture:
+    """Open a video file with OpenCV.
+
+    Raises:
+        SourceError: If it is not a video.
+    """
     capture = cv2.VideoCapture(str(path))
     if not capture.isOpened():
         raise SourceError(f"{path} cannot be opened as a video; check that it is one")
