@@ -9,8 +9,8 @@ from contextlib import closing
 from pathlib import Path
 
 import click
-from rich import progress
 from rich.console import Console
+from rich.progress import Progress, TextColumn
 
 from sam2_edge.cli.options import (
     PATH,
@@ -91,10 +91,17 @@ def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: 
     console = Console(stderr=True)
     present: Counter[int] = Counter()
     done, start_s = 0, time.perf_counter()
+    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
     # Close the generator in any case, so that an interrupt anywhere still finishes the outputs.
-    with closing(track_source(source, tracker, prompts, sinks)) as results:
-        for _, result in progress.track(results, "tracking", source.frames, console=console):
+    with (
+        Progress(*columns, console=console) as progress,
+        closing(track_source(source, tracker, prompts, sinks)) as results,
+    ):
+        task = progress.add_task("tracking", total=source.frames, rate="")
+        for _, result in results:
             done += 1
+            rate = done / (time.perf_counter() - start_s)
+            progress.update(task, advance=1, rate=f"{rate:.1f} frames/s")
             present.update({entry.object_id: int(entry.present) for entry in result.objects})
     rate = done / (time.perf_counter() - start_s)
     console.print(f"{done} frames, {rate:.1f} frames/s including reading, drawing and writing")
