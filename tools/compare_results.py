@@ -7,7 +7,8 @@
 `record` exports graphs and tracks, segments and evaluates synthetic clips with one installation.
 `compare` lists the files that differ: masks, run lengths, scores and graphs must be equal byte by
 byte, and the exit code is 1 if any is not. Times and manifests are left out, since they differ by
-nature. Run it before and after a change that must not change results.
+nature. Run it before and after a change that must not change results, with the same versions of all
+dependencies: a graph names the PyTorch that exported it.
 """
 
 from __future__ import annotations
