@@ -15,6 +15,7 @@ from sam2_edge import Bundle
 from sam2_edge.synthetic import clip
 from sam2_edge.synthetic.dataset import write_dataset
 from tests.helpers.cli import SCRIPT
+from tests.helpers.clock import wait_until
 from tests.helpers.datasets import (
     Eval,
     cut_short,
@@ -113,6 +114,28 @@ def test_an_interrupted_evaluation_keeps_finished_videos(
     assert "2 of 2 videos are already done" in again.stderr
     assert len(result_rows(out)) == 2
     assert not list(out.glob(".*.part"))
+
+
+def test_an_interrupt_while_processes_start_shows_no_traceback(
+    long_data: Path, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    options = ["--output", tmp_path / "out", "--threads", "1", "--processes", "2"]
+    process = subprocess.Popen(
+        [SCRIPT, "eval", long_data, small_bundle.path, *options],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    # The resource tracker of multiprocessing comes first, then the two processes.
+    wait_until(lambda: len(children.read_text().split()) >= 3)
+
+    os.killpg(process.pid, signal.SIGINT)
+    _, shown = process.communicate(timeout=60)
+
+    assert process.returncode == 130
+    assert "Traceback" not in shown
 
 
 def test_results_do_not_depend_on_the_number_of_processes(evaluate: Eval, tmp_path: Path) -> None:

@@ -6,9 +6,10 @@ import multiprocessing
 import os
 import signal
 import threading
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.synchronize import Event
@@ -101,7 +102,9 @@ def _in_processes(
         count, mp_context=context, initializer=_start, initargs=(job, stop)
     ) as pool:
         try:
-            for future in as_completed([pool.submit(_evaluate, video) for video in videos]):
+            with _interrupts_blocked():
+                futures = [pool.submit(_evaluate, video) for video in videos]
+            for future in as_completed(futures):
                 yield future.result()
         except BrokenProcessPool as error:
             raise BackendError(
@@ -111,6 +114,19 @@ def _in_processes(
         finally:
             stop.set()
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_blocked() -> Iterator[None]:
+    """Start processes that Ctrl-C cannot interrupt before `_start` runs in them.
+
+    They inherit the signal mask. An interrupt of this process is delivered at the end.
+    """
+    previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, previous)
 
 
 class _Process:
