@@ -23,7 +23,6 @@ from typing import Any
 import cv2
 import numpy as np
 import onnx
-import onnxruntime as ort
 
 from sam2_edge import Bundle, VideoTracker
 from sam2_edge.bundle.contract import Graph, graph_specs
@@ -70,6 +69,8 @@ def changed_graphs(
 
 def error(bundle: Bundle, graph: Graph, model: onnx.ModelProto, recording: Recording) -> float:
     """Relative error of a changed graph on recorded inputs, of its worst output, on average."""
+    import onnxruntime as ort  # after sam2_edge, which switches its telemetry off
+
     plain = ort.InferenceSession(bundle.graph_path(graph))
     changed = ort.InferenceSession(model.SerializeToString())
     names = [o.name for o in graph_specs(bundle.manifest.geometry)[graph].outputs]

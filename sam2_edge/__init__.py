@@ -1,5 +1,11 @@
 """SAM 2 without PyTorch: exported graphs, and a runtime that segments images and tracks video."""
 
+import os
+
+# ONNX Runtime reads this once, when it is imported; an empty value does not count as set. Without
+# it, releases from 1.29 on write an identifier to the temporary folder and report to their maker.
+os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or "1"
+
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.errors import (
     BackendError,
