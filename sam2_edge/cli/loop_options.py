@@ -36,6 +36,7 @@ from sam2_edge.runtime.sinks.udp import UdpJson
 from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
 from sam2_edge.runtime.sources.camera import Camera, is_camera
 from sam2_edge.runtime.sources.video import open_source
+from sam2_edge.runtime.streaming.guarded import Guarded
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog, notify
@@ -120,12 +121,15 @@ loop_options = grouped(
 )
 
 
-def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLoop:
+def make_loop(
+    source: str, options: LoopOptions, prompts: Sequence[Prompt], watchdog: Watchdog
+) -> CameraLoop:
     """Set up logging and outputs, load the model, and return the loop.
 
     Args:
         source: A location for `open_camera`, or "synth" or "synth:SEED" for the synthetic camera.
         options: Command-line options.
+        prompts: Prompts for the first frame.
         watchdog: Pinged by the loop.
     """
     _set_up_logging(as_json=options.log_json)
@@ -136,6 +140,7 @@ def make_loop(source: str, options: LoopOptions, watchdog: Watchdog) -> CameraLo
     is_file = not synth and not is_camera(source)
     return CameraLoop(
         opener,
+        prompts=prompts,
         sinks=_sinks(options, open_source(source).fps if is_file else None),
         tracker=options.tracking.open_tracker(options.bundle, remember_absent=False),
         every_frame=options.every_frame,
@@ -165,7 +170,6 @@ def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
 
 def run_loop(
     stats: LoopStats,
-    prompts: Sequence[Prompt],
     report_s: float,
     on_result: Callable[[LoopResult], None] = lambda _: None,
 ) -> None:
@@ -173,30 +177,24 @@ def run_loop(
 
     Args:
         stats: Statistics of the loop to run.
-        prompts: Prompts for the first frame.
         report_s: Seconds between reports.
-        on_result: Called with every result, in this thread.
+        on_result: Called with every result, in this thread. An error that it raises is logged.
 
     Raises:
         PromptError: If a prompt is invalid on the first frame.
         SinkError: At the end, if results could not be written.
     """
     loop, last_s = stats.loop, time.monotonic()
-    futures = [
-        loop.prompt(p.object_id, points=p.points, labels=p.labels, box=p.box, mask=p.mask)
-        for p in prompts
-    ]
+    report, show = Guarded("the report", _report), Guarded("showing a result", on_result)
     for tracked in loop:
         if loop.tracked == 1:
-            for future in futures:
-                future.result()
             notify("READY=1")
         stats.observe(tracked)
-        on_result(tracked)
+        show(tracked)
         if time.monotonic() - last_s >= report_s:
             last_s = time.monotonic()
-            _report("running", stats)
-    _report("ended", stats)
+            report("running", stats)
+    report("ended", stats)
     if loop.writer.first_failure:
         raise SinkError(f"results are incomplete: {loop.writer.first_failure}")
 

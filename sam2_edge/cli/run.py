@@ -32,6 +32,6 @@ def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None
     """
     if options.masks is not None:
         check_mask_ids({0: prompts})
-    loop = make_loop(source, options, Watchdog())
+    loop = make_loop(source, options, prompts, Watchdog())
     with stopped_by_signals(loop.close):
-        run_loop(LoopStats(loop), prompts, options.report_s)
+        run_loop(LoopStats(loop), options.report_s)

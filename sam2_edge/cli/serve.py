@@ -83,7 +83,7 @@ def serve(
     check_mask_ids({0: prompts})
     access = make_access(host, token, origins)
     watchdog = Watchdog()
-    loop = make_loop(source, options, watchdog)
+    loop = make_loop(source, options, prompts, watchdog)
     stats = LoopStats(loop)
     hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     stopped = threading.Event()
@@ -101,7 +101,7 @@ def serve(
         run_server(make_app(hub, access, metrics), host, port) as bound_port,
     ):
         _announce(host, bound_port, access.token)
-        run_loop(stats, prompts, options.report_s, show)
+        run_loop(stats, options.report_s, show)
         hub.end()
         while not stopped.wait(1.0):
             watchdog.ping()

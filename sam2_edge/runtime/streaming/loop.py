@@ -10,7 +10,6 @@ Reading, tracking and writing run in separate threads, with only a few frames qu
 from __future__ import annotations
 
 import functools
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -20,12 +19,15 @@ from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from sam2_edge.errors import LoopError, Sam2EdgeError
+from sam2_edge.errors import LoopError
+from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera, is_camera, open_camera
 from sam2_edge.runtime.streaming.capture import STALL_S, Capture, CaptureCounts
+from sam2_edge.runtime.streaming.commands import MAX_WAITING_COMMANDS, CommandQueue
+from sam2_edge.runtime.streaming.guarded import Guarded
 from sam2_edge.runtime.streaming.writer import ResultWriter
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -57,17 +59,20 @@ class CameraLoop:
 
     `prompt`, `remove`, `reset`, `pause`, `resume` and `close` may be called from any thread. The
     first three return a Future that resolves between two frames: do not wait for it in the
-    iterating thread.
+    iterating thread. However many commands come, frames get at least half of the time; at most
+    `MAX_WAITING_COMMANDS` wait, and one that is cancelled before it starts is skipped.
 
     Args:
         source: A location for `open_camera`, or a function that opens a camera, which is called
             again after failures.
         tracker: Used by the iterating thread only.
+        prompts: Objects to track from the first frame on; an invalid prompt ends the iteration.
         every_frame: Whether to keep every frame; None keeps every frame of files only.
         paced: Whether to read a file at its own frame rate rather than as fast as possible.
         sinks: Written to in a separate thread.
         stall_s: Seconds without a frame after which a camera is reopened.
-        heartbeat: Called by the iterating thread many times per second, with or without frames.
+        heartbeat: Called by the iterating thread many times per second, with or without frames. An
+            error that it raises is logged.
 
     Attributes:
         writer: Writes to the sinks and counts failures.
@@ -76,6 +81,7 @@ class CameraLoop:
     Raises:
         SourceError: When the iteration starts, if the camera cannot be opened. Later failures are
             logged and counted, and the camera is reopened.
+        PromptError: On the first frame, if one of `prompts` is invalid.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class CameraLoop:
         source: str | Callable[[], Camera],
         tracker: VideoTracker,
         *,
+        prompts: Sequence[Prompt] = (),
         every_frame: bool | None = None,
         paced: bool = True,
         sinks: Sequence[Sink] = (),
@@ -96,14 +103,11 @@ class CameraLoop:
         self.tracked = 0
         self._tracker = tracker
         self._capture = Capture(source, every_frame=bool(every_frame), stall_s=stall_s)
-        self._heartbeat = heartbeat
-        self._commands: queue.SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = (
-            queue.SimpleQueue()
-        )
+        self._prompts = tuple(prompts)
+        self._heartbeat = Guarded("the heartbeat", heartbeat)
+        self._commands = CommandQueue(self._heartbeat)
         self._wake = threading.Event()
-        self._paused = self._closing = False
-        self._lock = threading.Lock()  # guards _over
-        self._over = False
+        self._paused = self._closing = self._over = False
         self._last: SourceFrame | None = None
 
     @property
@@ -129,6 +133,9 @@ class CameraLoop:
 
         A command before the first frame applies to it. The Future raises PromptError if the prompt
         is invalid.
+
+        Raises:
+            LoopError: If too many commands wait already, or the loop has ended.
         """
         return self._submit(
             lambda: self._tracker.prompt(
@@ -156,6 +163,7 @@ class CameraLoop:
     def close(self) -> None:
         """End the iteration after the current frame."""
         self._closing = True
+        self._commands.stop()
         self._wake.set()
 
     def __iter__(self) -> Iterator[LoopResult]:
@@ -180,13 +188,14 @@ class CameraLoop:
             frame = self._capture.next(POLL_S)
         began_s = time.monotonic()
         if frame is not None:
-            result = self._tracker.track(frame.picture)
+            first = self._last is None
+            result = self._tracker.track(frame.picture, self._prompts if first else ())
             self._last = frame
             self.tracked += 1
-            if self._run_commands():
+            if self._commands.run(at_least=MAX_WAITING_COMMANDS if first else 0):
                 result = self._tracker.result()
             yield self._publish(frame, result, began_s)
-        elif self._last is not None and self._run_commands():
+        elif self._last is not None and self._commands.run(at_least=int(self._paused)):
             yield self._publish(self._last, self._tracker.result(), began_s, updated=True)
 
     def _publish(
@@ -197,31 +206,9 @@ class CameraLoop:
         return LoopResult(frame, result, began_s - frame.read_s, latency_s, updated)
 
     def _submit(self, command: Callable[[], Any]) -> Future[Any]:
-        future: Future[Any] = Future()
-        with self._lock:
-            if self._over:
-                raise LoopError("this loop has ended and accepts no more commands")
-            self._commands.put((command, future))
+        future = self._commands.submit(command)
         self._wake.set()
         return future
-
-    def _run_commands(self) -> bool:
-        """Run the queued commands; returns whether there were any."""
-        ran = False
-        while not self._commands.empty():
-            command, future = self._commands.get()
-            if not future.set_running_or_notify_cancel():
-                continue
-            try:
-                outcome = command()
-            except BaseException as error:
-                future.set_exception(error)  # even if it ends the loop
-                if not isinstance(error, Sam2EdgeError):
-                    raise
-            else:
-                future.set_result(outcome)
-            ran = True
-        return ran
 
     def _reset(self) -> None:
         self._tracker.reset()
@@ -229,12 +216,8 @@ class CameraLoop:
         self._tracker.track(self._last.picture)  # later commands apply to this frame
 
     def _end(self) -> None:
-        with self._lock:
-            self._over = True
-        while not self._commands.empty():
-            _, future = self._commands.get()
-            if future.set_running_or_notify_cancel():
-                future.set_exception(LoopError("the loop ended before this command"))
+        self._over = True
+        self._commands.close()
         try:
             self._capture.close()
         finally:  # even if a second signal interrupts the wait

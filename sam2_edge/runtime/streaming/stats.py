@@ -55,11 +55,15 @@ class LoopStats:
 
 
 def resident_bytes() -> int:
-    """Return the resident set size of this process; 0 if the system is not Linux."""
-    statm = Path("/proc/self/statm")
-    if not statm.exists():
+    """Return the resident set size of this process; 0 if the system does not tell.
+
+    It does not on other systems than Linux, without /proc, or if no file descriptor is left.
+    """
+    try:
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
+    except (OSError, ValueError, IndexError):
         return 0
-    return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    return pages * os.sysconf("SC_PAGE_SIZE")
 
 
 def _median(values: list[float]) -> float:

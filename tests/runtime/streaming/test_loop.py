@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sam2_edge import LoopError, PromptError, VideoTracker
+from sam2_edge import LoopError, Prompt, PromptError, VideoTracker
 from sam2_edge.evaluation.metrics import region_similarity
+from sam2_edge.runtime.streaming.commands import MAX_CREDIT_S, MAX_WAITING_COMMANDS
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.synthetic import SyntheticClip, center_click, clip
 from tests.helpers.cameras import ScriptedCamera, opener, picture
@@ -183,3 +184,48 @@ def test_the_memory_of_an_absent_object_is_kept(tracker: VideoTracker) -> None:
 def test_a_video_file_is_tracked_to_its_end(tmp_path: Path, tracker: VideoTracker) -> None:
     path = write_video(tmp_path / "clip.avi", [picture(i) for i in range(12)], fps=200)
     assert [t.frame.index for t in CameraLoop(str(path), tracker)] == list(range(12))
+
+
+def test_prompts_apply_to_the_first_frame_and_an_invalid_one_ends_the_loop(
+    scene: SyntheticClip, tracker: VideoTracker
+) -> None:
+    good = Prompt(1, points=[center_click(scene.mask(0, 1))])
+    loop = CameraLoop(file_of(scene, 2), tracker, every_frame=True, prompts=[good])
+    assert [[o.object_id for o in tracked.result.objects] for tracked in loop] == [[1], [1]]
+    bad = Prompt(1, points=[(-5, 5)])
+    loop = CameraLoop(file_of(scene, 2), VideoTracker("nano", threads=1), prompts=[bad])
+    with pytest.raises(PromptError, match="outside the frame"):
+        list(loop)
+
+
+def test_a_frame_is_tracked_between_slow_commands(
+    scene: SyntheticClip, tracker: VideoTracker
+) -> None:
+    loop = CameraLoop(file_of(scene, 8), tracker, every_frame=True)
+    order: list[str] = []
+
+    def slow_remove(_: int) -> None:
+        time.sleep(2 * MAX_CREDIT_S)
+        order.append("command")
+
+    tracker.remove = slow_remove  # type: ignore[method-assign]
+    for tracked in loop:
+        order.append("frame")
+        if tracked.frame.index == 0:
+            futures = [loop.remove(9) for _ in range(MAX_WAITING_COMMANDS)]
+    assert order.count("frame") == 8
+    assert "command command" not in " ".join(order)
+    with pytest.raises(LoopError, match="ended before this command"):
+        futures[-1].result(0)
+
+
+def test_a_failing_heartbeat_is_logged_once_and_does_not_end_the_loop(
+    tracker: VideoTracker, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail() -> None:
+        raise OSError(24, "Too many open files")
+
+    camera = ScriptedCamera([picture(1), picture(2)], ends=True)
+    loop = CameraLoop(opener(camera), tracker, every_frame=True, heartbeat=fail)
+    assert [tracked.frame.index for tracked in loop] == [0, 1]
+    assert [r.message for r in caplog.records] == ["the heartbeat failed; the loop continues"]
