@@ -13,6 +13,7 @@ Sam2EdgeError
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -27,12 +28,34 @@ __all__ = [
     "Sam2EdgeError",
     "SinkError",
     "SourceError",
+    "printable",
     "without_traceback",
 ]
 
 
+_UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    r"""Escape what a terminal would obey and what UTF-8 cannot hold, as in `caf\xe9.png`.
+
+    Names of files may contain control characters, and bytes that are not UTF-8.
+    """
+    return _UNPRINTABLE.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    code = ord(found.group())
+    if 0xDC80 <= code <= 0xDCFF:  # a byte of a file name, as `os.fsdecode` gives it
+        code -= 0xDC00
+    return f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}"
+
+
 class Sam2EdgeError(Exception):
-    """Base class of every error that sam2_edge raises on purpose."""
+    """Base class of every error that sam2_edge raises on purpose; its message is printable."""
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(printable(message))
 
 
 class BundleError(Sam2EdgeError):
