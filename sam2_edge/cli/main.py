@@ -5,13 +5,16 @@ Exit codes: 0 success, 1 bad input, 2 wrong usage, 130 interrupted.
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
 import sys
+import warnings
 from importlib.metadata import version
 
 import click
+from PIL import Image
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -64,6 +67,10 @@ def main() -> None:
     # OpenCV's FFmpeg would print messages about damaged videos over the progress bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `image_file` has a limit
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as cleanly as Ctrl-C
     try:
         code = cli.main(standalone_mode=False)

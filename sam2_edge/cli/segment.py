@@ -34,7 +34,7 @@ from sam2_edge.runtime.sinks.files import (
     write_text,
 )
 from sam2_edge.runtime.sinks.overlay import draw
-from sam2_edge.runtime.sources.images import read_image
+from sam2_edge.runtime.sources.image_file import read_image
 
 
 @click.command(cls=PromptCommand)

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.errors import SourceError
+from sam2_edge.runtime.sources.image_file import read_image
 
 Split = Literal["train", "heldout"]
 SPLIT_NUMBER: dict[Split, int] = {"train": 1, "heldout": 2}
@@ -214,10 +215,9 @@ def _photograph(name: str) -> Image:
             "with: pip install 'sam2_edge[synth]', or generate clips without photographs"
         )
     path = Path(spec.submodule_search_locations[0]) / "data" / name
-    picture = cv2.imread(str(path), cv2.IMREAD_COLOR)
-    if picture is None:
+    if not path.is_file():
         raise SourceError(
             f"this scikit-image has no photograph {name}; install a version that does with: "
             "pip install 'sam2_edge[synth]', or generate clips without photographs"
         )
-    return np.asarray(picture, np.uint8)
+    return read_image(path)

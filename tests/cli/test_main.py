@@ -62,7 +62,10 @@ BAD_INPUT = {
         "segment {clip}/0.png --bundle {bundle} --point 34,38 --masks {tmp}/late.json",
         "late.json is not a folder",
     ),
-    "folder as image": ("segment {clip} --bundle {bundle} --point 34,38", "give an image file"),
+    "folder as image": (
+        "segment {clip} --bundle {bundle} --point 34,38",
+        "is a folder; give a file",
+    ),
     "folder without images": ("track {bundle} --bundle {bundle} --point 34,38", "no images; known"),
     "folder that is not empty": ("synth {bundle}", "is not empty"),
     "inspect something else": ("inspect {clip}", "is not a bundle"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import subprocess
@@ -217,3 +218,22 @@ def test_an_interrupt_leaves_the_earlier_results(
     count = len(lines_of(lines))
     assert 0 < count < 200
     assert abs(len(list(open_source(overlay))) - count) <= 1
+
+
+def test_frames_whose_names_are_not_utf_8_are_tracked(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    frames = tmp_path / os.fsdecode(b"f\xfcnf")
+    frames.mkdir()
+    name = os.fsdecode(b"caf\xe9.png")
+    (frames / name).write_bytes((clip_folder / "0.png").read_bytes())
+    masks, lines = tmp_path / "masks", tmp_path / "o.jsonl"
+
+    code = run(
+        *(monkeypatch, "track", frames, "--bundle", bundle, *CLICK),
+        *("--masks", masks, "--jsonl", lines),
+    )
+
+    assert code == 0
+    assert [path.name for path in masks.iterdir()] == [name]
+    assert [line["name"] for line in lines_of(lines)] == [r"caf\xe9"]

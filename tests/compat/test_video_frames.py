@@ -7,8 +7,11 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 
+from sam2_edge import SourceError
 from sam2_edge.compat.video.frames import LOOKBACK, open_frames
+from tests.helpers.pictures import WIDE, jpeg_with_orientation
 
 
 def write_video(path: Path, frames: int) -> Path:
@@ -45,3 +48,18 @@ def test_other_images_are_ignored_in_a_folder_with_jpegs(tmp_path: Path) -> None
         cv2.imwrite(str(tmp_path / name), np.full((8, 8, 3), shade, np.uint8))
     frames = open_frames(tmp_path, 32)
     assert [int(frames.image(i).mean().round()) for i in range(len(frames))] == [9, 10]
+
+
+def test_hidden_files_are_ignored(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "1.png"), WIDE)
+    (tmp_path / "._1.jpg").write_bytes(b"Mac OS X")
+    assert len(open_frames(tmp_path, 32)) == 1
+
+
+def test_images_follow_the_rules_of_the_reader(tmp_path: Path) -> None:
+    (tmp_path / "1.jpg").write_bytes(jpeg_with_orientation(WIDE, 6))
+    cv2.imwrite(str(tmp_path / "deep.png"), np.full((8, 8), 900, np.uint16))
+    assert open_frames(tmp_path, 32).size == (7, 4)
+    (tmp_path / "1.jpg").unlink()
+    with pytest.raises(SourceError, match="more than 8 bits"):
+        open_frames(tmp_path, 32)

@@ -1,6 +1,6 @@
 """Frames by number, read on demand and resized as in the original, with Pillow.
 
-Pillow decodes and resizes (bicubic, antialiased), so the model sees the pixels of the original;
+Pillow resizes (bicubic, antialiased), so the model sees the pixels of the original;
 `runtime.preprocess.model_image` is faster and close to it.
 """
 
@@ -17,7 +17,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_edge.errors import SourceError
-from sam2_edge.runtime.sources.images import image_files
+from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.sources.image_file import read_image
+from sam2_edge.runtime.sources.images import IMAGE_SUFFIXES, image_files, list_images
 from sam2_edge.runtime.sources.video import open_video
 
 JPEG_SUFFIXES = frozenset({".jpeg", ".jpg"})
@@ -53,23 +55,17 @@ class FolderFrames:
     """
 
     def __init__(self, folder: Path, image_size: int) -> None:
-        has_jpegs = any(path.suffix.lower() in JPEG_SUFFIXES for path in folder.iterdir())
-        self._files = image_files(folder, JPEG_SUFFIXES) if has_jpegs else image_files(folder)
+        suffixes = JPEG_SUFFIXES if list_images(folder, JPEG_SUFFIXES) else IMAGE_SUFFIXES
+        self._files = image_files(folder, suffixes)
         self._image_size = image_size
-        with _open_image(self._files[0]) as image:
-            self.size = (image.height, image.width)
+        self.size = read_image(self._files[0]).shape[:2]
 
     def __len__(self) -> int:
         return len(self._files)
 
     def image(self, index: int) -> ModelImage:
         """Return frame `index`, from 0; raise SourceError if it cannot be decoded."""
-        path = self._files[index]
-        with _open_image(path) as image:
-            try:
-                return _model_image(image.convert("RGB"), self._image_size)
-            except (OSError, SyntaxError, ValueError) as error:  # Pillow's, by format
-                raise SourceError(f"{path} cannot be decoded ({error}); repair it") from error
+        return _model_image(read_image(self._files[index]), self._image_size)
 
 
 class VideoFrames:
@@ -113,8 +109,7 @@ class VideoFrames:
         for number in range(first, index + 1):
             if number in self._recent:
                 continue
-            image = Image.fromarray(cv2.cvtColor(self._decode(number), cv2.COLOR_BGR2RGB))
-            self._recent[number] = _model_image(image, self._image_size)
+            self._recent[number] = _model_image(self._decode(number), self._image_size)
             if len(self._recent) > LOOKBACK:
                 self._recent.popitem(last=False)
 
@@ -158,16 +153,10 @@ FrameStore = FolderFrames | VideoFrames
 """Frames of a clip, in any order."""
 
 
-def _model_image(image: Image.Image, size: int) -> ModelImage:
-    """Resize an RGB image, aspect not kept (SAM 2, `_load_img_as_tensor`)."""
+def _model_image(frame: Frame, size: int) -> ModelImage:
+    """Resize a BGR frame, aspect not kept (SAM 2, `_load_img_as_tensor`)."""
+    image = Image.fromarray(cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))
     return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC), np.uint8)[None]
-
-
-def _open_image(path: Path) -> Image.Image:
-    try:
-        return Image.open(path)
-    except OSError as error:
-        raise SourceError(f"{path} cannot be decoded as an image; remove or repair it") from error
 
 
 def _time_ms(capture: cv2.VideoCapture) -> float:

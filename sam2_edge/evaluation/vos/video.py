@@ -19,7 +19,7 @@ from sam2_edge.runtime.prompts import Prompt, model_prompt
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks.files import make_folder
 from sam2_edge.runtime.sinks.masks import write_indexed_png
-from sam2_edge.runtime.sources.images import read_image
+from sam2_edge.runtime.sources.image_file import read_image
 from sam2_edge.runtime.tracker import VideoTracker
 
 

@@ -8,7 +8,7 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from sam2_edge.errors import SinkError
+from sam2_edge.errors import SinkError, printable
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sinks.files import check_new_file
 from sam2_edge.runtime.sources import SourceFrame
@@ -64,7 +64,7 @@ def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) ->
     time = {} if frame.unix_s is None else {"time": round(frame.unix_s, 6)}
     return {
         "frame": frame.index,
-        "name": frame.name,
+        "name": printable(frame.name),
         **time,
         "object": entry.object_id,
         "present": entry.present,

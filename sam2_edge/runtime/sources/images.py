@@ -5,13 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Generator, Set
 from pathlib import Path
-from typing import cast
-
-import cv2
 
 from sam2_edge.errors import SourceError
-from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.sources import DEFAULT_FPS, FrameRange, SourceFrame
+from sam2_edge.runtime.sources.image_file import read_image
 
 IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
@@ -37,17 +34,13 @@ def image_files(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]
     """List the images of a folder, frame2 before frame10.
 
     Args:
-        folder: Folder to list; hidden files are ignored.
+        folder: Folder to list.
         suffixes: Suffixes of image files, in lower case.
 
     Raises:
         SourceError: If there are no images, or two names differ only in their suffix.
     """
-    files = [
-        p
-        for p in folder.iterdir()
-        if p.suffix.lower() in suffixes and p.is_file() and not p.name.startswith(".")
-    ]
+    files = list_images(folder, suffixes)
     if not files:
         raise SourceError(
             f"{folder} contains no images; known suffixes: {', '.join(sorted(suffixes))}"
@@ -63,26 +56,16 @@ def image_files(folder: Path, suffixes: Set[str] = IMAGE_SUFFIXES) -> list[Path]
     return files
 
 
-def read_image(path: Path) -> Frame:
-    """Read an image file as [H, W, 3] uint8 BGR.
+def list_images(folder: Path, suffixes: Set[str]) -> list[Path]:
+    """List the files of a folder with one of the suffixes, in any order, without hidden files.
 
-    Raises:
-        SourceError: If it cannot be read or has more than 8 bits per channel.
+    macOS writes a hidden ._NAME.jpg, which is no image, beside NAME.jpg on foreign disks.
     """
-    if not path.is_file():
-        raise SourceError(f"{path} does not exist; give an image file")
-    try:
-        picture = cv2.imread(str(path), cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    except cv2.error as error:  # more pixels than OpenCV decodes
-        raise SourceError(f"{path} cannot be decoded: {error.err}; make it smaller") from error
-    if picture is None:
-        raise SourceError(f"{path} cannot be decoded as an image; remove or repair it")
-    if picture.dtype != "uint8":
-        raise SourceError(
-            f"{path} has {picture.dtype} pixels; convert it to 8 bits, mapping the value range "
-            "that shows what you want to segment"
-        )
-    return cast("Frame", picture)
+    return [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in suffixes and path.is_file() and not path.name.startswith(".")
+    ]
 
 
 def _natural_key(path: Path) -> tuple[list[tuple[int, int | str]], str]:

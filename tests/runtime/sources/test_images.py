@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zlib
 from pathlib import Path
 
 import cv2
@@ -12,7 +10,6 @@ import pytest
 
 from sam2_edge import SourceError
 from sam2_edge.runtime.sources import FrameRange
-from sam2_edge.runtime.sources.images import read_image
 from sam2_edge.runtime.sources.video import open_source
 
 
@@ -64,33 +61,3 @@ def test_a_damaged_image_is_an_error_when_it_is_read(clip_folder: Path) -> None:
 def test_a_folder_without_images_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no images; known suffixes: \.bmp"):
         open_source(tmp_path)
-
-
-@pytest.mark.parametrize("channels", [1, 4])
-def test_gray_and_transparent_images_become_bgr(tmp_path: Path, channels: int) -> None:
-    path = tmp_path / "image.png"
-    cv2.imwrite(str(path), np.full((5, 6, channels), 90, np.uint8))
-    picture = read_image(path)
-    assert (picture.shape, picture.dtype) == ((5, 6, 3), np.uint8)
-    assert (picture == 90).all()
-
-
-def test_images_with_more_than_8_bits_are_refused(tmp_path: Path) -> None:
-    cv2.imwrite(str(tmp_path / "slice.png"), np.full((5, 5), 1000, np.uint16))
-    with pytest.raises(SourceError, match="uint16 pixels; convert it to 8 bits"):
-        read_image(tmp_path / "slice.png")
-
-
-def test_an_image_too_large_for_opencv_is_refused(tmp_path: Path) -> None:
-    header = b"IHDR" + struct.pack(">II", 100_000, 100_000) + bytes([8, 2, 0, 0, 0])
-    content = b"\x89PNG\r\n\x1a\n"
-    for chunk in (header, b"IDAT" + zlib.compress(b"")):
-        content += struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    (tmp_path / "huge.png").write_bytes(content)
-    with pytest.raises(SourceError, match=r"huge\.png"):
-        read_image(tmp_path / "huge.png")
-
-
-def test_a_missing_image_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"none\.png does not exist"):
-        read_image(tmp_path / "none.png")
