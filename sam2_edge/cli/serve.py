@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 import threading
 from collections.abc import Sequence
+from urllib.parse import quote
 
 import click
 from rich.console import Console
@@ -81,7 +84,17 @@ def serve(
             f"serve needs its extra ({error}); install it with: pip install 'sam2_edge[serve]'"
         ) from error
     check_mask_ids({0: prompts})
+    if token is None and "SAM2_EDGE_TOKEN" in os.environ:  # click takes it for unset
+        raise Sam2EdgeError(
+            "SAM2_EDGE_TOKEN is empty, perhaps because a file that should hold the token is "
+            "missing; set a token or unset the variable"
+        )
     access = make_access(host, token, origins)
+    if access.token != token and _is_in_journal():
+        raise Sam2EdgeError(
+            f"--host {host} requires a token, and a generated one would be printed to the journal, "
+            "which other users may read; set SAM2_EDGE_TOKEN"
+        )
     watchdog = Watchdog()
     loop = make_loop(source, options, prompts, watchdog)
     stats = LoopStats(loop)
@@ -100,17 +113,30 @@ def serve(
         stopped_by_signals(stop),
         run_server(make_app(hub, access, metrics), host, port) as bound_port,
     ):
-        _announce(host, bound_port, access.token)
+        _announce(host, bound_port, access.token, is_generated=access.token != token)
         run_loop(stats, options.report_s, show)
         hub.end()
         while not stopped.wait(1.0):
             watchdog.ping()
 
 
-def _announce(host: str, port: int, token: str | None) -> None:
-    """Print the URL to open; the token appears nowhere else."""
-    if host in ("0.0.0.0", "::"):  # noqa: S104 # all addresses: print one that others can open
+def _announce(host: str, port: int, token: str | None, *, is_generated: bool) -> None:
+    """Print the URL to open. A token is printed only if there is no other way to learn it."""
+    if host in ("", "0.0.0.0", "::"):  # noqa: S104 # all addresses: print one that others can open
         host = socket.gethostname()
     host = f"[{host}]" if ":" in host else host
-    query = f"?token={token}" if token else ""
-    Console(stderr=True, soft_wrap=True).print(f"open http://{host}:{port}/{query}", markup=False)
+    address = f"http://{host}:{port}/"
+    if is_generated and token is not None:
+        address += f"?token={quote(token, safe='')}"
+    elif token is not None:
+        address += " and add ?token= and your token, percent-encoded"
+    Console(stderr=True, soft_wrap=True).print(f"open {address}", markup=False)
+
+
+def _is_in_journal() -> bool:
+    """Return whether standard error goes to systemd's journal (systemd.exec(5))."""
+    stream = os.environ.get("JOURNAL_STREAM")
+    if stream is None:
+        return False
+    status = os.fstat(sys.stderr.fileno())
+    return stream == f"{status.st_dev}:{status.st_ino}"

@@ -2,30 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
-from typing import Any
 
-import cv2
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
-from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.serve.commands import MAX_BYTES, parse_command
 from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.metrics import LoopMetrics
-from sam2_edge.serve.security import COOKIE, HEADERS, Access, TokenBucket
+from sam2_edge.serve.security import COOKIE, HEADERS, Access
+from sam2_edge.serve.viewer import TRY_AGAIN_LATER, Viewer
 
-MAX_VIEWERS = 16
+MAX_VIEWERS = 32
 
 _ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -35,11 +29,6 @@ _ASSETS = {
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 """All served files, which are read at startup so that no request path reaches the file system."""
-
-_KEEP_ALIVE_S = 5.0
-_SEND_TIMEOUT_S = 20.0
-_POLICY_VIOLATION, _TRY_AGAIN_LATER = 1008, 1013
-"""WebSocket close codes (RFC 6455)."""
 
 _log = logging.getLogger(__name__)
 _Handler = Callable[[Request], Awaitable[Response]]
@@ -59,6 +48,7 @@ def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
         Route("/healthz", _healthz),
         Route("/{rest:path}", _not_found),
         WebSocketRoute("/ws", site.viewer),
+        WebSocketRoute("/{rest:path}", _no_socket),
     ]
 
     @asynccontextmanager
@@ -82,34 +72,36 @@ class _Site:
 
         async def handle(request: Request) -> Response:
             if not self.access.is_authorized(request):
-                response: Response = PlainTextResponse(
+                return PlainTextResponse(
                     "401: open the URL that sam2-edge serve printed, with its token", 401
                 )
-            elif "token" in request.query_params:
-                response = RedirectResponse(request.url.path, 303)
+            if self.access.token is None or "token" not in request.query_params:
+                return await handler(request)
+            # Relative, since a proxy may show the page under a path of its own; so is the cookie's
+            # path, which is that of the page by default.
+            page = request.scope["path"].rpartition("/")[2]
+            response = RedirectResponse(f"./{page}", 303)
+            if self.access.is_authorized_by_url(request):
                 response.set_cookie(
                     COOKIE,
-                    request.query_params["token"],
+                    self.access.token,
+                    path=None,
                     httponly=True,
                     samesite="strict",
                     secure=self.access.is_encrypted(request),
                 )
-            else:
-                response = await handler(request)
-            response.headers.update(HEADERS)
             return response
 
         return handle
 
     async def masks(self, _: Request) -> Response:
         """Return the masks of the latest frame as a PNG of object ids."""
-        latest = self.hub.latest
-        if latest is None:
+        if self.hub.latest is None:
             return PlainTextResponse("404: there is no frame yet", 404)
-        indexed = await run_in_threadpool(latest.result.index_mask)
-        name = f"masks-{latest.frame.index:08d}.png"
+        shown, png = await self.hub.masks.newest()
+        name = f"masks-{shown.frame.index:08d}.png"
         return Response(
-            cv2.imencode(".png", indexed)[1].tobytes(),
+            png,
             media_type="image/png",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
@@ -120,69 +112,21 @@ class _Site:
 
     async def viewer(self, socket: WebSocket) -> None:
         """Serve one viewer until either side closes the connection."""
-        if not (self.access.is_authorized(socket) and self.access.is_same_origin(socket)):
-            await socket.close(_POLICY_VIOLATION)
+        if not self.access.is_authorized(socket):
+            await _refuse(socket, "401: a WebSocket needs the token too", 401)
+            return
+        if not self.access.is_same_origin(socket):
+            _log.warning(
+                "a page of %.100r was refused; if it is yours, pass its address to --allow-origin",
+                socket.headers["origin"],
+            )
+            await _refuse(socket, "403: a page of this origin may not connect", 403)
             return
         await socket.accept()
         if self.hub.viewers >= MAX_VIEWERS:
-            await socket.close(_TRY_AGAIN_LATER)
+            await socket.close(TRY_AGAIN_LATER)
             return
-        self.hub.viewers += 1
-        tasks = [asyncio.create_task(work(socket)) for work in (self._send, self._receive)]
-        try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            self.hub.viewers -= 1
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _send(self, socket: WebSocket) -> None:
-        """Send the latest results one by one, and keep-alive messages if there is none."""
-        last = None
-        try:
-            while True:
-                latest = await self.hub.next_result(last, _KEEP_ALIVE_S)
-                if latest is None:
-                    await socket.send_text(json.dumps({"type": "alive", "ended": self.hub.ended}))
-                    continue
-                last = latest
-                data = await self.hub.encoded(latest)
-                # A viewer that reads nothing for this long has left without closing.
-                await asyncio.wait_for(socket.send_bytes(data), _SEND_TIMEOUT_S)
-        except (WebSocketDisconnect, RuntimeError, asyncio.TimeoutError):
-            return
-
-    async def _receive(self, socket: WebSocket) -> None:
-        """Execute commands until the viewer leaves or exceeds a limit."""
-        bucket, tasks = TokenBucket(), set[asyncio.Task[None]]()
-        while True:
-            try:
-                text = await socket.receive_text()
-            except (WebSocketDisconnect, KeyError):  # KeyError: a binary message
-                return
-            if len(text) > MAX_BYTES or not bucket.take():
-                await socket.close(_POLICY_VIOLATION)
-                return
-            task = asyncio.create_task(self._answer(socket, text))
-            tasks.add(task)
-            task.add_done_callback(tasks.discard)
-
-    async def _answer(self, socket: WebSocket, text: str) -> None:
-        """Execute one command and report its outcome."""
-        answer: dict[str, Any] = {"type": "done"}
-        try:
-            command = parse_command(text)
-            answer["id"] = command.id
-            future = self.hub.execute(command)
-            if future is not None:
-                await asyncio.wrap_future(future)
-        except Sam2EdgeError as error:
-            answer |= {"type": "error", "message": str(error)}
-        try:
-            await socket.send_text(json.dumps(answer))
-        except (WebSocketDisconnect, RuntimeError):
-            _log.info("a viewer left before its command was answered")
+        await Viewer(socket, self.hub).run()
 
 
 def _asset(content: bytes, kind: str) -> _Handler:
@@ -193,8 +137,16 @@ def _asset(content: bytes, kind: str) -> _Handler:
 
 
 async def _healthz(_: Request) -> Response:
-    return PlainTextResponse("ok", headers=HEADERS)
+    return PlainTextResponse("ok")
 
 
 async def _not_found(_: Request) -> Response:
-    return PlainTextResponse("404: no such page", 404, headers=HEADERS)
+    return PlainTextResponse("404: no such page", 404)
+
+
+async def _no_socket(socket: WebSocket) -> None:
+    await _refuse(socket, "404: no such page", 404)
+
+
+async def _refuse(socket: WebSocket, text: str, status: int) -> None:
+    await socket.send_denial_response(PlainTextResponse(text, status, headers=HEADERS))

@@ -9,13 +9,21 @@ from __future__ import annotations
 
 import asyncio
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
+import cv2
+
+from sam2_edge.errors import LoopError
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.serve.commands import Command
+from sam2_edge.serve.encoder import Encoder
 from sam2_edge.serve.frame_message import encode_frame
+
+MAX_PENDING = 32
+"""Commands of all viewers that may wait for the loop."""
 
 
 class Hub:
@@ -28,6 +36,8 @@ class Hub:
         latest: The latest result.
         viewers: Number of viewers.
         ended: Whether the loop has ended.
+        frames: Encodes messages for viewers; set by `attach`.
+        masks: Encodes masks as PNG images of object ids; set by `attach`.
     """
 
     def __init__(self, loop: CameraLoop, stats: LoopStats) -> None:
@@ -37,43 +47,27 @@ class Hub:
         self.ended = False
         self._loop, self._stats = loop, stats
         self._server: asyncio.AbstractEventLoop | None = None
-        self._changed = asyncio.Event()
-        self._message: tuple[LoopResult, bytes] | None = None
-        self._encoding = asyncio.Lock()
+        self._pending: set[Future[Any]] = set()
 
     def attach(self) -> None:
         """Connect to the running event loop, which is the server's."""
+        # They belong to this event loop; an earlier server had another one.
+        self.frames, self.masks = Encoder(self._encode_frame), Encoder(_encode_masks)
         self._server = asyncio.get_running_loop()
-        # They bind to the event loop that first waits on them, perhaps that of an earlier server.
-        self._changed, self._encoding = asyncio.Event(), asyncio.Lock()
+        if self.latest is not None:
+            self._offer(self.latest)
 
     def publish(self, tracked: LoopResult) -> None:
         """Publish a result to the viewers. Thread-safe."""
         self.latest = tracked
-        if self._server is not None and not self._server.is_closed():
-            self._server.call_soon_threadsafe(self._notify)
+        if self._server is not None:
+            with suppress(RuntimeError):  # the server has ended
+                self._server.call_soon_threadsafe(self._offer, tracked)
 
     def end(self) -> None:
         """Announce that there will be no more results. Thread-safe."""
         self.ended = True
         self._republish()
-
-    async def next_result(self, last: LoopResult | None, timeout_s: float) -> LoopResult | None:
-        """Wait for a result other than `last`; None if there is none in time."""
-        try:
-            await asyncio.wait_for(self._other_than(last), timeout_s)
-        except asyncio.TimeoutError:
-            return None
-        return self.latest
-
-    async def encoded(self, tracked: LoopResult) -> bytes:
-        """Return the message for a result, encoded once for all viewers."""
-        async with self._encoding:
-            if self._message is None or self._message[0] is not tracked:
-                state = {**self._stats.snapshot(), "paused": self._loop.paused, "ended": self.ended}
-                data = await asyncio.to_thread(encode_frame, tracked, state, dict(self.names))
-                self._message = (tracked, data)
-            return self._message[1]
 
     def execute(self, command: Command) -> Future[Any] | None:
         """Pass a command to the loop.
@@ -82,18 +76,15 @@ class Hub:
             The loop's future; None if there is nothing to wait for.
 
         Raises:
-            LoopError: If the loop has ended.
+            LoopError: If the loop has ended, or too many commands wait for it.
         """
-        if command.type == "prompt":
-            return self._loop.prompt(
-                command.object, points=command.points, labels=command.labels, box=command.box
-            )
-        if command.type == "remove":
-            self.names.pop(command.object, None)
-            return self._loop.remove(command.object)
-        if command.type == "reset":
-            self.names.clear()
-            return self._loop.reset()
+        if command.type in ("prompt", "remove", "reset"):
+            self._pending = {future for future in self._pending if not future.done()}
+            if len(self._pending) >= MAX_PENDING:
+                raise LoopError(f"busy: {MAX_PENDING} commands are waiting; try again")
+            future = self._submit(command)
+            self._pending.add(future)
+            return future
         if command.type == "name":
             self.names[command.object] = command.name
         elif command.type == "pause":
@@ -103,15 +94,30 @@ class Hub:
         self._republish()
         return None
 
-    async def _other_than(self, last: LoopResult | None) -> None:
-        while self.latest is None or self.latest is last:
-            await self._changed.wait()
+    def _submit(self, command: Command) -> Future[Any]:
+        if command.type == "prompt":
+            return self._loop.prompt(
+                command.object, points=command.points, labels=command.labels, box=command.box
+            )
+        if command.type == "remove":
+            self.names.pop(command.object, None)
+            return self._loop.remove(command.object)
+        self.names.clear()
+        return self._loop.reset()
 
     def _republish(self) -> None:
         """Publish the same frame with its new state."""
         if self.latest is not None:
             self.publish(replace(self.latest))
 
-    def _notify(self) -> None:
-        changed, self._changed = self._changed, asyncio.Event()
-        changed.set()
+    def _offer(self, tracked: LoopResult) -> None:
+        self.frames.offer(tracked)
+        self.masks.offer(tracked)
+
+    def _encode_frame(self, tracked: LoopResult) -> bytes:
+        state = {**self._stats.snapshot(), "paused": self._loop.paused, "ended": self.ended}
+        return encode_frame(tracked, state, dict(self.names))
+
+
+def _encode_masks(tracked: LoopResult) -> bytes:
+    return bytes(cv2.imencode(".png", tracked.result.index_mask())[1].tobytes())

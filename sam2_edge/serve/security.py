@@ -7,12 +7,11 @@ import secrets
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from ipaddress import ip_address
-from urllib.parse import SplitResult, urlsplit
 
 from starlette.requests import HTTPConnection
 
 from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.serve.origins import is_local, parse_host, parse_origin
 
 COOKIE = "sam2_edge_token"
 
@@ -30,6 +29,7 @@ HEADERS = {
     "Permissions-Policy": "camera=(), microphone=(), geolocation=()",
     "Cache-Control": "no-store",
 }
+"""Headers of every answer, those to malformed requests included."""
 
 RATE_PER_S, BURST = 20.0, 40.0
 """Rate limit on each viewer's messages."""
@@ -53,44 +53,52 @@ class Access:
         """Return whether a request may view and control the loop."""
         if self.token is None:
             # Against DNS rebinding: a foreign page's requests still carry its host name.
-            host = _split(f"//{connection.headers.get('host', '')}").hostname
-            return is_local(host or "") or self._is_listed(connection)
-        candidates = (
-            connection.cookies.get(COOKIE, ""),  # possibly from an earlier run
-            connection.query_params.get("token", ""),
-            connection.headers.get("authorization", "").removeprefix("Bearer "),
+            host = parse_host(connection.headers.get("host", ""))
+            return host is not None and is_local(host.host)
+        scheme, _, bearer = connection.headers.get("authorization", "").partition(" ")
+        return (
+            self._is_token(connection.cookies.get(COOKIE, ""))  # possibly from an earlier run
+            or self.is_authorized_by_url(connection)
+            or (scheme.lower() == "bearer" and self._is_token(bearer.strip()))
         )
-        token = self.token.encode()
-        return any(hmac.compare_digest(text.encode(), token) for text in candidates)
+
+    def is_authorized_by_url(self, connection: HTTPConnection) -> bool:
+        """Return whether the URL of a request has the token."""
+        return self._is_token(connection.query_params.get("token", ""))
 
     def is_same_origin(self, connection: HTTPConnection) -> bool:
         """Return whether a WebSocket comes from an allowed page, or a program without an origin."""
-        origin = connection.headers.get("origin")
-        if origin is None or origin in self.origins:
+        header = connection.headers.get("origin")
+        if header is None:
             return True
-        return _split(origin).netloc == connection.headers.get("host")
+        origin = parse_origin(header)
+        # This server speaks plain HTTP; a page of another scheme is a proxy's and has to be listed.
+        return origin is not None and (
+            origin == parse_host(connection.headers.get("host", ""))
+            or origin in map(parse_origin, self.origins)
+        )
 
     def is_encrypted(self, connection: HTTPConnection) -> bool:
-        """Return whether a request was encrypted with TLS, by this server or a proxy."""
-        tls_proxy = any(origin.startswith("https:") for origin in self.origins)
-        return connection.url.scheme == "https" or (tls_proxy and self._is_listed(connection))
+        """Return whether a request came through a proxy with TLS."""
+        host = parse_host(connection.headers.get("host", ""), "https")
+        return host is not None and host in map(parse_origin, self.origins)
 
-    def _is_listed(self, connection: HTTPConnection) -> bool:
-        host = connection.headers.get("host", "")
-        return any(_split(origin).netloc == host for origin in self.origins)
+    def _is_token(self, text: str) -> bool:
+        return self.token is not None and hmac.compare_digest(text.encode(), self.token.encode())
 
 
 class TokenBucket:
-    """Rate limit of one viewer: `BURST` messages at once, `RATE_PER_S` on average."""
+    """A rate limit: `burst` at once, `rate_per_s` on average; by default on messages."""
 
-    def __init__(self) -> None:
-        self._tokens = BURST
+    def __init__(self, rate_per_s: float = RATE_PER_S, burst: float = BURST) -> None:
+        self._rate_per_s, self._burst = rate_per_s, burst
+        self._tokens = burst
         self._updated_s = time.monotonic()
 
     def take(self) -> bool:
-        """Take a token for one message; returns False if there is none."""
+        """Take a token; returns False if there is none."""
         now = time.monotonic()
-        self._tokens = min(BURST, self._tokens + RATE_PER_S * (now - self._updated_s))
+        self._tokens = min(self._burst, self._tokens + self._rate_per_s * (now - self._updated_s))
         self._updated_s = now
         if self._tokens < 1:
             return False
@@ -102,35 +110,32 @@ def make_access(host: str, token: str | None, origins: Sequence[str]) -> Access:
     """Create the access rules for a listening address, with a random token if one is required.
 
     Raises:
-        Sam2EdgeError: If the token is too short or an origin is malformed.
+        Sam2EdgeError: If the token is too short or has characters that a URL, a header or a cookie
+            cannot carry, an origin is malformed, or pages of other origins would need no token.
     """
-    if token is not None and len(token) < MIN_TOKEN_LENGTH:
+    if token is not None:
+        _check_token(token)
+    for origin in origins:
+        if parse_origin(origin) is None:
+            raise Sam2EdgeError(f"{origin} is not an origin; give it as https://robot.example")
+    if token is None and not is_local(host):
+        token = secrets.token_urlsafe(24)
+    if token is None and origins:
+        raise Sam2EdgeError(
+            f"--allow-origin {origins[0]} requires a token, because whoever reaches the proxy "
+            "could control the loop; set SAM2_EDGE_TOKEN"
+        )
+    return Access(token, tuple(origins))
+
+
+def _check_token(token: str) -> None:
+    if not all("!" <= character <= "~" for character in token):
+        raise Sam2EdgeError(
+            "the token has a character other than printable ASCII, which a header cannot carry; "
+            "make one with: openssl rand -hex 24"
+        )
+    if len(token) < MIN_TOKEN_LENGTH:
         raise Sam2EdgeError(
             f"a token of {len(token)} characters is easy to guess; give {MIN_TOKEN_LENGTH} or "
             "more, or omit it to have one generated"
         )
-    for origin in origins:
-        parts = urlsplit(origin)
-        if parts.scheme not in ("http", "https") or not parts.netloc or parts.path:
-            raise Sam2EdgeError(f"{origin} is not an origin; give it as https://robot.example")
-    if token is None and not is_local(host):
-        token = secrets.token_urlsafe(24)
-    return Access(token, tuple(origins))
-
-
-def is_local(host: str) -> bool:
-    """Return whether an address is reachable from this machine only."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
-
-
-def _split(url: str) -> SplitResult:
-    """Split a URL; all parts are empty if it is malformed."""
-    try:
-        return urlsplit(url)
-    except ValueError:
-        return urlsplit("")

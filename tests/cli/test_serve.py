@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import socket
+import sys
 
 import pytest
 
 from sam2_edge import PromptError, Sam2EdgeError
+from sam2_edge.cli.serve import _announce
 from tests.helpers.cli import call
 
 
@@ -23,3 +26,29 @@ def test_an_address_in_use_is_an_error() -> None:
 def test_an_object_id_too_large_for_a_mask_is_rejected() -> None:
     with pytest.raises(PromptError, match="object id 300"):
         call("serve", "synth", "--bundle", "nano", "--object", 300, "--point", "5,5")
+
+
+def test_an_empty_token_is_not_taken_for_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SAM2_EDGE_TOKEN", "")
+    with pytest.raises(Sam2EdgeError, match="SAM2_EDGE_TOKEN is empty"):
+        call("serve", "synth", "--bundle", "nano")
+    with pytest.raises(Sam2EdgeError, match="a token of 0 characters"):
+        call("serve", "synth", "--bundle", "nano", "--token", "")
+
+
+def test_a_generated_token_is_not_written_to_the_journal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    status = os.fstat(2)
+    monkeypatch.setattr(sys, "stderr", sys.__stderr__)  # pytest's own has no descriptor
+    monkeypatch.setenv("JOURNAL_STREAM", f"{status.st_dev}:{status.st_ino}")
+    with pytest.raises(Sam2EdgeError, match=r"--host 0\.0\.0\.0 requires a token, and a generated"):
+        call("serve", "synth", "--bundle", "nano", "--host", "0.0.0.0")  # noqa: S104
+
+
+def test_only_a_generated_token_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    _announce("::1", 8080, "a+b&c#d/e", is_generated=False)
+    _announce("::1", 8080, "a+b&c#d/e", is_generated=True)
+    given, generated = capsys.readouterr().err.splitlines()
+    assert given == "open http://[::1]:8080/ and add ?token= and your token, percent-encoded"
+    assert generated == "open http://[::1]:8080/?token=a%2Bb%26c%23d%2Fe"

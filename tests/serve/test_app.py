@@ -13,11 +13,11 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
-from sam2_edge.runtime.streaming.stats import LoopStats
+from sam2_edge.runtime.streaming.loop import LoopResult
 from sam2_edge.serve.app import MAX_VIEWERS
 from sam2_edge.serve.commands import MAX_BYTES
+from sam2_edge.serve.encoder import Encoded, Encoder
 from sam2_edge.serve.frame_message import run_lengths
-from sam2_edge.serve.hub import Hub
 from sam2_edge.serve.security import BURST, Access
 from sam2_edge.synthetic import center_click
 from tests.helpers.clock import wait_until
@@ -113,15 +113,20 @@ def test_excessive_messages_end_the_connection(open_site: Site, texts: list[str]
 
 
 def test_a_frame_is_encoded_once_for_all_viewers(open_site: Site) -> None:
-    hub = Hub(open_site.loop, LoopStats(open_site.loop))
+    encoded: list[LoopResult] = []
     shown = open_site.hub.latest
 
-    async def encode_thrice() -> list[bytes]:
-        return await asyncio.gather(*(hub.encoded(shown) for _ in range(3)))
+    def encode(result: LoopResult) -> bytes:
+        encoded.append(result)
+        return b"frame"
 
-    first, *others = asyncio.run(encode_thrice())
+    async def ask_thrice() -> list[Encoded]:
+        encoder = Encoder(encode)
+        encoder.offer(shown)
+        return await asyncio.gather(*(encoder.newest() for _ in range(3)))
 
-    assert all(other is first for other in others)
+    assert asyncio.run(ask_thrice()) == [(shown, b"frame")] * 3
+    assert encoded == [shown]
 
 
 def test_a_viewer_that_never_reads_delays_no_one(open_site: Site) -> None:

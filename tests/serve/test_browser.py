@@ -15,7 +15,8 @@ from sam2_edge.serve.security import Access
 from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic.camera import SyntheticCamera
 from tests.helpers.clock import wait_until
-from tests.helpers.site import Site
+from tests.helpers.prefix_proxy import prefix_proxy
+from tests.helpers.site import TOKEN, Site
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("chrome")
 SEED, SIZE = 16, 320
@@ -76,6 +77,23 @@ def page(browser: Browser, site: Site) -> Iterator[Page]:
     yield opened
     opened.close()
     assert problems == []
+
+
+def test_the_page_works_under_a_path_prefix_and_takes_a_token(browser: Browser) -> None:
+    with Site(Access(TOKEN)) as site, prefix_proxy(site.port) as url:
+        page = browser.new_page()
+        failed: list[str] = []
+        page.on("requestfailed", lambda request: failed.append(request.url))
+        page.on("response", lambda answer: failed.append(answer.url) if not answer.ok else None)
+        page.goto(f"{url}?token={TOKEN}")
+        expect(page.locator("#status")).to_have_text("live", timeout=20_000)
+        assert page.url == url
+        wait_until(lambda: shown(page) > 0)
+        with page.expect_download() as download:
+            page.click("#download")
+        assert download.value.suggested_filename.startswith("masks-")
+        assert [address for address in failed if "token=" not in address] == []
+        page.close()
 
 
 def shown(page: Page) -> int:

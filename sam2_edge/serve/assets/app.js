@@ -1,6 +1,6 @@
 // The page: WebSocket connection, clicks and boxes, list of objects.
 
-import { View, decode } from "/view.js";
+import { View, decode } from "./view.js";
 
 const DRAG = 6; // screen pixels; a longer drag is a box, a shorter one a click
 const SILENCE = 12000; // milliseconds without a message after which the connection counts as lost
@@ -21,7 +21,10 @@ let isDrawing = false;
 let pending = null; // latest message not drawn yet
 
 function connect() {
-  socket = new WebSocket(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/ws`);
+  // Relative to the page, which a proxy may show under a path of its own.
+  const address = new URL("ws", location.href);
+  address.protocol = location.protocol === "https:" ? "wss:" : "ws:";
+  socket = new WebSocket(address);
   socket.binaryType = "arraybuffer";
   socket.onopen = () => {
     retry = 500;
