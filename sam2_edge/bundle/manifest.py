@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from sam2_edge.bundle.contract import (
+    IMAGE_SIZES,
     MEMORY_STRIDE,
     Geometry,
     Graph,
@@ -20,7 +21,7 @@ FORMAT_VERSION = 2
 
 
 class _Entry(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class FileEntry(_Entry):
@@ -30,7 +31,9 @@ class FileEntry(_Entry):
     sha256: str = Field(pattern="^[0-9a-f]{64}$")
 
 
-Profile = dict[str, tuple[int, int, int]]
+_AxisSize = Annotated[int, Field(ge=1, le=65_536)]
+
+Profile = dict[str, tuple[_AxisSize, _AxisSize, _AxisSize]]
 """Min, opt and max size of each dynamic axis of an engine."""
 
 
@@ -44,6 +47,14 @@ class EngineEntry(_Entry):
     version: str
     compute_capabilities: tuple[tuple[int, int], ...]
     profile: Profile
+
+    @field_validator("profile")
+    @classmethod
+    def _check_order(cls, profile: Profile) -> Profile:
+        for axis, sizes in profile.items():
+            if list(sizes) != sorted(sizes):
+                raise ValueError(f"{axis} has min, opt and max {sizes}; they must not decrease")
+        return profile
 
 
 class CalibrationEntry(_Entry):
@@ -90,6 +101,13 @@ class GraphEntry(FileEntry):
     engine: EngineEntry | None = None
     calibration: CalibrationEntry | None = None
 
+    @model_validator(mode="after")
+    def _check_backend(self) -> GraphEntry:
+        runs = self.engine.variant if self.engine else "onnxruntime"
+        if self.backend != runs:
+            raise ValueError(f"backend {self.backend!r}, but its file is for {runs!r}")
+        return self
+
     @property
     def difference(self) -> float:
         """The largest value of `parity`."""
@@ -115,8 +133,8 @@ class MemoryEntry(_Entry):
 
     slots: int = Field(ge=2, le=64)
     pointers: int = Field(ge=2, le=256)
-    channels: int = Field(ge=1, le=4096)
-    hidden: int = Field(ge=1, le=4096)
+    channels: int = Field(ge=1, le=1024)
+    hidden: int = Field(ge=8, le=1024, multiple_of=8)
     rounding: MemoryRounding
     tokens: int | None = Field(default=None, ge=1)
 
@@ -139,13 +157,20 @@ class Manifest(_Entry):
     memory: MemoryEntry
     graphs: dict[Graph, GraphEntry]
 
-    @field_validator("memory")
+    @field_validator("image_size")
     @classmethod
-    def _check_tokens(cls, memory: MemoryEntry, info: ValidationInfo) -> MemoryEntry:
-        cells = (info.data.get("image_size", 0) // MEMORY_STRIDE) ** 2
-        if memory.tokens is not None and memory.tokens >= cells:
-            raise ValueError(f"{memory.tokens} tokens of {cells}")
-        return memory
+    def _check_image_size(cls, size: int) -> int:
+        if size not in IMAGE_SIZES:
+            low, high, step = IMAGE_SIZES[0], IMAGE_SIZES[-1], IMAGE_SIZES.step
+            raise ValueError(f"it must be a multiple of {step} from {low} to {high}")
+        return size
+
+    @model_validator(mode="after")
+    def _check_tokens(self) -> Manifest:
+        cells = (self.image_size // MEMORY_STRIDE) ** 2
+        if self.memory.tokens is not None and self.memory.tokens >= cells:
+            raise ValueError(f"memory.tokens is {self.memory.tokens}, of {cells} in a memory")
+        return self
 
     @property
     def geometry(self) -> Geometry:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam2_edge import Bundle, BundleError, load_bundle
-from sam2_edge.bundle.contract import Graph, TensorSpec
+from sam2_edge.bundle.contract import IMAGE_SIZES, Graph, TensorSpec
 from sam2_edge.bundle.manifest import (
     MANIFEST_FILE,
     FileEntry,
@@ -27,7 +27,7 @@ from sam2_edge.bundle.manifest import (
 )
 
 NAMES_A_FILE = re.compile(r"manifest\.json|\.onnx|/etc/hostname")
-NAMES_A_REMEDY = re.compile("export the bundle again|export it again|copy|do not use this bundle")
+NAMES_A_REMEDY = re.compile("again|copy|do not use this bundle")
 
 
 @pytest.fixture
@@ -47,6 +47,17 @@ def test_a_whole_bundle_loads(copy: Path) -> None:
     assert all(bundle.graph_path(g).is_file() for g in bundle.manifest.graphs)
 
 
+def make_engine(manifest: dict[str, Any], profile: dict[str, list[int]]) -> None:
+    """Describe the mask prompt graph as an engine."""
+    engine = {
+        "variant": "tensorrt-rtx",
+        "version": "1",
+        "compute_capabilities": [[8, 6]],
+        "profile": profile,
+    }
+    manifest["graphs"]["mask_prompt"].update(backend="tensorrt-rtx", engine=engine)
+
+
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "newer format": (lambda m: m.update(format_version=3), "format version 3, .* reads 2"),
     "no format": (lambda m: m.pop("format_version"), "format version None"),
@@ -63,7 +74,45 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         "inputs of mask_prompt",
     ),
     "unknown graph": (lambda m: m["graphs"].update(other={}), "graphs.other"),
-    "memory beyond bounds": (lambda m: m["memory"].update(slots=10**9), "memory.slots"),
+    **{
+        f"{field} {value}": (
+            lambda m, field=field, value=value: m["memory"].update({field: value}),
+            f"memory.{field} is {value}: .*(should be|multiple of)",
+        )
+        for field, values in {
+            "slots": (-1, 1, 10**9),
+            "pointers": (0, 10**9),
+            "channels": (0, 1025),
+            "hidden": (0, 12, 1032),
+            "tokens": (0, -5),
+        }.items()
+        for value in values
+    },
+    **{
+        f"image size {value}": (
+            lambda m, value=value: m.update(image_size=value),
+            f"image_size is {value}: .*multiple of 32 from 64 to 2048",
+        )
+        for value in (0, -32, 100, 2080, 10**5, 10**18)
+    },
+    "all tokens": (lambda m: m["memory"].update(tokens=64), "tokens is 64, of 64 in a memory"),
+    "not a number": (
+        lambda m: m["normalization"].update(mean=[0.5, float("nan"), 0.5]),
+        "normalization.mean.1 is nan: .*finite",
+    ),
+    "another backend": (
+        lambda m: m["graphs"]["mask_prompt"].update(backend="tensorrt"),
+        "graphs.mask_prompt .*backend 'tensorrt', but its file is for 'onnxruntime'",
+    ),
+    "profile that decreases": (
+        lambda m: make_engine(m, {"B": [4, 2, 1]}),
+        r"profile .*\(4, 2, 1\); they must not decrease",
+    ),
+    "profile beyond bounds": (lambda m: make_engine(m, {"B": [0, 1, 10**9]}), "profile.B"),
+    "profile without an axis": (
+        lambda m: make_engine(m, {"N": [1, 1, 4]}),
+        "the profile of mask_prompt has the axes N, not B",
+    ),
     "data file outside": (
         lambda m: m["graphs"]["mask_prompt"].update(
             data=[{"file": "../weights.onnx.data", "sha256": "0" * 64}]
@@ -145,6 +194,13 @@ def test_a_malformed_manifest_is_refused(copy: Path, content: bytes) -> None:
         load_bundle(copy)
 
 
+def test_an_endless_manifest_is_refused(copy: Path) -> None:
+    with (copy / MANIFEST_FILE).open("ab") as file:
+        file.truncate(2**30)
+    with pytest.raises(BundleError, match=r"manifest\.json has 1073741824 bytes, at most"):
+        load_bundle(copy)
+
+
 def test_a_folder_without_manifest_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="sam2-edge export"):
         load_bundle(tmp_path / "nothing")
@@ -178,7 +234,7 @@ MANIFESTS = st.builds(
         source=st.text(max_size=8),
         sha256=st.none() | SHA256,
     ),
-    image_size=st.integers(64, 2048),
+    image_size=st.sampled_from(IMAGE_SIZES),
     normalization=st.builds(
         NormalizationEntry,
         mean=st.tuples(FINITE, FINITE, FINITE),
@@ -189,7 +245,7 @@ MANIFESTS = st.builds(
         slots=st.integers(2, 8),
         pointers=st.integers(2, 16),
         channels=st.integers(1, 256),
-        hidden=st.integers(1, 256),
+        hidden=st.integers(1, 128).map(lambda n: 8 * n),
         rounding=st.sampled_from(["none", "bfloat16"]),
     ),
     graphs=st.dictionaries(

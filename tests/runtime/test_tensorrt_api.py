@@ -41,6 +41,7 @@ FUNCTIONS = (
 OWNERS = {
     "self._context": "IExecutionContext",
     "self._engine": "ICudaEngine",
+    "engine": "ICudaEngine",
     "self._runtime": "Runtime",
     "runtime": "Runtime",
     "config": "IBuilderConfig",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import cast
 
 import onnxruntime as ort
 from onnxruntime.capi import onnxruntime_pybind11_state as state
 
 from sam2_edge.bundle import Bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.contract import Graph, GraphSpec, TensorSpec, graph_specs
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.host import HostTensors
+from sam2_edge.runtime.backends.signature import DYNAMIC, check_signature
 
 RUN_ERRORS: tuple[type[Exception], ...] = (
     RuntimeError,
@@ -33,6 +35,7 @@ class OnnxRuntimeCpu(HostTensors):
 
     Raises:
         BackendError: If the bundle holds engines or a graph cannot be loaded.
+        BundleError: If a graph does not follow the contract.
     """
 
     def __init__(self, bundle: Bundle, *, threads: int | None = None) -> None:
@@ -40,7 +43,10 @@ class OnnxRuntimeCpu(HostTensors):
             raise BackendError(f"threads is {threads}; give 1 or more")
         check_onnx(bundle)
         self.name = "onnxruntime-cpu"
+        specs = graph_specs(bundle.manifest.geometry)
         self._sessions = {graph: _open(bundle, graph, threads) for graph in Graph}
+        for graph, session in self._sessions.items():
+            check_session(bundle.graph_path(graph), specs[graph], session)
         self._outputs = {
             graph: [output.name for output in session.get_outputs()]
             for graph, session in self._sessions.items()
@@ -64,6 +70,25 @@ def check_onnx(bundle: Bundle) -> None:
             f"{bundle.path} holds engines of {', '.join(variants)}, which ONNX Runtime cannot run; "
             "export with --target onnx, or choose the backend auto"
         )
+
+
+_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}
+
+
+def check_session(path: Path, spec: GraphSpec, session: ort.InferenceSession) -> None:
+    """Raise BundleError unless a loaded graph follows its contract."""
+    inputs, outputs = (
+        [
+            TensorSpec(
+                node.name,
+                _DTYPES.get(node.type, node.type),
+                tuple(axis if isinstance(axis, int) else DYNAMIC for axis in node.shape),
+            )
+            for node in nodes
+        ]
+        for nodes in (session.get_inputs(), session.get_outputs())
+    )
+    check_signature(path, spec, inputs, outputs)
 
 
 @cache
@@ -103,6 +128,7 @@ def _open(bundle: Bundle, graph: Graph, threads: int | None) -> ort.InferenceSes
             providers=["CPUExecutionProvider"],
             # Fusing a product with its bias is slower (5 % of the image encoder).
             disabled_optimizers=["MatMulAddFusion"],
+            enable_fallback=0,  # it would print to standard output and try the same again
         )
     except RUN_ERRORS as error:
         raise BackendError(

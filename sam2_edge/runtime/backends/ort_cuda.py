@@ -13,7 +13,7 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.cuda.backend import DeviceBackend, axis_sizes
 from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
-from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS, check_onnx
+from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS, check_onnx, check_session
 
 PROVIDER = "CUDAExecutionProvider"
 
@@ -24,6 +24,7 @@ class OnnxRuntimeCuda(DeviceBackend):
     Raises:
         BackendError: If the bundle holds engines, or the provider is missing or does not start
             (ONNX Runtime itself would silently fall back to the CPU).
+        BundleError: If a graph does not follow the contract.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -62,7 +63,10 @@ class OnnxRuntimeCuda(DeviceBackend):
         settings = {"user_compute_stream": str(self._memory.stream), "use_tf32": "0"}
         path = bundle.graph_path(graph)
         try:
-            session = ort.InferenceSession(path, options, providers=[(PROVIDER, settings)])
+            # The fallback would print to standard output and use the CPU.
+            session = ort.InferenceSession(
+                path, options, providers=[(PROVIDER, settings)], enable_fallback=0
+            )
         except RUN_ERRORS as error:
             raise BackendError(
                 f"{path} cannot be loaded by ONNX Runtime {ort.__version__} on the GPU: {error}"
@@ -72,4 +76,5 @@ class OnnxRuntimeCuda(DeviceBackend):
                 f"ONNX Runtime's {PROVIDER} did not start (it has {session.get_providers()}); "
                 "install the CUDA and cuDNN versions listed in its release notes"
             )
+        check_session(path, self._specs[graph], session)
         return session

@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any, cast
 
 from sam2_edge.bundle import Bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.contract import Graph, GraphSpec, TensorSpec
 from sam2_edge.bundle.manifest import EngineEntry
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
@@ -18,6 +18,7 @@ from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
 from sam2_edge.runtime.backends.cuda.graphs import CudaGraphs
 from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
 from sam2_edge.runtime.backends.runtime_cache import new_context
+from sam2_edge.runtime.backends.signature import DYNAMIC, check_signature
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant, import_tensorrt
 
 _log = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ class TensorRt(DeviceBackend):
     Raises:
         BackendError: If the engines were built for another variant, version or GPU, if one cannot
             be loaded, or if there is no GPU or too little memory on it.
+        BundleError: If an engine does not follow the contract.
     """
 
     def __init__(self, bundle: Bundle, variant: TensorRtVariant) -> None:
@@ -53,7 +55,9 @@ class TensorRt(DeviceBackend):
         super().__init__(bundle.manifest.geometry)
         self._runtime = trt.Runtime(_logger(trt))
         self._engines = {
-            graph: _Engine(self._runtime, bundle, graph, entry, self._memory.stream, gpu)
+            graph: _Engine(
+                self._runtime, bundle, self._specs[graph], entry, self._memory.stream, gpu
+            )
             for graph, entry in entries.items()
         }
 
@@ -75,11 +79,12 @@ class _Engine:
         self,
         runtime: Any,
         bundle: Bundle,
-        graph: Graph,
+        spec: GraphSpec,
         entry: EngineEntry,
         stream: int,
         gpu: DeviceInfo,
     ) -> None:
+        graph = spec.graph
         path = bundle.graph_path(graph)
         self._graph, self._profile, self._stream = graph, entry.profile, stream
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
@@ -88,6 +93,7 @@ class _Engine:
                 f"{path} cannot be loaded by {entry.variant}, although its hash is correct; "
                 f"free GPU memory, update the NVIDIA driver, or {_REBUILD} {entry.variant}"
             )
+        check_signature(path, spec, *engine_tensors(self._engine))
         identity = (bundle.manifest.graphs[graph].sha256, entry.version, gpu.name)
         key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         folder = bundle.path.resolve()
@@ -140,6 +146,21 @@ _AXES = {
     "P": ("object pointers", "lower max_cond_frames"),
 }
 """What each dynamic axis counts, and the remedy if it is out of range."""
+
+
+_DTYPES = {"FLOAT": "float32", "INT32": "int32", "UINT8": "uint8"}
+
+
+def engine_tensors(engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
+    """Return the inputs and the outputs of a loaded engine."""
+    tensors: dict[str, list[TensorSpec]] = {"INPUT": [], "OUTPUT": []}
+    for index in range(engine.num_io_tensors):
+        name = engine.get_tensor_name(index)
+        dtype = engine.get_tensor_dtype(name).name
+        axes = tuple(DYNAMIC if size < 0 else size for size in engine.get_tensor_shape(name))
+        mode = engine.get_tensor_mode(name).name
+        tensors[mode].append(TensorSpec(name, _DTYPES.get(dtype, dtype), axes))
+    return tensors["INPUT"], tensors["OUTPUT"]
 
 
 def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what: str) -> None:
