@@ -4,6 +4,7 @@
 # make fmt      fixes format and imports
 # make docs     builds the documentation site into site/
 # make soak     runs the camera loop over 20,000 frames with faults
+# make soak-million   the same over 1,000,000 small frames with a small random model, for hours
 # Each sets itself up in .venv.
 
 PYTHON ?= python3
@@ -16,7 +17,7 @@ TENSORRT_VERSIONS := 10.3.0 10.16.1.11 11.4.0.106
 # Arguments for pytest.
 ARGS ?=
 
-.PHONY: demo test check fmt docs soak install clean
+.PHONY: demo test check fmt docs soak soak-million install clean
 
 install: .venv/installed
 
@@ -63,6 +64,10 @@ endif
 
 soak: install
 	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py
+
+soak-million: install
+	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py \
+	    --model random --pixels 64 --objects 1 --frames 1000000 --json soak.json
 
 clean:
 	rm -rf .venv demo build site *.egg-info

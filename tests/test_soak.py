@@ -1,4 +1,4 @@
-"""A short form of `make soak`."""
+"""Short forms of `make soak` and `make soak-million`."""
 
 from __future__ import annotations
 
@@ -6,25 +6,44 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from sam2_edge import Bundle
 
 SCRIPT = Path(__file__).parent.parent / "benchmarks" / "soak.py"
 
 
-@pytest.mark.slow
-def test_the_loop_withstands_faults_viewers_and_commands(tmp_path: Path) -> None:
-    report = tmp_path / "soak.json"
+def soak(report: Path, *arguments: object) -> dict[str, Any]:
+    """Run the script; returns its figures."""
     done = subprocess.run(
-        [sys.executable, SCRIPT, "--frames", "596", "--json", report],
+        [sys.executable, SCRIPT, *map(str, arguments), "--json", report],
         capture_output=True,
         text=True,
         check=False,
         timeout=600,
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads(report.read_text())
+    found: dict[str, Any] = json.loads(report.read_text())
+    return found
+
+
+@pytest.mark.slow
+def test_the_loop_withstands_faults_viewers_and_commands(tmp_path: Path) -> None:
+    found = soak(tmp_path / "soak.json", "--frames", 596)
     assert found["tracked"] == 596
     assert found["reconnects"] >= 1
     assert found["commands"] > 20
     assert found["j_first"] > 0.4
+
+
+@pytest.mark.slow
+def test_a_random_model_withstands_many_frames(small_bundle: Bundle, tmp_path: Path) -> None:
+    options = ("--model", small_bundle.path, "--pixels", 64, "--objects", 1)
+    found = soak(tmp_path / "soak.json", "--frames", 1500, *options)
+    assert found["finished"]
+    assert found["tracked"] == 1500
+    assert found["stalls"] >= 1
+    assert found["lines"] >= 1500
+    assert found["j_first"] is None
