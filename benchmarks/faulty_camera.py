@@ -14,8 +14,8 @@ from sam2_edge import SourceError
 from sam2_edge.synthetic.camera import SyntheticCamera
 
 SEED = 16
-DIES, HANGS, RAISES, BLACK, BROKEN = 0.005, 0.002, 0.002, 0.02, 0.01
-"""Shares of reads on which the camera dies, hangs, raises an error, is black, or sends garbage."""
+DIES, HANGS, RAISES, BLACK, EMPTY, BROKEN = 0.005, 0.002, 0.002, 0.02, 0.005, 0.01
+"""Shares of reads on which the camera dies, hangs, raises an error, is black, empty or unusable."""
 
 REFUSES = 0.2
 """Share of openings that fail."""
@@ -76,6 +76,7 @@ class FaultyCamera:
             (HANGS, lambda: time.sleep(HANG_S)),
             (RAISES, self._fail),
             (BLACK, lambda: np.zeros((self._size, self._size, 3), np.uint8)),
+            (EMPTY, lambda: np.zeros((0, 0, 3), np.uint8)),
             (BROKEN, lambda: np.full((self._size, self._size, 3), np.nan, np.float32)),
         ):
             if draw < share:

@@ -36,6 +36,7 @@ from faulty_camera import (
     BLACK,
     BROKEN,
     DIES,
+    EMPTY,
     HANGS,
     RAISES,
     REFUSES,
@@ -343,7 +344,8 @@ def missing_faults(found: dict[str, Any]) -> list[str]:
     expected = {
         "reconnects": DIES * tracked,
         "blank": BLACK * tracked,
-        "corrupt": BROKEN * tracked,
+        "corrupt": EMPTY * tracked,
+        "unsupported": BROKEN * tracked,
         "stalls": HANGS * tracked,
         "raised": RAISES * tracked,
         "refused_openings": REFUSES * DIES * tracked,

@@ -13,12 +13,11 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
-
 from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera
+from sam2_edge.runtime.streaming.frames import Unusable, usable_frame
 
 STALL_S = 5.0
 """Time without a frame after which a camera is reopened."""
@@ -28,6 +27,13 @@ OPENING_S = 30.0
 
 FIRST_BACKOFF_S, MAX_BACKOFF_S = 0.5, 30.0
 """Delay before a camera is reopened; doubled after each failure."""
+
+MAX_BLANK_S = 3600.0
+"""A camera that shows a single color is reopened after `stall_s`, then after twice that, and so on
+up to this: it may be broken, but a lens cap or the night is more likely."""
+
+SIZE_LOG_S = 10.0
+"""Minimum time between log messages about changes of the frame size."""
 
 MAX_WAITING_FRAMES = 4
 """Length of the queue of frames to track with `every_frame`."""
@@ -46,7 +52,8 @@ class CaptureCounts:
         captured: Valid frames.
         dropped: Captured frames that a later one replaced before they were tracked.
         blank: Single-color frames, which are skipped.
-        corrupt: Frames with a wrong shape or dtype, which are skipped.
+        corrupt: Empty frames, which are skipped.
+        unsupported: Frames that cannot be tracked, such as 16-bit ones, which are skipped.
         reconnects: Times the camera was reopened.
         stalls: Times the camera delivered no frame for too long.
         size_changes: Times the frame size changed.
@@ -56,6 +63,7 @@ class CaptureCounts:
     dropped: int = 0
     blank: int = 0
     corrupt: int = 0
+    unsupported: int = 0
     reconnects: int = 0
     stalls: int = 0
     size_changes: int = 0
@@ -100,6 +108,8 @@ class Capture:
         self._over = False
         self._fault: SourceError | None = None
         self._size: tuple[int, int] | None = None
+        self._size_logged_s = 0.0
+        self._blank_limit_s = stall_s
         self._ever_opened = False
         self._is_file = False
         self._backoff_s = FIRST_BACKOFF_S
@@ -161,15 +171,15 @@ class Capture:
     def _run(self, reader: _Reader) -> None:
         """Open and read the camera, with exponential backoff after failures, until the end."""
         while not reader.abandoned:
-            camera = self._open(reader)
+            camera, reason = self._open(reader), "the camera cannot be opened"
             if camera is not None:
                 try:
-                    self._read(camera, reader)
+                    reason = self._read(camera, reader)
                 finally:
-                    camera.close()
+                    _close(camera)
             if reader.abandoned or self._over:
                 return
-            _log.warning("the camera delivers no frames; reopening in %.1f s", self._backoff_s)
+            _log.warning("%s; reopening in %.1f s", reason, self._backoff_s)
             with self._changed:
                 self._alive_s = time.monotonic() + self._backoff_s  # waiting is not a stall
                 self._changed.wait_for(lambda: reader.abandoned or self._over, self._backoff_s)
@@ -191,34 +201,30 @@ class Capture:
                 self._ever_opened, self._is_file = True, camera.ends
                 self._alive_s = time.monotonic()
                 return camera
-        camera.close()  # outside the lock, since the driver may hang
+        _close(camera)  # outside the lock, since the driver may hang
         return None
 
-    def _read(self, camera: Camera, reader: _Reader) -> None:
-        """Read until the camera fails, a file ends or the reader is abandoned."""
+    def _read(self, camera: Camera, reader: _Reader) -> str:
+        """Read until the camera fails, a file ends or the reader is abandoned; returns why."""
         last_good_s = time.monotonic()
+        told = set[str]()
         while not reader.abandoned:
-            picture, fault = None, None
-            try:
-                picture = camera.read()
-            except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
-                fault = _as_source_error(error)
+            frame, fault = _read_frame(camera)
             with self._changed:
                 if reader.abandoned or self._over:
-                    return
-                if picture is None:
+                    break
+                if frame is None:
                     if camera.ends:
                         self._end(fault)
-                    elif fault is not None:
-                        _log.warning("%s", fault)
-                    return
-                if not self._is_good(picture, camera):
-                    # A camera may be dark for a while; reopen it if it stays dark.
-                    if time.monotonic() - last_good_s > self.stall_s and not camera.ends:
-                        return
-                    self._alive_s = time.monotonic()
+                    return "the camera delivers no frames" if fault is None else str(fault)
+                if isinstance(frame, Unusable):
+                    if frame.reason not in told:
+                        told.add(frame.reason)
+                        _log.warning("frames are skipped: %s", frame.reason)
+                    if self._skip(frame, time.monotonic() - last_good_s) and not camera.ends:
+                        return frame.reason
                     continue
-                self._take(picture)
+                self._take(frame)
                 last_good_s = self._alive_s
                 if self.every_frame:
                     self._changed.wait_for(
@@ -226,32 +232,42 @@ class Capture:
                             len(self._frames) < MAX_WAITING_FRAMES or reader.abandoned or self._over
                         )
                     )
+        return "the reader was abandoned"
+
+    def _skip(self, frame: Unusable, without_s: float) -> bool:
+        """Count a frame that cannot be tracked; returns whether to reopen the camera.
+
+        Args:
+            frame: The frame.
+            without_s: Seconds since the last good frame, or since the camera was opened.
+        """
+        setattr(self.counts, frame.kind, getattr(self.counts, frame.kind) + 1)
+        self._alive_s = time.monotonic()
+        if frame.kind == "blank":
+            if without_s <= self._blank_limit_s:
+                return False
+            self._blank_limit_s = min(2 * self._blank_limit_s, MAX_BLANK_S)
+            return True
+        if without_s <= self.stall_s:
+            return False
+        if frame.kind == "unsupported" and self.counts.captured == 0:
+            self._end(SourceError(f"the camera delivers no usable frame: {frame.reason}"))
+        return True
 
     def _end(self, fault: SourceError | None) -> None:
         self._over, self._fault = True, fault
         self._changed.notify_all()
 
-    def _is_good(self, picture: Frame, camera: Camera) -> bool:
-        """Return whether a frame is valid. A file's blank frames are, to keep its numbering."""
-        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
-            self.counts.corrupt += 1
-            return False
-        if camera.ends:
-            return True
-        # Every 16th row and column suffices, at 1/256 of the cost.
-        sparse = picture[::16, ::16]
-        if sparse.size == 0 or (sparse == sparse[0, 0]).all():
-            self.counts.blank += 1
-            return False
-        return True
-
     def _take(self, picture: Frame) -> None:
         size = (picture.shape[1], picture.shape[0])
         if self._size not in (None, size):
             self.counts.size_changes += 1
-            _log.warning("the frame size changed from %s x %s to %s x %s", *self._size, *size)
+            if time.monotonic() - self._size_logged_s >= SIZE_LOG_S:
+                self._size_logged_s = time.monotonic()
+                _log.warning("the frame size changed from %s x %s to %s x %s", *self._size, *size)
         self._size = size
         self._alive_s = time.monotonic()
+        self._blank_limit_s = self.stall_s
         self._backoff_s = FIRST_BACKOFF_S
         if not self.every_frame and self._frames:
             self._frames.clear()
@@ -261,6 +277,25 @@ class Capture:
         self._frames.append(frame)
         self.counts.captured += 1
         self._changed.notify_all()
+
+
+def _read_frame(camera: Camera) -> tuple[Frame | Unusable | None, SourceError | None]:
+    """Read one frame; returns it or None, and what the camera raised."""
+    try:
+        picture = camera.read()
+        if picture is None:
+            return None, None
+        # A file's frames of a single color are kept, for the sake of its numbering.
+        return usable_frame(picture, uniform=camera.ends), None
+    except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
+        return None, _as_source_error(error)
+
+
+def _close(camera: Camera) -> None:
+    try:
+        camera.close()
+    except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
+        _log.warning("%s", _as_source_error(error))
 
 
 def _as_source_error(error: Exception) -> SourceError:

@@ -135,22 +135,72 @@ def test_the_number_of_hung_readers_is_limited(start: Make, clock: FakeTime) -> 
         hang.released.set()
 
 
-def test_blank_and_corrupt_frames_are_skipped_and_counted(start: Make) -> None:
-    corrupt, empty = np.zeros((48, 64), np.uint8), np.zeros((0, 0, 3), np.uint8)
-    capture = start(ScriptedCamera([picture(1), BLACK, corrupt, empty, picture(2)]))
+def test_blank_corrupt_and_unsupported_frames_are_skipped_and_counted(start: Make) -> None:
+    deep, empty = np.zeros((48, 64), np.uint16), np.zeros((0, 0, 3), np.uint8)
+    capture = start(ScriptedCamera([picture(1), BLACK, deep, empty, picture(2)]))
     assert take(capture, 2) == [1, 2]
-    assert (capture.counts.blank, capture.counts.corrupt) == (2, 1)
+    counts = capture.counts
+    assert (counts.blank, counts.corrupt, counts.unsupported) == (1, 1, 1)
 
 
-def test_a_camera_that_stays_black_is_reopened(start: Make, clock: FakeTime) -> None:
+def test_gray_frames_are_tracked_and_changes_of_size_counted(start: Make) -> None:
+    gray = picture(7)[..., 0]
+    thermal = np.arange(24 * 32, dtype=np.uint32).reshape(24, 32).astype(np.uint8)
+    capture = start(ScriptedCamera([gray, gray[..., None], thermal]))
+    assert take(capture, 3) == [7, 7, 0]
+    assert capture.counts.size_changes == 1
+
+
+def test_a_kind_of_frame_is_named_once_in_the_log(
+    start: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    deep = np.zeros((48, 64), np.uint16)
+    capture = start(ScriptedCamera([picture(1), *[deep] * 50, picture(2)]))
+    assert take(capture, 2) == [1, 2]
+    (told,) = [r.message for r in caplog.records if "uint16" in r.message]
+    assert told.startswith("frames are skipped: a frame is [H, W] uint16; convert it to")
+
+
+def test_a_camera_of_unsupported_frames_is_an_error(start: Make, clock: FakeTime) -> None:
     def later() -> np.ndarray:
         clock.now += STALL_S + 1
+        return np.zeros((48, 64), np.uint16)
+
+    with pytest.raises(SourceError, match=r"no usable frame: a frame is \[H, W\] uint16; convert"):
+        take(start(ScriptedCamera([later] * 9)), 1)
+
+
+def test_a_camera_under_a_lens_cap_is_reopened_ever_more_rarely(clock: FakeTime) -> None:
+    began_s, reopened_s = clock.now, []
+
+    def black() -> np.ndarray:
+        clock.now += 1
         return BLACK
 
-    capture = start(ScriptedCamera([BLACK, later, *STEADY]), ScriptedCamera(STEADY))
-    wait_until(lambda: capture.counts.reconnects == 1)
-    assert take(capture, 1) == [2]
-    assert capture.counts.blank == 2
+    class Capped(ScriptedCamera):
+        """Black until it has been opened often enough, then light again, then black."""
+
+        def __init__(self) -> None:
+            reopened_s.append(clock.now - began_s)
+            often = len(reopened_s) == 8
+            super().__init__([picture(1), *[black] * 7] if often else [black] * 9999)
+
+    capture = Capture(Capped, every_frame=True)
+    capture.start()
+    wait_until(lambda: len(reopened_s) >= 10)
+    capture.close()
+    waits = np.diff(reopened_s)
+    assert waits[:7].tolist() == [STALL_S * 2**n + 1 for n in range(7)]
+    assert waits[7:9].max() <= 2 * STALL_S + 1  # after light the count starts anew
+    assert capture.counts.captured == 1
+
+
+def test_a_camera_that_cannot_be_closed_is_still_reopened(start: Make) -> None:
+    class Stuck(ScriptedCamera):
+        def close(self) -> None:
+            raise OSError("the device is stuck")
+
+    assert take(start(Stuck([picture(1)]), ScriptedCamera(STEADY)), 2) == [1, 2]
 
 
 def test_opening_a_camera_may_take_longer_than_reading_a_frame(clock: FakeTime) -> None:
