@@ -23,7 +23,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from sam2_edge.serve.security import HEADERS, TokenBucket
 
-MAX_CONNECTIONS = 128
+MAX_CONNECTIONS = 256
 """Open connections, viewers included; fewer if the process may open fewer than four times as many
 files."""
 
@@ -109,10 +109,10 @@ class Server(uvicorn.Server):
         )
 
     def _drop_oldest(self) -> None:
-        """Drop the oldest connection that is not a WebSocket, or else the oldest one."""
-        requests = [t for _, t in self._open if isinstance(t.get_protocol(), OneRequest)]
-        for transport in (requests or [t for _, t in self._open])[:1]:
-            transport.abort()
+        """Drop the oldest connection that does least harm: viewers are the last."""
+        transports = [transport for _, transport in self._open]
+        if transports:
+            min(transports, key=_worth).abort()  # of equals, min takes the first, thus the oldest
 
 
 class OneRequest(H11Protocol):
@@ -167,6 +167,14 @@ def one_answer(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send_and_close)
 
     return call
+
+
+def _worth(transport: asyncio.Transport) -> int:
+    """Rank a connection: WebSockets that the server has closed, requests, then viewers."""
+    protocol = transport.get_protocol()
+    if getattr(protocol, "close_sent", False):  # uvicorn waits 10 s for the peer's consent
+        return 0
+    return 1 if isinstance(protocol, OneRequest) else 2
 
 
 def _is_websocket_handshake(event: h11.Request) -> bool:

@@ -8,6 +8,9 @@ from sam2_edge.serve.security import TokenBucket
 
 LINES_PER_S, BURST = 0.1, 20.0
 
+_AFTER_REFUSAL = "ASGI callable returned without completing handshake."
+"""What uvicorn wrongly reports of every WebSocket that the application refuses with a status."""
+
 
 class LogLimit(logging.Filter):
     """Passes `BURST` records and then one per 10 seconds, which tells how many were left out."""
@@ -19,6 +22,8 @@ class LogLimit(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to log a record."""
+        if record.msg == _AFTER_REFUSAL:
+            return False
         if not self._bucket.take():
             self._left_out += 1
             return False

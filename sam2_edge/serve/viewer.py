@@ -30,6 +30,7 @@ class Viewer:
         self._socket, self._hub = socket, hub
         self._answers: set[asyncio.Task[None]] = set()
         self._waiting = 0
+        self._has_left = False
 
     async def run(self) -> None:
         """Serve the viewer until either side closes the connection; drop its waiting commands."""
@@ -39,6 +40,7 @@ class Viewer:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._hub.viewers -= 1
+            self._has_left = True
             tasks += self._answers
             for task in tasks:
                 task.cancel()
@@ -48,7 +50,8 @@ class Viewer:
         """Send the latest results one by one, and keep-alive messages if there is none."""
         last = None
         try:
-            while True:
+            # wait_for before Python 3.12 loses a cancellation that comes together with its result.
+            while not self._has_left:
                 try:
                     last, data = await asyncio.wait_for(
                         self._hub.frames.newest(last), _KEEP_ALIVE_S

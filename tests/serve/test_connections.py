@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from sam2_edge.serve import connections, log_limit
+from sam2_edge.serve import app, connections, log_limit
 from sam2_edge.serve.connections import MAX_CONNECTIONS
 from sam2_edge.serve.security import HEADERS
 from tests.helpers.clock import wait_until
@@ -116,6 +116,26 @@ def test_idle_connections_take_no_place_from_others(open_site: Site) -> None:
     assert is_healthy(open_site)
 
 
+def test_refused_viewers_that_stay_take_no_place_from_others(
+    open_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stay(site: Site) -> socket.socket:
+        """Open a WebSocket and neither read nor close it."""
+        client = connect(site)
+        client.sendall(b"GET /ws HTTP/1.1\r\n" + HANDSHAKE + b"\r\n")
+        return client
+
+    with server_limited(open_site, monkeypatch, "MAX_CONNECTIONS", 8), ExitStack() as stack:
+        viewer = stack.enter_context(open_site.socket())
+        next_frame(viewer)
+        monkeypatch.setattr(app, "MAX_VIEWERS", 1)
+        for _ in range(20):
+            client = stack.enter_context(stay(open_site))
+            assert client.recv(12) == b"HTTP/1.1 101"
+        assert is_healthy(open_site)
+        next_frame(viewer)
+
+
 def test_a_request_that_never_ends_is_dropped(
     open_site: Site, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +185,9 @@ def test_the_server_survives_a_lack_of_descriptors(
     assert is_healthy(open_site)
 
 
-@pytest.mark.parametrize(("limit", "maximum"), [(1024, MAX_CONNECTIONS), (256, 64), (64, 16)])
+@pytest.mark.parametrize(
+    ("limit", "maximum"), [(4096, MAX_CONNECTIONS), (1024, 256), (256, 64), (64, 16)]
+)
 def test_most_descriptors_are_left_to_the_loop(
     monkeypatch: pytest.MonkeyPatch, limit: int, maximum: int
 ) -> None:
