@@ -3,6 +3,7 @@
 # make check    lint, format, types, import contracts
 # make fmt      fixes format and imports
 # make docs     builds the documentation site into site/
+# make fuzz     feeds random inputs to everything that reads some; `make fuzz SECONDS=60` for that long in all
 # make soak     runs the camera loop over 20,000 frames with faults
 # make soak-million   the same over 1,000,000 small frames with a small random model, for hours
 # Each sets itself up in .venv.
@@ -14,10 +15,12 @@ CODE := sam2_edge tests tools benchmarks
 DEMO_SEED := 55
 # Tests check names in the Python bindings of classic TensorRT: JetPack 6's, the last 10, and 11.
 TENSORRT_VERSIONS := 10.3.0 10.16.1.11 11.4.0.106
+# Time of make fuzz.
+SECONDS := 600
 # Arguments for pytest.
 ARGS ?=
 
-.PHONY: demo test check fmt docs soak soak-million install clean
+.PHONY: demo test check fmt docs fuzz soak soak-million install clean
 
 install: .venv/installed
 
@@ -65,9 +68,12 @@ endif
 soak: install
 	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py
 
+fuzz: install
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
 soak-million: install
 	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py \
 	    --model random --pixels 64 --objects 1 --frames 1000000 --json soak.json
 
 clean:
-	rm -rf .venv demo build site *.egg-info
+	rm -rf .venv demo build fuzz site *.egg-info

@@ -1,0 +1,87 @@
+"""Runs one target under Atheris, which guides inputs by the coverage of our code."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import resource
+import traceback
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import atheris
+
+# It names every module on standard error.
+with redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["sam2_edge"]):
+    from tests.fuzz.mutation import mutate_json
+    from tests.fuzz.target import Target
+    from tests.fuzz.targets import TARGETS
+
+HANG_S = 2
+GROWTH_MB = 512
+"""Memory that one input may take."""
+
+TOTAL_MB = 4096
+"""Memory of the process, at which it is ended."""
+
+
+def fuzz(name: str, findings: Path, folder: Path, options: Sequence[str]) -> None:
+    """Fuzz a target until its options end the process.
+
+    Args:
+        name: Name of the target.
+        findings: Path and first part of the names of files with the inputs that were found.
+        folder: Folder for the target's files.
+        options: Corpus folders and options of libFuzzer.
+    """
+    target = TARGETS[name]
+    os.chdir(folder)
+    examined = _Examined(target, findings, folder)
+    examined(target.seeds()[0])  # whatever it imports is no hang
+    fixed = [
+        f"-timeout={HANG_S}",
+        f"-rss_limit_mb={TOTAL_MB}",
+        f"-artifact_prefix={findings}-",
+        "-close_fd_mask=3",
+        "-print_final_stats=1",
+        "-max_len=16384",
+    ]
+    custom: dict[str, Any] = {"custom_mutator": _mutate} if target.is_json else {}
+    atheris.Setup(["fuzz", *options, *fixed], examined, **custom)
+    atheris.Fuzz()
+
+
+class _Examined:
+    """Feeds inputs to a target and keeps those that fail, one for each place in the code."""
+
+    def __init__(self, target: Target, findings: Path, folder: Path) -> None:
+        self._target, self._findings, self._folder = target, findings, folder
+        self._seen: set[str] = set()
+
+    def __call__(self, data: bytes) -> None:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        try:
+            self._target.feed(data, self._folder)
+        except Exception as error:  # noqa: BLE001 # everything else is a finding
+            frames = traceback.extract_tb(error.__traceback__)
+            place = " ".join([type(error).__name__, *(f"{f.filename}:{f.name}" for f in frames)])
+            self._keep(place, data, "".join(traceback.format_exception(error)))
+        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
+        if grown > GROWTH_MB:
+            self._keep("memory", data, f"took {grown} MiB")
+
+    def _keep(self, kind: str, data: bytes, report: str) -> None:
+        if kind in self._seen:
+            return
+        self._seen.add(kind)
+        name = f"{self._findings}-{hashlib.sha256(kind.encode()).hexdigest()[:10]}"
+        Path(name).write_bytes(data)
+        Path(f"{name}.txt").write_text(report, encoding="utf-8", errors="backslashreplace")
+
+
+def _mutate(data: bytes, max_size: int, seed: int) -> bytes:
+    return mutate_json(data, max_size, Random(seed), atheris.Mutate)
