@@ -13,6 +13,8 @@ Sam2EdgeError
 
 from __future__ import annotations
 
+import errno
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -28,7 +30,9 @@ __all__ = [
     "Sam2EdgeError",
     "SinkError",
     "SourceError",
+    "message_of",
     "printable",
+    "reason_of",
     "without_traceback",
 ]
 
@@ -90,10 +94,44 @@ class LoopError(Sam2EdgeError):
     """Raised for a command to a camera loop that has ended."""
 
 
+_REMEDIES = {
+    errno.EACCES: "give another path, or change its permissions",
+    errno.EPERM: "give another path, or change its permissions",
+    errno.EROFS: "give a path on a writable file system",
+    errno.ENOSPC: "free some space, or give a path elsewhere",
+    errno.EDQUOT: "free some space, or give a path elsewhere",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOTDIR: "part of the path is a file; give another path",
+    errno.EEXIST: "a file has the name of a folder; give another path",
+    errno.ELOOP: "its links lead in a circle or to an unexpected place; give the file itself",
+    errno.EMFILE: "close other files, or raise the limit with ulimit -n",
+    errno.ENOMEM: "free some memory",
+}
+"""What to do about an error of the operating system, by its number."""
+
+
+def reason_of(error: OSError) -> str:
+    """Return the operating system's reason for an error, and what to do about it."""
+    remedy = _REMEDIES.get(error.errno or 0, "check the path, or give another")
+    return f"{error.strerror or error}; {remedy}"
+
+
+def message_of(error: Sam2EdgeError | OSError | MemoryError) -> str:
+    """Return one line that says what failed and what to do about it."""
+    if isinstance(error, MemoryError):
+        return f"not enough memory ({error or 'none is left'}); free some, or use smaller inputs"
+    if isinstance(error, Sam2EdgeError):
+        return str(error)
+    paths = [
+        os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes)
+    ]
+    return printable(": ".join([*([" to ".join(paths)] if paths else []), reason_of(error)]))
+
+
 @contextmanager
 def without_traceback() -> Iterator[None]:
-    """End the process with a `Sam2EdgeError`'s message, for modules run with `python -m`."""
+    """End the process with an error's message, for modules run with `python -m`."""
     try:
         yield
-    except Sam2EdgeError as error:
-        sys.exit(f"error: {error}")
+    except (Sam2EdgeError, OSError, MemoryError) as error:
+        sys.exit(f"error: {message_of(error)}")

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import hashlib
-import secrets
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sam2_edge.bundle.manifest import MANIFEST_FILE, FileEntry, Manifest
-from sam2_edge.errors import BundleError, Sam2EdgeError
-
-PARTIAL = ".part"
-"""Part of the name of every unfinished file and folder; a killed process may leave one."""
+from sam2_edge.bundle.temporary import temporary_file, temporary_folder
+from sam2_edge.errors import BundleError, Sam2EdgeError, reason_of
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary sibling with the same suffix that becomes `path` if the block succeeds.
+    """Yield an empty sibling with the same suffix that becomes `path` if the block succeeds.
+
+    A link to a file is replaced, and what it points to is left alone. A device or pipe is never
+    replaced: it is yielded itself.
 
     Raises:
         OSError: If the file cannot be put in place.
     """
-    partial = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{PARTIAL}{path.suffix}")
-    try:
+    if path.exists() and not path.is_file() and not path.is_dir():
+        yield path
+        return
+    with temporary_file(path.parent, path.suffix) as partial:
         yield partial
         partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -44,29 +42,21 @@ def atomic_folder(
         staging: Existing folder on the same file system for the temporary one; by default the
             parent of `target`, which is made if missing.
     """
-    with _translated(target, error):
-        if staging is None:
-            target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _temporary_folder(target, staging)
-        partial.chmod(0o755)
-    try:
+    parent = staging or target.parent
+    with ExitStack() as stack:
+        with _translated(target, error):
+            if staging is None:
+                parent.mkdir(parents=True, exist_ok=True)
+            partial = stack.enter_context(temporary_folder(parent))
         yield partial
         with _translated(target, error):
             if target.exists():
                 # Renamed away first, so that a reader never sees a half-removed folder.
-                old = _temporary_folder(target, staging)
-                target.rename(old / target.name)
-                partial.rename(target)
-                shutil.rmtree(old)
+                with temporary_folder(parent) as old:
+                    target.rename(old / "old")
+                    partial.rename(target)
             else:
                 partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-
-
-def _temporary_folder(target: Path, staging: Path | None) -> Path:
-    folder = staging or target.parent
-    return Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=PARTIAL, dir=folder))
 
 
 @contextmanager
@@ -74,7 +64,7 @@ def _translated(target: Path, kind: type[Sam2EdgeError]) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise kind(f"{target} cannot be made: {error}; choose another folder") from error
+        raise kind(f"{target} cannot be made: {reason_of(error)}") from error
 
 
 @contextmanager

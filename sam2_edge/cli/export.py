@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +11,7 @@ from click.core import ParameterSource
 from sam2_edge.bundle.contract import MemoryRounding
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import check_new_bundle
+from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.calibration.frames import DEFAULT_FRAMES
 from sam2_edge.cli.build_engines import engine_options
 from sam2_edge.cli.options import overwrite_option
@@ -138,13 +138,13 @@ def export(
         memory_rounding=memory_rounding,
         memory_tokens=memory_tokens,
     )
-    with ExportProgress() as progress, tempfile.TemporaryDirectory(prefix="sam2_edge") as scratch:
+    with ExportProgress() as progress, scratch_folder() as scratch:
         progress.update("model", "loading")
         loaded = load_model(
             model, checkpoint=checkpoint, random_seed=random_init, image_size=image_size
         )
         progress.update("model", f"{loaded.name} from {loaded.source}", finished=True)
-        graphs = output if engines is None else Path(scratch) / output.name
+        graphs = output if engines is None else scratch / "graphs"
         bundle = export_bundle(
             loaded, graphs, options, overwrite=overwrite, on_progress=progress.update
         )

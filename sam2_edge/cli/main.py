@@ -1,6 +1,7 @@
 """Entry point: registers the commands and turns errors into exit codes.
 
-Exit codes: 0 success, 1 bad input, 2 wrong usage, 130 interrupted.
+Exit codes: 0 success, 1 bad input or a failure of the system, 2 wrong usage, 130 interrupted. Any
+other exception is a fault of the program and shows its traceback.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ import os
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from importlib.metadata import version
+from typing import TextIO
 
 import click
 from PIL import Image
@@ -32,7 +35,7 @@ from sam2_edge.cli.serve import serve
 from sam2_edge.cli.synth import synth
 from sam2_edge.cli.track import track
 from sam2_edge.cli.verify import verify
-from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.errors import Sam2EdgeError, message_of
 
 INTERRUPTED = 130
 
@@ -63,24 +66,56 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line and exit; a `Sam2EdgeError` prints one line, without a traceback."""
+    """Run the command line and exit; an expected error prints one line, without a traceback."""
+    _prepare_streams()
     # OpenCV's FFmpeg would print messages about damaged videos over the progress bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `image_file` has a limit
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as cleanly as Ctrl-C
     try:
         code = cli.main(standalone_mode=False)
-    except Sam2EdgeError as error:
-        Console(stderr=True, soft_wrap=True).print(f"[bold red]error:[/] {escape(str(error))}")
+        if sys.stdout is not None:
+            sys.stdout.flush()  # so that a full disk is an error here
+    except BrokenPipeError:  # the reader, such as head, has seen enough
+        code = 1
+    except (Sam2EdgeError, OSError, MemoryError) as error:
+        _show(f"[bold red]error:[/] {escape(message_of(error))}")
         code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        Console(stderr=True).print("interrupted; output written so far is kept")
+        _show("interrupted; output written so far is kept")
         code = INTERRUPTED
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            _discard_unwritten(stream)
     sys.exit(code or 0)
+
+
+def _prepare_streams() -> None:
+    """Let names of any kind be printed, and keep the numbers of closed streams unused."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
+    # Otherwise a file opened later would get the number of a closed stream, and native libraries
+    # would print into it.
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(descriptor)
+
+
+def _show(markup: str) -> None:
+    with suppress(OSError):  # nobody can be told
+        Console(stderr=True, soft_wrap=True).print(markup)
+
+
+def _discard_unwritten(stream: TextIO | None) -> None:
+    """Point a stream that cannot be written at nothing, or Python would complain as it exits."""
+    if stream is None:  # closed by the caller
+        return
+    try:
+        stream.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

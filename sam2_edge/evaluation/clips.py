@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.errors import SourceError
 from sam2_edge.evaluation.synthetic import first_prompts
 from sam2_edge.runtime.preprocess import Frame
@@ -130,7 +130,7 @@ def bench_clip(
     """
     prompts = None
     if source is None:
-        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sam2_edge")))
+        folder = stack.enter_context(scratch_folder())
         source = folder / "clip.mp4"
         prompts = _write_video(source, size, frames, objects)
     pictures, times = [], []

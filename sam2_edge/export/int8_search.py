@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import shutil
-import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import islice, takewhile
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Feeds, Graph
 from sam2_edge.bundle.storage import file_entry, save_manifest
+from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.calibration.frames import CalibrationFrames
 from sam2_edge.calibration.qdq import QdqTarget, quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import Method, collect_ranges
@@ -94,9 +94,9 @@ def plan_int8(
     for count in (0, *takewhile(lambda power: power < len(layers), powers)):
         left_out = tuple(islice(errors, count))
         kept = tuple(layer for layer in layers if layer not in left_out)
-        with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
+        with scratch_folder() as folder:
             changed = {Graph.IMAGE_ENCODER: quantize_model(model, ranges, kept, qdq_target)}
-            score = _score(trial_bundle(bundle, Path(folder), changed), clips)
+            score = _score(trial_bundle(bundle, folder, changed), clips)
         on_progress(f"J&F {score:.4f} ({reference:.4f}) with {count} layers in float")
         if reference - score <= budget:
             return Int8Plan(ranges, kept, left_out, errors)

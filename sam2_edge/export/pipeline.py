@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Feeds, Geometry, Graph, Precision, graph_specs
@@ -21,6 +20,7 @@ from sam2_edge.bundle.manifest import (
     NormalizationEntry,
 )
 from sam2_edge.bundle.storage import file_entry, new_bundle_folder, save_manifest
+from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.errors import ExportError
@@ -67,13 +67,13 @@ def export_bundle(
     check_memory_tokens(geometry)
     with (
         new_bundle_folder(target, overwrite=overwrite) as folder,
-        TemporaryDirectory(prefix="sam2_edge") as scratch,
+        scratch_folder() as scratch,
     ):
         exporter = _Exporter(loaded, geometry, options, folder, on_progress)
         manifest = _manifest(loaded, geometry, options, exporter.export())
         if options.precision != "fp32":
             full = Bundle(folder, manifest)
-            seen = _observe(full, options, Path(scratch), on_progress)
+            seen = _observe(full, options, scratch, on_progress)
             manifest = manifest.model_copy(update={"graphs": exporter.convert(manifest, seen)})
         save_manifest(folder, manifest)
     return load_bundle(target)

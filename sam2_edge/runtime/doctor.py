@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
+import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -55,6 +57,7 @@ def findings() -> list[Finding]:
         Finding("onnxruntime providers", ", ".join(ort.get_available_providers())),
         Finding("OpenCV", cv2.__version__),
         _gstreamer(),
+        _temporary_folder(),
     ]
 
 
@@ -118,3 +121,18 @@ def _gstreamer() -> Finding:
         return Finding("GStreamer in OpenCV", None, remedy)
     line = re.search(r"GStreamer:\s+(.*)", cv2.getBuildInformation())
     return Finding("GStreamer in OpenCV", line[1] if line else "yes")
+
+
+def _temporary_folder() -> Finding:
+    name, chosen = "temporary folder", os.environ.get("TMPDIR")
+    try:
+        place = tempfile.gettempdir()
+    except FileNotFoundError:
+        remedy = "export, eval and bench need one; set TMPDIR to a writable folder with room"
+        return Finding(name, None, remedy)
+    free = f"{place}, {shutil.disk_usage(place).free / 2**30:.1f} GiB free"
+    if chosen and Path(chosen).absolute() != Path(place):
+        return Finding(
+            name, free, f"TMPDIR is {chosen}, which cannot be written; set it to another"
+        )
+    return Finding(name, free)

@@ -173,7 +173,9 @@ def _to_bfloat16(array: NDArray[np.float32]) -> NDArray[np.uint16]:
 
 
 def _write_error(error: Exception) -> SinkError:
+    # Not `gettempdir`, which fails if there is no such folder.
+    place = tempfile.tempdir or "a temporary folder"
     return SinkError(
-        f"outputs cannot be stored in {tempfile.gettempdir()}: {error}; set TMPDIR to a folder "
-        "with room, and call init_state again if the state was closed"
+        f"outputs cannot be stored in {place}: {error}; set TMPDIR to a folder with room, and call "
+        "init_state again if the state was closed"
     )

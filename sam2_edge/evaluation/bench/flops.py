@@ -7,7 +7,6 @@ together are a few percent of a SAM 2 graph. Requires the package `onnx` (extra 
 from __future__ import annotations
 
 import math
-import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,6 +14,8 @@ from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+
+from sam2_edge.bundle.temporary import scratch_folder
 
 PEAK_SIZE, PEAK_RUNS = 2048, 8
 """Side of the square matrices for measuring the machine's peak, and number of runs."""
@@ -29,8 +30,8 @@ def graph_flops(path: Path, sizes: Mapping[str, int]) -> int:
     """
     import onnx
 
-    with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-        fixed = Path(folder) / "fixed.onnx"
+    with scratch_folder() as folder:
+        fixed = folder / "fixed.onnx"
         _write_fixed(path, sizes, fixed)
         try:
             inferred = onnx.shape_inference.infer_shapes(onnx.load(fixed), strict_mode=True)

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sam2_edge.bundle.storage import PARTIAL, atomic_folder
+from sam2_edge.bundle.storage import atomic_folder
 from sam2_edge.errors import SinkError
 from sam2_edge.evaluation.metrics import Accuracy, mean_accuracy
 from sam2_edge.evaluation.prompting import PromptKind
@@ -151,8 +151,6 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
         raise SinkError(f"{path} is not empty and contains no evaluation; choose another folder")
     for name in (MASKS, RECORDS):
         make_folder(path / name)
-    for leftover in path.glob(f".*{PARTIAL}"):
-        shutil.rmtree(leftover, ignore_errors=True)  # of an interrupted evaluation
     write_text(settings_path, settings.model_dump_json(indent=1) + "\n")
     return EvalFolder(path)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sam2_edge.bundle.storage import atomic_file
-from sam2_edge.errors import SinkError
+from sam2_edge.bundle.temporary import remove_leftovers
+from sam2_edge.errors import SinkError, reason_of
 
 
 def write_text(path: Path, text: str) -> None:
@@ -45,9 +48,10 @@ def _atomic_output(path: Path) -> Iterator[Path]:
     try:
         with atomic_file(path) as partial:
             yield partial
-    except (OSError, ValueError) as error:  # PIL raises ValueError for an unknown suffix
-        reason = getattr(error, "strerror", None) or error
-        raise SinkError(f"{path} cannot be written: {reason}; write elsewhere") from error
+    except OSError as error:
+        raise SinkError(f"{path} cannot be written: {reason_of(error)}") from error
+    except ValueError as error:  # PIL's, for an unknown suffix
+        raise SinkError(f"{path} cannot be written: {error}; give another suffix") from error
 
 
 def make_folder(folder: Path) -> None:
@@ -59,8 +63,7 @@ def make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = error.strerror
-        raise SinkError(f"{folder} cannot be created: {reason}; choose another folder") from error
+        raise SinkError(f"{folder} cannot be created: {reason_of(error)}") from error
 
 
 def bytes_on_disk(path: Path) -> int:
@@ -76,37 +79,91 @@ def check_outputs(inputs: Sequence[Path | None], outputs: Sequence[Path | None])
     """
     targets = set[Path]()
     for output in filter(None, outputs):
-        target = output.resolve()
+        target = _resolved(output)
         for source in filter(None, inputs):
-            if source.resolve() in (target, target.parent):
+            if _resolved(source) in (target, target.parent):
                 raise SinkError(f"{output} would change the source {source}; write elsewhere")
         if target in targets:
             raise SinkError(f"{output} is given for two outputs; give each its own name")
         targets.add(target)
 
 
+def _resolved(path: Path) -> Path:
+    """Follow links; unlike `Path.resolve`, keep those that lead in a circle."""
+    return Path(os.path.realpath(path))
+
+
 def check_new_folder(folder: Path | None, *, overwrite: bool) -> None:
     """Raise SinkError unless files may be written into `folder`, which need not exist."""
     if folder is None:
         return
-    if folder.exists() and not folder.is_dir():
+    status = _status(folder)
+    if status is None:
+        nearest = next(p for p in folder.absolute().parents if _status(p) is not None)
+        if not nearest.is_dir():
+            raise SinkError(
+                f"{folder} cannot be created: {nearest} is a file; choose another folder"
+            )
+        _check_writable(folder, nearest)
+        return
+    if stat.S_ISLNK(status.st_mode) and not folder.exists():
+        raise _link_error(folder)
+    if not folder.is_dir():
         raise SinkError(f"{folder} is not a folder; choose another name")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
+    _check_writable(folder, folder)
+    remove_leftovers(folder)
+    if any(folder.iterdir()) and not overwrite:
         raise SinkError(f"{folder} is not empty; choose another folder or pass --overwrite")
-    nearest = next(p for p in (folder, *folder.absolute().parents) if p.exists())
-    if not nearest.is_dir():
-        raise SinkError(f"{folder} cannot be created: {nearest} is a file; choose another folder")
 
 
 def check_new_file(path: Path | None, *, overwrite: bool, suffix: str | None = None) -> None:
-    """Raise SinkError unless a file may be written at `path`, whose name must end with `suffix`."""
+    """Raise SinkError unless a file may be written at `path`, whose name must end with `suffix`.
+
+    Pipes and devices are allowed, and links to them, such as /dev/stdout. Other links are not: a
+    file that someone else chose would be written.
+    """
     if path is None:
         return
     if suffix is not None and path.suffix.lower() != suffix:
         raise SinkError(f"{path} would contain {suffix[1:]}; give a name that ends with {suffix}")
+    status = _status(path)
+    if status is None:
+        if not path.parent.is_dir():
+            raise SinkError(f"folder {path.parent} does not exist; create it first")
+        _check_writable(path, path.parent)
+        return
+    if stat.S_ISLNK(status.st_mode) and (path.is_file() or not path.exists()):
+        raise _link_error(path)
     if path.is_dir():
         raise SinkError(f"{path} is a folder; give a file name")
     if path.is_file() and not overwrite:
         raise SinkError(f"{path} exists; choose another name or pass --overwrite")
-    if not path.parent.is_dir():
-        raise SinkError(f"folder {path.parent} does not exist; create it first")
+    _check_writable(path, path.parent if path.is_file() else path)
+
+
+def _status(path: Path) -> os.stat_result | None:
+    """Return the status of a path, not following a link; None if nothing is there."""
+    try:
+        return path.lstat()
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        file = next(p for p in path.absolute().parents if p.is_file())
+        raise SinkError(
+            f"{path} cannot be created: {file} is a file; choose another folder"
+        ) from error
+    except (OSError, ValueError) as error:  # ValueError: NUL in the name
+        reason = reason_of(error) if isinstance(error, OSError) else f"{error}; give another name"
+        raise SinkError(f"{path} cannot be written: {reason}") from error
+
+
+def _check_writable(path: Path, place: Path) -> None:
+    if not os.access(place, os.W_OK):
+        raise SinkError(f"{path} cannot be written: {place} is not writable; write elsewhere")
+
+
+def _link_error(path: Path) -> SinkError:
+    return SinkError(
+        f"{path} is a link to {path.readlink()}, and nothing is written through links; give the "
+        "path that it points to, or remove it"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -107,3 +108,49 @@ def test_a_full_disk_leaves_no_partial_text(tmp_path: Path) -> None:
     )
     assert "o.json cannot be written: File too large" in run_on_full_disk(code, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("make", MAKE.values(), ids=MAKE.keys())
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_nothing_is_written_through_a_link(
+    tmp_path: Path, make: Callable[[Path, bool], Sink], overwrite: bool
+) -> None:
+    (tmp_path / "precious").write_text("precious")
+    for name, points_to in (("a.mp4", "precious"), ("b.mp4", "missing"), ("c.mp4", "c.mp4")):
+        (tmp_path / name).symlink_to(points_to)
+        with pytest.raises(SinkError, match=f"{name} is a link to {points_to}"):
+            make(tmp_path / name, overwrite)
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert not (tmp_path / "missing").exists()
+
+
+def test_a_link_planted_under_the_name_of_an_output_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "precious").write_text("precious")
+    (tmp_path / "o.txt").symlink_to("precious")
+    write_text(tmp_path / "o.txt", "result")
+    assert (tmp_path / "precious").read_text() == "precious"
+    assert (tmp_path / "o.txt").read_text() == "result"
+
+
+def test_a_link_to_a_folder_is_followed_and_one_to_nothing_refused(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "masks").symlink_to("disk")
+    MaskFolder(tmp_path / "masks").write(*tracked_frame(0))
+    assert [p.name for p in (tmp_path / "disk").iterdir()] == ["00000.png"]
+    (tmp_path / "gone").symlink_to("missing")
+    with pytest.raises(SinkError, match="gone is a link to missing"):
+        MaskFolder(tmp_path / "gone")
+
+
+def test_a_name_with_nul_is_refused() -> None:
+    with pytest.raises(SinkError, match="null"):
+        JsonLines(Path("a\0b"))
+
+
+def test_a_pipe_is_written_and_never_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    write_text(tmp_path / "pipe", "result")
+    assert os.read(reader, 100) == b"result"
+    os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()

@@ -73,3 +73,12 @@ def test_numbers_that_are_not_finite_become_null() -> None:
     record = json_record(tracked_frame(0)[0], FrameResult(0, (odd,), (8, 8), 1.0), odd)
     assert (record["iou"], record["object_score"]) == (None, None)
     json.dumps(record, allow_nan=False)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_link_planted_after_the_check_is_not_followed(tmp_path: Path, overwrite: bool) -> None:
+    sink = JsonLines(tmp_path / "o.jsonl", overwrite=overwrite)
+    (tmp_path / "o.jsonl").symlink_to("victim")
+    with pytest.raises(SinkError, match=r"o\.jsonl cannot be written at frame 0"):
+        sink.write(*tracked_frame(0))
+    assert not (tmp_path / "victim").exists()
