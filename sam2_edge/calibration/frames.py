@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +14,10 @@ from sam2_edge.bundle.contract import Feeds
 from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.sources import SourceFrame
-from sam2_edge.runtime.sources.camera import is_camera, open_camera
-from sam2_edge.runtime.sources.video import open_source
+from sam2_edge.runtime.sources.camera import open_camera
+from sam2_edge.runtime.sources.frame_access import NumberedFrames
+from sam2_edge.runtime.sources.location import SourceKind, locate
+from sam2_edge.runtime.sources.video import open_source, video_path
 
 MIN_FRAMES = 16
 """With fewer, the largest values of a graph's tensors do not show."""
@@ -51,7 +53,7 @@ def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -
     Frames of one color show nothing and are skipped.
 
     Args:
-        source: A video, a folder of images, or a camera (see `is_camera`).
+        source: A video, a folder of images, or a camera (see `locate`).
         folder: An existing folder.
         size: Side of the model input, pixels.
         count: Largest number of frames.
@@ -61,8 +63,8 @@ def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -
     """
     if count < MIN_FRAMES:
         raise SourceError(f"{count} calibration frames; give {MIN_FRAMES} or more")
-    numbers, blank = [], 0
-    for frame in _chosen(str(source), count):
+    place, numbers, blank = locate(source), [], 0
+    for frame in _chosen(source, count):
         if np.ptp(frame.picture.reshape(-1, 3), axis=0).max() == 0:
             blank += 1
             continue
@@ -71,22 +73,27 @@ def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -
     if len(numbers) < MIN_FRAMES:
         left_out = f" ({blank} more are of one color)" if blank else ""
         raise SourceError(
-            f"{source} gives {len(numbers)} frames to calibrate with{left_out}, {MIN_FRAMES} are "
+            f"{place} gives {len(numbers)} frames to calibrate with{left_out}, {MIN_FRAMES} are "
             "needed; give a longer clip of what the camera will see"
         )
-    name = str(source) if is_camera(str(source)) else Path(source).name
+    name = str(place) if place.is_camera else place.path.name
     return CalibrationFrames(name, tuple(numbers), folder)
 
 
-def _chosen(source: str, count: int) -> Iterator[SourceFrame]:
-    """Up to `count` frames, evenly spaced; the first ones of a file of unknown length."""
-    if is_camera(source):
-        frames: Iterable[SourceFrame] = _of_camera(source)
-        step = CAMERA_STEP
+def _chosen(source: str | Path, count: int) -> Iterator[SourceFrame]:
+    """Up to `count` frames, evenly spaced."""
+    place = locate(source)
+    if place.is_camera:
+        yield from itertools.islice(_of_camera(place.text), 0, count * CAMERA_STEP, CAMERA_STEP)
+    elif place.kind is SourceKind.FOLDER:
+        folder = open_source(source)
+        step = max(1, (folder.frames or 0) // count)
+        yield from itertools.islice(folder, 0, count * step, step)
     else:
-        frames = opened = open_source(source)
-        step = max(1, (opened.frames or 0) // count)
-    return itertools.islice(frames, 0, count * step, step)
+        with closing(NumberedFrames(video_path(source))) as video:
+            step = max(1, len(video) // count)
+            for number in range(0, len(video), step)[:count]:
+                yield SourceFrame(number, f"{number:05d}", video.read(number))
 
 
 def _of_camera(location: str) -> Iterator[SourceFrame]:

@@ -74,7 +74,7 @@ def track(
     check_outputs([source], [video, masks, jsonl])
     opened = open_source(source, frames)
     chosen = choose_prompts(prompts_file, prompts, opened.start)
-    check_prompts(chosen, opened.start, opened.frames)
+    check_prompts(chosen, opened.start, opened.limit)
     sinks: list[Sink] = []
     if video is not None:
         sinks.append(OverlayVideo(video, fps=opened.fps, overwrite=overwrite))

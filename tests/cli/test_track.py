@@ -184,7 +184,7 @@ def test_a_truncated_video_leaves_the_earlier_results(
     code = run(monkeypatch, "track", source, "--bundle", bundle, *CLICK, *options)
 
     shown = capsys.readouterr().err
-    found = re.search(r"in\.avi ends after (\d+) frames, but declares 12", shown)
+    found = re.search(r"in\.avi ends after (\d+) frames and is truncated", shown)
     assert code == 1
     assert found
     count = int(found[1])

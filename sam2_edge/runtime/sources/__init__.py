@@ -36,12 +36,14 @@ class Source(Protocol):
     """A finite source of frames.
 
     Attributes:
-        frames: Number of frames to read; None if the file does not declare it.
+        frames: Number of frames to expect, by what a video declares; None if unknown.
+        limit: Largest number of frames that can come; None for a video without an end of its range.
         start: Number of the first of these frames in the file.
         fps: Frames per second.
     """
 
     frames: int | None
+    limit: int | None
     start: int
     fps: float
 

@@ -5,15 +5,14 @@ streaming/capture.py recovers from failures.
 
 from __future__ import annotations
 
-import re
 import time
-from pathlib import Path
 from typing import Protocol, cast
 
 import cv2
 
 from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.sources.location import Location, SourceKind, csi_sensor, locate
 from sam2_edge.runtime.sources.video import open_source
 
 OPEN_TIMEOUT_MS = 10_000
@@ -28,9 +27,6 @@ CSI_PIPELINE = (
     "appsink drop=true max-buffers=1"
 )
 """Pipeline of a Jetson's CSI camera (NVIDIA, "Accelerated GStreamer")."""
-
-_CSI = re.compile(r"csi(?::(\d+))?")
-_URL = re.compile(r"[a-z][a-z0-9+.-]*://")
 
 
 class Camera(Protocol):
@@ -63,43 +59,47 @@ def open_camera(location: str, *, paced: bool = True) -> Camera:
     Raises:
         SourceError: If it cannot be opened.
     """
-    if not is_camera(location):
+    place = locate(location)
+    if not place.is_camera:
         return FileCamera(location, paced=paced)
-    csi = _CSI.fullmatch(location)
-    if csi or " ! " in location:
-        if not has_gstreamer():
-            raise SourceError(
-                f"{location} needs GStreamer, which this OpenCV {cv2.__version__} is built "
-                "without; on a Jetson use JetPack's own OpenCV (a virtual environment with "
-                "--system-site-packages), elsewhere build OpenCV with GStreamer"
-            )
-        pipeline = CSI_PIPELINE.format(sensor=csi[1] or 0) if csi else location
-        capture = cv2.VideoCapture(pipeline, cv2.CAP_GSTREAMER)
-    elif location.isdecimal():
-        capture = cv2.VideoCapture(int(location))
-    elif location.startswith("/dev/"):
-        capture = cv2.VideoCapture(location)
-    else:
-        timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
-        timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
-        capture = cv2.VideoCapture(location, cv2.CAP_FFMPEG, timeouts)
-    if not capture.isOpened():
+    if place.kind in (SourceKind.CSI, SourceKind.PIPELINE) and not has_gstreamer():
         raise SourceError(
-            f"{location} cannot be opened as a camera; check that it is connected and that no "
-            "other program uses it, or give another number or URL"
+            f"{place} needs GStreamer, which this OpenCV {cv2.__version__} is built without; on a "
+            "Jetson use JetPack's own OpenCV (a virtual environment with --system-site-packages), "
+            "elsewhere build OpenCV with GStreamer"
+        )
+    try:
+        capture = _open_capture(place)
+    except (cv2.error, OverflowError, UnicodeError):
+        capture = None  # a number or a name that no camera can have
+    if capture is None or not capture.isOpened():
+        raise SourceError(
+            f"{place} cannot be opened as a camera; check that it is connected and that no other "
+            "program uses it, or give another number or URL"
         )
     return DeviceCamera(capture)
 
 
+def _open_capture(place: Location) -> cv2.VideoCapture:
+    text = place.text
+    text.encode()  # OpenCV crashes on names that are not UTF-8
+    if place.kind is SourceKind.CSI:
+        text = CSI_PIPELINE.format(sensor=csi_sensor(place))
+        return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
+    if place.kind is SourceKind.PIPELINE:
+        return cv2.VideoCapture(text, cv2.CAP_GSTREAMER)
+    if place.kind is SourceKind.NUMBER:
+        return cv2.VideoCapture(int(text))
+    if place.kind is SourceKind.DEVICE:
+        return cv2.VideoCapture(str(place.path.resolve()), cv2.CAP_V4L2)
+    timeouts = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, OPEN_TIMEOUT_MS]
+    timeouts += [cv2.CAP_PROP_READ_TIMEOUT_MSEC, READ_TIMEOUT_MS]
+    return cv2.VideoCapture(text, cv2.CAP_FFMPEG, timeouts)
+
+
 def is_camera(location: str) -> bool:
     """Return whether a location is a camera, a stream or a pipeline rather than a file."""
-    return (
-        location.isdecimal()
-        or location.startswith("/dev/")
-        or " ! " in location
-        or _CSI.fullmatch(location) is not None
-        or _URL.match(location) is not None
-    )
+    return locate(location).is_camera
 
 
 def has_gstreamer() -> bool:
@@ -134,7 +134,7 @@ class FileCamera:
     ends = True
 
     def __init__(self, location: str, *, paced: bool) -> None:
-        source = open_source(Path(location))
+        source = open_source(location)
         self._frames = iter(source)
         self._pace = Pace(source.fps if paced else None)
 

@@ -21,6 +21,7 @@ class ImageFolder:
         chosen = frames.within(len(files), str(folder))
         self._files = files[chosen.start : chosen.stop]
         self.frames: int | None = len(self._files)
+        self.limit: int | None = self.frames
         self.start = chosen.start
         self.fps = DEFAULT_FPS
 

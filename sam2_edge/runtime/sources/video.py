@@ -1,21 +1,22 @@
-"""Video files, frame by frame."""
+"""Opens video files and folders of images, and reads videos from their start."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Generator
+from contextlib import closing
 from pathlib import Path
-from typing import cast
-
-import cv2
 
 from sam2_edge.errors import SourceError
-from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.sources import DEFAULT_FPS, FrameRange, Source, SourceFrame
-from sam2_edge.runtime.sources.images import ImageFolder
+from sam2_edge.runtime.sources.decoder import VideoDecoder
+from sam2_edge.runtime.sources.images import IMAGE_SUFFIXES, ImageFolder
+from sam2_edge.runtime.sources.location import SourceKind, locate
 
-COUNT_TOLERANCE = 2
-"""A video may end this many frames before its declared count, which containers without a frame
-index only estimate from the duration."""
+SHORT_CLIP_FRAMES = 64
+"""Frames up to which a video is counted when it is opened."""
+
+_log = logging.getLogger(__name__)
 
 
 def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
@@ -25,75 +26,102 @@ def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
         SourceError: If there is nothing to read.
     """
     frames = frames or FrameRange()
-    location = Path(path)
-    if location.is_dir():
-        return ImageFolder(location, frames)
-    if not location.is_file():
-        raise SourceError(f"{location} does not exist; give a video file or a folder of images")
-    return VideoFile(location, frames)
+    location = locate(path)
+    if location.kind is SourceKind.FOLDER:
+        return ImageFolder(location.path, frames)
+    return VideoFile(video_path(path), frames)
+
+
+def video_path(source: str | Path) -> Path:
+    """Return the path of a video file; raise SourceError if the source is a camera or a stream."""
+    location = locate(source)
+    if location.is_camera:
+        raise SourceError(
+            f"{location} is a {location.kind.value}; give a video file or a folder of images, or "
+            "track it with `sam2-edge run`"
+        )
+    return location.path
 
 
 class VideoFile:
-    """A `Source` of the frames of a video file that OpenCV can decode."""
+    """A `Source` of the frames of a video file.
+
+    Numbers of frames that the file declares are not trusted: it is read to its end.
+    """
 
     def __init__(self, path: Path, frames: FrameRange) -> None:
-        self._path = path
-        capture = open_video(path)
-        declared = int(capture.get(cv2.CAP_PROP_FRAME_COUNT))
-        fps = float(capture.get(cv2.CAP_PROP_FPS))
-        capture.release()
-        self._declared = declared if declared > 0 else None
-        self._range = frames.within(self._declared, str(path))
-        self.frames = self._range.length
-        self.start = self._range.start
-        self.fps = fps if 0 < fps < 1000 else DEFAULT_FPS
+        self._path, self._range = path, frames
+        with closing(open_decoder(path)) as decoder:
+            self.fps = decoder.fps or DEFAULT_FPS
+            counted = decoder.count_packets(SHORT_CLIP_FRAMES)
+            count = decoder.declared if counted == SHORT_CLIP_FRAMES else counted
+        self.start = frames.start
+        self.limit = frames.length
+        remaining = None if count is None else max(0, count - frames.start)
+        known = [n for n in (self.limit, remaining) if n is not None]
+        self.frames = min(known, default=None)
 
     def __iter__(self) -> Generator[SourceFrame, None, None]:
-        """Decode from the start of the file, since seeking by frame number is inexact.
+        """Decode from the start of the file to the end of the range.
 
         Raises:
-            SourceError: If the video ends before its declared number of frames.
+            SourceError: If there is no frame in the range, or the file is damaged; at the end, so
+                that the frames before count.
         """
-        capture = open_video(self._path)
-        try:
-            index = 0
-            while self._range.stop is None or index < self._range.stop:
-                in_range = index >= self._range.start
-                ok, picture = capture.read() if in_range else (capture.grab(), None)
-                if not ok:
-                    self._check_end(index)
+        size, count = None, 0
+        with closing(open_decoder(self._path)) as decoder:
+            for frame in decoder.frames():
+                if self._range.stop is not None and count >= self._range.stop:
                     return
-                if in_range:
-                    yield SourceFrame(index, f"{index:05d}", cast("Frame", picture))
-                index += 1
-        finally:
-            capture.release()
+                if count >= self.start:
+                    picture = decoder.picture(frame)
+                    size = self._note_size(count, picture.shape[1::-1], size)
+                    yield SourceFrame(count, f"{count:05d}", picture)
+                count += 1
+            if self._range.stop is None or count < self._range.stop:
+                decoder.check_end()
+                self._check(decoder.damage, count)
 
-    def _check_end(self, index: int) -> None:
-        """Raise SourceError unless the video may end before frame `index`."""
-        start = self._range.start
-        missing = 0 if self._declared is None else self._declared - index
-        if missing <= COUNT_TOLERANCE and index > start:
-            return
-        declared = "no number of" if self._declared is None else str(self._declared)
-        remedy = (
-            f"results up to there are kept. Repair it, or give --frames {start}:{index}"
-            if index > start
-            else f"there is no frame {start}. Repair it, or give --frames that start earlier"
-        )
-        raise SourceError(
-            f"{self._path} ends after {index} frames, but declares {declared} frames: the file is "
-            f"truncated or corrupt; {remedy}"
-        )
+    def _note_size(
+        self, index: int, size: tuple[int, ...], before: tuple[int, ...] | None
+    ) -> tuple[int, ...]:
+        if before not in (None, size):
+            _log.warning(
+                "%s: the frame size changes from %s x %s to %s x %s at frame %s; points and boxes "
+                "are pixels of their own frame",
+                *(self._path, *before, *size, index),
+            )
+        return size
+
+    def _check(self, damage: str | None, count: int) -> None:
+        """Raise SourceError if the file is damaged or ends before the range."""
+        start = self.start
+        if damage is not None:
+            remedy = (
+                f"results up to there are kept. Repair it, or give --frames {start}:{count}"
+                if count > start
+                else f"there is no frame {start}. Repair it, or give --frames that start earlier"
+            )
+            raise SourceError(
+                f"{self._path} ends after {count} frames and is truncated or corrupt: {damage}; "
+                f"{remedy}"
+            )
+        if count == 0:
+            raise SourceError(f"{self._path} has no frame that can be decoded; give another video")
+        if count <= start:
+            raise SourceError(
+                f"frame {start} is past the end of {self._path}: it has frames 0 to {count - 1}"
+            )
 
 
-def open_video(path: Path) -> cv2.VideoCapture:
-    """Open a video file with OpenCV.
-
-    Raises:
-        SourceError: If it is not a video.
-    """
-    capture = cv2.VideoCapture(str(path))
-    if not capture.isOpened():
-        raise SourceError(f"{path} cannot be opened as a video; check that it is one")
-    return capture
+def open_decoder(path: Path) -> VideoDecoder:
+    """Open a video file; raise SourceError if it is none, with a hint for images."""
+    try:
+        return VideoDecoder(path)
+    except SourceError as error:
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file():
+            raise SourceError(
+                f"{path} is an image or an animation that is not read; give a video or a folder of "
+                "images, or segment the image with `sam2-edge segment`"
+            ) from error
+        raise

@@ -29,7 +29,7 @@ def track_source(
     with ExitStack() as stack:
         for sink in sinks:
             stack.callback(sink.close)
-        check_prompts(prompts, source.start, source.frames)
+        check_prompts(prompts, source.start, source.limit)
         index = source.start - 1
         for frame in source:
             index = frame.index

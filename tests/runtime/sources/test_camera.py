@@ -17,7 +17,7 @@ from tests.helpers.clock import FakeTime
         ("77", "77 cannot be opened as a camera; check that it is connected"),
         ("/dev/video77", "cannot be opened as a camera"),
         ("http://127.0.0.1:9/x", "cannot be opened as a camera"),
-        ("nowhere.mp4", "nowhere.mp4 does not exist; give a video file or a folder"),
+        ("nowhere.mp4", "nowhere.mp4 does not exist"),
     ],
 )
 def test_the_error_names_a_source_that_cannot_be_opened(location: str, message: str) -> None:
