@@ -8,7 +8,8 @@ Sam2EdgeError
 ├── PromptError       an invalid point, box or mask
 ├── SourceError       an unreadable video, image or camera
 ├── SinkError         a result that cannot be written
-└── LoopError         a camera loop that has ended
+│   └── LostResultError   one result that was not sent; the next may be
+└── LoopError         a command that a camera loop does not accept
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ __all__ = [
     "CheckpointError",
     "ExportError",
     "LoopError",
+    "LostResultError",
     "PromptError",
     "Sam2EdgeError",
     "SinkError",
@@ -90,8 +92,12 @@ class SinkError(Sam2EdgeError):
     """Raised for a result that cannot be written."""
 
 
+class LostResultError(SinkError):
+    """Raised for one result that was not sent; the sink continues with the next."""
+
+
 class LoopError(Sam2EdgeError):
-    """Raised for a command to a camera loop that has ended."""
+    """Raised for a command to a camera loop that has ended, or for which too many wait already."""
 
 
 _REMEDIES = {

@@ -32,7 +32,7 @@ from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy, SizedSink
-from sam2_edge.runtime.sinks.udp import UdpJson
+from sam2_edge.runtime.sinks.udp import UdpJson, parse_address
 from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
 from sam2_edge.runtime.sources.camera import Camera, is_camera
 from sam2_edge.runtime.sources.video import open_source
@@ -77,10 +77,14 @@ class LoopOptions:
 def _address(_ctx: click.Context, _option: click.Parameter, text: str | None) -> Any:
     if text is None:
         return None
-    host, _, port = text.rpartition(":")
-    if not host or not port.isdecimal() or not 0 < int(port) < 65536:
-        raise click.BadParameter(f"{text!r} is not HOST:PORT")
-    return host.strip("[]"), int(port)
+    address = parse_address(text)
+    if address is None:
+        shown = text if len(text) <= 80 else f"{text[:80]}... ({len(text)} characters)"
+        raise click.BadParameter(
+            f"{shown!r} is not HOST:PORT; give a port from 1 to 65535, and an IPv6 address in "
+            "brackets, as in [::1]:5005"
+        )
+    return address
 
 
 def _number_option(name: str, default: float, text: str) -> Decorator:

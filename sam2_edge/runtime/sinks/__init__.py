@@ -19,7 +19,7 @@ class Sink(Protocol):
     starts_new_file: bool
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
-        """Write one frame; raises SinkError if this fails."""
+        """Write one frame; raises SinkError if this fails, LostResultError if the next may not."""
         ...
 
     def close(self) -> None:

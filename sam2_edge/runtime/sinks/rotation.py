@@ -119,10 +119,14 @@ class RotatingSink:
             if total <= self._policy.keep_bytes:
                 return
             _log.info("deleting %s to stay within %s bytes", path, self._policy.keep_bytes)
-            if path.is_dir():
-                shutil.rmtree(path, ignore_errors=True)
-            else:
-                path.unlink(missing_ok=True)
+            try:
+                if path.is_dir():
+                    shutil.rmtree(path)
+                else:
+                    path.unlink(missing_ok=True)
+            except OSError as error:
+                _log.warning("%s cannot be deleted now: %s", path, error)
+                continue
             del self._finished[path]
             total -= size
 

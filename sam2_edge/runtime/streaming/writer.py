@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from sam2_edge.errors import SinkError
+from sam2_edge.errors import LostResultError, SinkError
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import SourceFrame
@@ -25,17 +25,18 @@ _log = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class _Output:
-    """A sink, and when to retry it after an error; None for never."""
+    """A sink, when to retry it after an error (None for never), and whether it loses results."""
 
     sink: Sink
     retry_s: float | None = 0.0
+    losing: bool = False
 
 
 class ResultWriter:
     """Passes results to sinks, in order, between `start` and `close`.
 
     If a sink fails, the error is logged, the sink is closed, and the others continue. Sinks that
-    start new files are retried later.
+    start new files are retried later. A sink that raises LostResultError is not closed.
 
     Args:
         sinks: Written to in this order.
@@ -85,10 +86,22 @@ class ResultWriter:
     def _write(self, output: _Output, frame: SourceFrame, result: FrameResult) -> None:
         if output.retry_s is None or time.monotonic() < output.retry_s:
             self.skipped += 1
-        elif not self._succeeds(lambda: output.sink.write(frame, result)):
+        elif not self._succeeds(lambda: self._send(output, frame, result)):
             self._succeeds(output.sink.close)
             retry = output.sink.starts_new_file
             output.retry_s = time.monotonic() + RETRY_S if retry else None
+
+    def _send(self, output: _Output, frame: SourceFrame, result: FrameResult) -> None:
+        """Write a result; of losses in a row, the first is logged."""
+        try:
+            output.sink.write(frame, result)
+        except LostResultError as error:
+            self.skipped += 1
+            if not output.losing:
+                _log.warning("%s", error)
+            output.losing = True
+        else:
+            output.losing = False
 
     def _succeeds(self, action: Callable[[], None]) -> bool:
         """Run an action on a sink, record any error, and return whether there was none."""

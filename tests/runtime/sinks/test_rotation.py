@@ -47,6 +47,23 @@ def test_an_old_folder_is_followed_by_a_new_one(
     assert [len(list(folder.iterdir())) for folder in sorted(tmp_path.iterdir())] == [2, 1]
 
 
+def test_what_cannot_be_deleted_now_is_deleted_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def busy(_: Path) -> None:
+        raise OSError(24, "Too many open files")
+
+    sink = RotatingSink(tmp_path, "masks", "", MaskFolder, RotationPolicy(1, 60, 1))
+    with monkeypatch.context() as patch:
+        patch.setattr(rotation.shutil, "rmtree", busy)
+        for index in range(3):
+            sink.write(*tracked_frame(index))
+        assert len(list(tmp_path.iterdir())) == 3
+    sink.write(*tracked_frame(3))
+    sink.close()
+    assert [next(f.iterdir()).name for f in tmp_path.iterdir()] == ["00003.png"]
+
+
 def test_foreign_files_are_kept_and_numbers_continue(tmp_path: Path) -> None:
     foreign = [tmp_path / "results-final.jsonl", tmp_path / "results-1.jsonl"]
     for path in foreign:

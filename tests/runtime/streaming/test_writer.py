@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sam2_edge.runtime.sinks import Sink
+from sam2_edge.runtime.sinks.jsonl import JsonLines
+from sam2_edge.runtime.sinks.masks import MaskFolder
+from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy
 from sam2_edge.runtime.streaming import writer as writer_module
 from sam2_edge.runtime.streaming.writer import MAX_WAITING_RESULTS, ResultWriter
-from tests.helpers.clock import WAIT_S
+from tests.helpers.clock import WAIT_S, wait_until
+from tests.helpers.descriptors import no_descriptors
 from tests.helpers.results import MemorySink, tracked_frame
 
 
@@ -70,3 +75,25 @@ def test_a_slow_sink_holds_up_only_a_writer_that_waits(wait: bool) -> None:
     # Without waiting: one is being written, the others are queued.
     assert writer.skipped == 0 if wait else writer.skipped >= 20 - 1 - MAX_WAITING_RESULTS
     assert len(sink.frames) + writer.skipped == 20
+
+
+def test_a_sink_that_finds_no_descriptor_is_retried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(writer_module, "RETRY_S", 0.0)
+    policy = RotationPolicy(2**20, 60, 2**20)
+    sinks = [
+        RotatingSink(tmp_path, "lines", ".jsonl", JsonLines, policy),
+        RotatingSink(tmp_path, "masks", "", MaskFolder, policy),
+    ]
+    writer = ResultWriter(sinks, wait=True)
+    writer.start()
+    with no_descriptors():
+        writer.put(*tracked_frame(0))
+        wait_until(lambda: writer.failures == len(sinks))
+    writer.put(*tracked_frame(1))
+    writer.close()
+    assert "Too many open files" in str(writer.first_failure)
+    (lines,) = tmp_path.glob("*.jsonl")
+    assert '"frame": 1' in lines.read_text()
+    assert len(list(tmp_path.glob("masks-*/00001.png"))) == 1
