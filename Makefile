@@ -6,6 +6,7 @@
 # make fuzz     feeds random inputs to everything that reads some; `make fuzz SECONDS=60` for that long in all
 # make soak     runs the camera loop over 20,000 frames with faults
 # make soak-million   the same over 1,000,000 small frames with a small random model, for hours
+# make aarch64  runs the base installation on an emulated aarch64 machine, compared with x86-64
 # Each sets itself up in .venv.
 
 PYTHON ?= python3
@@ -20,7 +21,7 @@ SECONDS := 600
 # Arguments for pytest.
 ARGS ?=
 
-.PHONY: demo test check fmt docs fuzz soak soak-million install clean
+.PHONY: demo test check fmt docs fuzz soak soak-million aarch64 install clean
 
 install: .venv/installed
 
@@ -75,5 +76,8 @@ soak-million: install
 	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py \
 	    --model random --pixels 64 --objects 1 --frames 1000000 --json soak.json
 
+aarch64: install
+	$(BIN)/python -m tools.aarch64 $(ARGS)
+
 clean:
-	rm -rf .venv demo build fuzz site *.egg-info
+	rm -rf .venv .aarch64 demo build fuzz site *.egg-info
