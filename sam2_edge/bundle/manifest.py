@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    field_validator,
+    model_validator,
+)
 
 from sam2_edge.bundle.contract import (
     IMAGE_SIZES,
@@ -15,9 +22,14 @@ from sam2_edge.bundle.contract import (
     Precision,
     TensorSpec,
 )
+from sam2_edge.errors import printable
 
 MANIFEST_FILE = "manifest.json"
 FORMAT_VERSION = 2
+
+Text = Annotated[str, AfterValidator(printable)]
+"""A name that is shown: escaped, since files may have names that are not UTF-8 or control a
+terminal."""
 
 
 class _Entry(BaseModel):
@@ -44,7 +56,7 @@ class EngineEntry(_Entry):
     """
 
     variant: Literal["tensorrt", "tensorrt-rtx"]
-    version: str
+    version: Text
     compute_capabilities: tuple[tuple[int, int], ...]
     profile: Profile
 
@@ -72,12 +84,12 @@ class CalibrationEntry(_Entry):
             first.
     """
 
-    source: str
+    source: Text
     frames: tuple[int, ...]
     method: Literal["minmax", "percentile", "entropy"] | None = None
     ranges: dict[str, tuple[float, float]] = {}
-    left_out: tuple[str, ...] = ()
-    sensitivity: dict[str, float] = {}
+    left_out: tuple[Text, ...] = ()
+    sensitivity: dict[Text, float] = {}
 
 
 class GraphEntry(FileEntry):
@@ -117,9 +129,9 @@ class GraphEntry(FileEntry):
 class ModelEntry(_Entry):
     """Where the weights come from; sha256 is None for random weights."""
 
-    name: str
+    name: Text
     family: Literal["sam2", "sam2.1"]
-    source: str
+    source: Text
     sha256: str | None
 
 
@@ -150,7 +162,7 @@ class Manifest(_Entry):
     """The contents of manifest.json."""
 
     format_version: Literal[2]
-    sam2_edge_version: str
+    sam2_edge_version: Text
     model: ModelEntry
     image_size: int
     normalization: NormalizationEntry

@@ -8,6 +8,8 @@ from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Feeds, Geometry, Graph, Precision, graph_specs
 from sam2_edge.bundle.manifest import (
@@ -65,12 +67,13 @@ def export_bundle(
     """
     geometry = replace(geometry_of(loaded.model.config), memory_tokens=options.memory_tokens)
     check_memory_tokens(geometry)
+    memory = _memory_entry(geometry, options)
     with (
         new_bundle_folder(target, overwrite=overwrite) as folder,
         scratch_folder() as scratch,
     ):
         exporter = _Exporter(loaded, geometry, options, folder, on_progress)
-        manifest = _manifest(loaded, geometry, options, exporter.export())
+        manifest = _manifest(loaded, geometry, memory, exporter.export())
         if options.precision != "fp32":
             full = Bundle(folder, manifest)
             seen = _observe(full, options, scratch, on_progress)
@@ -221,7 +224,7 @@ class _Exporter:
 def _manifest(
     loaded: LoadedModel,
     geometry: Geometry,
-    options: ExportOptions,
+    memory: MemoryEntry,
     graphs: dict[Graph, GraphEntry],
 ) -> Manifest:
     return Manifest(
@@ -232,13 +235,24 @@ def _manifest(
         ),
         image_size=geometry.image_size,
         normalization=NormalizationEntry(mean=IMAGE_MEAN, std=IMAGE_STD),
-        memory=MemoryEntry(
+        memory=memory,
+        graphs=graphs,
+    )
+
+
+def _memory_entry(geometry: Geometry, options: ExportOptions) -> MemoryEntry:
+    try:
+        return MemoryEntry(
             slots=geometry.memory_slots,
             pointers=geometry.pointers,
             channels=geometry.memory_channels,
             hidden=geometry.hidden,
             rounding=options.memory_rounding,
             tokens=geometry.memory_tokens,
-        ),
-        graphs=graphs,
-    )
+        )
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ExportError(
+            f"the model's memory has {first['loc'][0]} {first['input']}: {first['msg']}; give "
+            "another configuration"
+        ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import Sam2VideoConfig, Sam2VideoModel
 
 from sam2_edge.bundle import BUNDLED
 from sam2_edge.bundle.storage import sha256_of
-from sam2_edge.errors import CheckpointError
+from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.models.key_mapping import from_original
 from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import (
@@ -29,6 +28,13 @@ from sam2_edge.models.variants import (
     check_image_size,
     recognize_variant,
     variant_config,
+)
+from sam2_edge.models.weight_files import (
+    read_config,
+    read_original,
+    read_safetensors,
+    unfit_config,
+    weight_files,
 )
 
 MAX_LISTED = 20
@@ -132,39 +138,29 @@ def load_folder(
     Raises:
         CheckpointError: The folder cannot be read or its weights do not fit.
     """
-    weights = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not weights:
+    if not (folder / "config.json").is_file():
         raise CheckpointError(
-            f"{folder} holds no config.json with *.safetensors; give a folder in Hugging "
-            "Face format"
+            f"{folder} holds no config.json; give a folder in Hugging Face format, with "
+            "model.safetensors"
         )
+    files = weight_files(folder)
+    config = read_config(folder)
     try:
-        config = Sam2VideoConfig.from_pretrained(folder)
-        config = at_image_size(config, image_size or int(config.image_size))
-        model, info = Sam2VideoModel.from_pretrained(
-            folder,
-            config=config,
-            use_safetensors=True,
-            dtype=torch.float32,
-            attn_implementation="eager",
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"{folder} could not be loaded as a SAM 2 video model: {error}"
-        ) from error
-    _share_frequencies(model, info)
-    _refuse(
-        str(folder),
-        missing=info["missing_keys"],
-        unexpected=info["unexpected_keys"],
-        other_shape=[f"{k} {list(a)} instead of {list(b)}" for k, a, b in info["mismatched_keys"]],
-    )
+        size = image_size or int(config.image_size)
+        config = at_image_size(config, size)
+        with torch.device("meta"):
+            expected = Sam2VideoModel(config).state_dict()
+    except ExportError:
+        raise
+    except Exception as error:  # transformers raises whatever its own code meets
+        raise unfit_config(folder / "config.json", error) from error
+    state = read_safetensors(files)
+    _share_frequencies(state)
+    _check_fit(expected, state, str(folder))
+    model = _with_weights(config, state)
     family = "sam2.1" if config.enable_occlusion_spatial_embedding else "sam2"
-    digest = _digest(weights)
     return LoadedModel(
-        model.eval(), name or folder.resolve().name, family, source or str(folder), digest
+        model, name or folder.resolve().name, family, source or str(folder), _digest(files)
     )
 
 
@@ -174,31 +170,41 @@ def load_original(path: Path, *, image_size: int, expected: Variant | None = Non
     Raises:
         CheckpointError: The file cannot be read, does not fit, or is not the `expected` variant.
     """
-    state = _read_state(path)
+    state = read_original(path)
     variant = recognize_variant({name: tuple(t.shape) for name, t in state.items()})
     if expected is not None and expected != variant:
         raise CheckpointError(
             f"{path} holds {variant.name}, not {expected.name}; name the model {variant.name}"
         )
-    model = Sam2VideoModel(variant_config(variant, image_size))
-    _load_strictly(model, from_original(state), str(path))
-    return LoadedModel(model.eval(), variant.name, variant.family, str(path), _digest([path]))
+    config = variant_config(variant, image_size)
+    renamed = from_original(state)
+    with torch.device("meta"):
+        own = Sam2VideoModel(config).state_dict()
+    _check_fit(own, renamed, str(path))
+    model = _with_weights(config, renamed)
+    return LoadedModel(model, variant.name, variant.family, str(path), _digest([path]))
 
 
-def _load_strictly(model: Sam2VideoModel, state: Mapping[str, Tensor], source: str) -> None:
-    """Copy `state` into the model; a missing, extra or misshapen tensor is an error."""
-    own = model.state_dict()
+def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
+    """Raise one CheckpointError that lists every tensor that is missing, extra or does not fit."""
+    both = expected.keys() & state.keys()
     _refuse(
         source,
-        missing=own.keys() - state.keys(),
-        unexpected=state.keys() - own.keys(),
+        missing=expected.keys() - state.keys(),
+        unexpected=state.keys() - expected.keys(),
         other_shape=[
-            f"{k} {list(state[k].shape)} instead of {list(own[k].shape)}"
-            for k in own.keys() & state.keys()
-            if state[k].shape != own[k].shape
+            f"{k} {list(state[k].shape)} instead of {list(expected[k].shape)}"
+            for k in both
+            if state[k].shape != expected[k].shape
         ],
     )
+    _refuse(source, not_finite=[k for k in both if not state[k].isfinite().all()])
+
+
+def _with_weights(config: Sam2VideoConfig, state: Mapping[str, Tensor]) -> Sam2VideoModel:
+    model = Sam2VideoModel(config)
     model.load_state_dict({k: v.to(torch.float32) for k, v in state.items()})
+    return model.eval()
 
 
 def _find_variant(name: str) -> Variant:
@@ -212,36 +218,15 @@ def _find_variant(name: str) -> Variant:
     return variant
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
-    try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"checkpoint {path} does not exist; check the path") from error
-    except (OSError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(
-            f"checkpoint {path} cannot be read as tensors ({reason}); give a complete .pt file "
-            "that holds only weights"
-        ) from error
-    state = content.get("model", content) if isinstance(content, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
-        raise CheckpointError(
-            f'checkpoint {path} holds no state dict; give a .pt file with tensors under "model"'
-        )
-    return state
-
-
-def _share_frequencies(model: Sam2VideoModel, info: dict[str, Any]) -> None:
+def _share_frequencies(state: dict[str, Tensor]) -> None:
     """Copy the positional frequencies, which the model has twice, if a file stores them once."""
-    keys = {
+    names = {
         "shared_image_embedding.positional_embedding",
         "prompt_encoder.shared_embedding.positional_embedding",
     }
-    absent = keys.intersection(info["missing_keys"])
-    if len(absent) == 1:
-        (missing,), (present,) = absent, keys - absent
-        model.get_buffer(missing).copy_(model.get_buffer(present))
-        info["missing_keys"] = [key for key in info["missing_keys"] if key != missing]
+    present = names & state.keys()
+    if len(present) == 1:
+        state.update(dict.fromkeys(names, state[present.pop()]))
 
 
 def _refuse(source: str, **problems: Any) -> None:

@@ -50,10 +50,10 @@ _RENAMES = tuple(
 )
 
 # Perceptrons of two layers (image encoder, decoder's transformer) and of three.
-_MLP_OF_TWO = re.compile(r"\.mlp\.layers\.(\d)\.")
+_MLP_OF_TWO = re.compile(r"\.mlp\.layers\.([01])\.")
 _MLP_OF_THREE = re.compile(
     r"((?:output_hypernetworks_mlps\.\d|iou_prediction_head|pred_obj_score_head"
-    r"|object_pointer_proj))\.layers\.(\d)\."
+    r"|object_pointer_proj))\.layers\.([012])\."
 )
 _DOWNSAMPLER = re.compile(r"\.mask_downsampler\.encoder\.(\d+)\.")
 POINT = re.compile(r"^sam_prompt_encoder\.point_embeddings\.(\d)\.weight$")
@@ -69,7 +69,7 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     twice. Unknown names pass unchanged, so that a strict load reports them.
 
     Raises:
-        CheckpointError: The point embeddings are not numbered 0 to 3.
+        CheckpointError: The point embeddings are not numbered 0 to 3, or two tensors have one name.
     """
     renamed: dict[str, Tensor] = {}
     points: dict[int, Tensor] = {}
@@ -79,12 +79,19 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for name, tensor in state.items():
         if match := POINT.match(name):
             points[int(match.group(1))] = tensor
-        else:
-            renamed[rename(name, last_downsampler)] = tensor
-    if sorted(points) != [0, 1, 2, 3]:
+            continue
+        new = rename(name, last_downsampler)
+        if new in renamed:
+            raise CheckpointError(
+                f"the checkpoint holds {new} twice, once as {name}; give an original SAM 2 "
+                "checkpoint"
+            )
+        renamed[new] = tensor
+    shapes = {tuple(tensor.shape) for tensor in points.values()}
+    if sorted(points) != [0, 1, 2, 3] or [len(shape) for shape in shapes] != [2]:
         raise CheckpointError(
-            f"the checkpoint has point embeddings {sorted(points)}, SAM 2 has 0, 1, 2, 3; "
-            "give an original SAM 2 checkpoint"
+            f"the checkpoint has point embeddings {sorted(points)} of shapes {sorted(shapes)}, "
+            "SAM 2 has 0, 1, 2, 3 of one shape; give an original SAM 2 checkpoint"
         )
     renamed[POINT_TABLE] = torch.cat([points[i] for i in range(4)])
     if _FREQUENCIES in renamed:

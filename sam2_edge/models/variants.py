@@ -87,8 +87,6 @@ def variant_config(variant: Variant, image_size: int = DEFAULT_IMAGE_SIZE) -> Sa
         enable_occlusion_spatial_embedding=published_21,
         enable_temporal_pos_encoding_for_object_pointers=published_21,
     )
-    # Eager attention exports as two products and a softmax, whatever the PyTorch version.
-    config._attn_implementation = "eager"  # noqa: SLF001 # transformers has no public setter for it
     return at_image_size(config, image_size)
 
 
@@ -102,6 +100,9 @@ def at_image_size(config: Sam2VideoConfig, image_size: int) -> Sam2VideoConfig:
     """
     check_image_size(image_size)
     sides = [image_size // stride for stride in (MASK_STRIDE, 2 * MASK_STRIDE, MEMORY_STRIDE)]
+    # Eager attention exports as two products and a softmax, whatever the PyTorch version; others
+    # that a configuration may name would be fetched.
+    config._attn_implementation = "eager"  # noqa: SLF001 # transformers has no public setter for it
     config.image_size = image_size
     config.vision_config.backbone_feature_sizes = [[side, side] for side in sides]
     config.vision_config.backbone_config.image_size = [image_size, image_size]
@@ -139,7 +140,7 @@ def recognize_variant(shapes: Mapping[str, Sequence[int]]) -> Variant:
     """
     prefix = "image_encoder.trunk."
     blocks = {name.split(".")[3] for name in shapes if name.startswith(prefix + "blocks.")}
-    width = shapes.get(prefix + "patch_embed.proj.weight", (0,))[0]
+    width = (*shapes.get(prefix + "patch_embed.proj.weight", ()), 0)[0]
     for size, hiera in HIERA.items():
         if (hiera.width, sum(hiera.blocks)) == (width, len(blocks)):
             return Variant("sam2.1" if "no_obj_embed_spatial" in shapes else "sam2", size)

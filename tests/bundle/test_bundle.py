@@ -211,6 +211,12 @@ def test_a_manifest_survives_a_json_round_trip(small_bundle: Bundle) -> None:
     assert Manifest.model_validate_json(text) == small_bundle.manifest
 
 
+def test_names_are_escaped() -> None:
+    entry = ModelEntry(name="caf\udce9\x1b[2J", family="sam2", source="a\x07", sha256=None)
+    assert (entry.name, entry.source) == ("caf\\xe9\\x1b[2J", "a\\x07")
+    assert ModelEntry.model_validate_json(entry.model_dump_json()) == entry
+
+
 SHA256 = st.text("0123456789abcdef", min_size=64, max_size=64)
 # PyTorch in the process of the tests takes subnormal numbers as zero (conftest.py).
 FINITE = st.floats(allow_nan=False, allow_infinity=False, allow_subnormal=False)

@@ -18,8 +18,9 @@ from sam2_edge.export.onnx_graph import export_onnx
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.validate import check_numbers, check_structure, example_feeds
 from sam2_edge.models.graphs.mask_prompt import MaskPrompt
+from sam2_edge.models.random_init import random_model
 from sam2_edge.models.variants import geometry_of
-from tests.helpers.models import loaded
+from tests.helpers.models import loaded, small_config
 
 
 def test_every_graph_records_its_difference_to_pytorch(small_bundle: Bundle) -> None:
@@ -124,3 +125,11 @@ def test_structure_refuses_an_invalid_graph(tmp_path: Path) -> None:
     path = write(tmp_path / "g.onnx", [helper.make_node("Relu", ["nowhere"], ["y"])])
     with pytest.raises(ExportError, match="not valid ONNX"):
         check_structure(path, SPEC)
+
+
+def test_a_memory_beyond_the_bounds_of_a_bundle_is_refused(tmp_path: Path) -> None:
+    config = small_config()
+    config.num_maskmem = 100
+    with pytest.raises(ExportError, match="slots 100: .* less than or equal to 64"):
+        export_bundle(loaded(random_model(config, 0)), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
