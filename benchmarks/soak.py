@@ -10,8 +10,9 @@ Exit code 1 unless, at the end, resident memory is within 2 % of its size after 
 run, every command was answered, every output is complete and readable, and nano's masks are as good
 as at the start.
 
-`--model random --pixels 64` is for very long runs: a small model with random weights, which
-PyTorch exports first. FILE is written every minute, so that a run that is killed has figures too.
+`--model random --pixels 64 --objects 1 --threads 1` is for very long runs: a small model with
+random weights, which PyTorch exports first. FILE is written every minute, so that a run that is
+killed has figures too.
 """
 
 from __future__ import annotations
@@ -228,11 +229,13 @@ def count_frames(path: Path) -> int:
     return count
 
 
-def soak(scene: Scene, folder: Path, report: Path | None) -> dict[str, Any]:
+def soak(
+    scene: Scene, folder: Path, report: Path | None, threads: int | None = None
+) -> dict[str, Any]:
     """Run the loop and return its figures."""
     capture.FIRST_BACKOFF_S = 0.01
     camera = FaultyCamera(scene)
-    tracker = VideoTracker(scene.model, remember_absent=False)
+    tracker = VideoTracker(scene.model, threads=threads, remember_absent=False)
     sinks = outputs(folder)
     loop = CameraLoop(camera.open, tracker, every_frame=True, sinks=sinks, stall_s=STALL_S)
     stats, observer, stop = LoopStats(loop), Observer(scene, camera, loop), threading.Event()
@@ -365,6 +368,7 @@ def main() -> None:
     parser.add_argument("--model", default="nano", help="nano, random, or a bundle")
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--objects", type=int, default=3)
+    parser.add_argument("--threads", type=int, help="of the model; one is faster if it is tiny")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
@@ -376,7 +380,7 @@ def main() -> None:
             )
         scene = Scene(model, arguments.pixels, arguments.objects, arguments.frames)
         results = Path(folder) / "results"
-        found = soak(scene, results, arguments.json)
+        found = soak(scene, results, arguments.json, arguments.threads)
     print(json.dumps(found, indent=1))
     if arguments.json:
         write(arguments.json, found)
