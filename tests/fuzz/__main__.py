@@ -87,7 +87,8 @@ def run(name: str, folder: Path, seconds: float, runs: int | None) -> Outcome:
 
 def _in_a_process(name: str, findings: Path, log: Path, options: list[str], seconds: float) -> int:
     """Fuzz in a process that may crash or hang; returns its exit code, 0 at the normal end."""
-    with TemporaryDirectory() as folder:
+    memory = "/dev/shm"  # noqa: S108 # a disk takes most of the time
+    with TemporaryDirectory(dir=memory if Path(memory).is_dir() else None) as folder:
         process = multiprocessing.get_context("fork").Process(
             target=_logged, args=(name, findings, Path(folder), log, options)
         )

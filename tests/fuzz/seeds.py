@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
+from functools import cache
 from typing import Any
 
 import av
@@ -23,9 +25,39 @@ def documents(*values: Any) -> list[bytes]:
     return [json.dumps(value).encode() for value in values]
 
 
+WEIGHTS = b"0123456789abcdef"
+"""Weights of `graphs` in a file of their own."""
+
+
+@cache
 def manifests() -> list[bytes]:
+    """The bundled model's, with a small graph instead of its own."""
     content = json.loads((BUNDLED["nano"] / MANIFEST_FILE).read_bytes())
+    data = [{"file": "weights.bin", "sha256": hashlib.sha256(WEIGHTS).hexdigest()}]
+    file = {"file": "graph.onnx", "sha256": hashlib.sha256(graphs()[0]).hexdigest(), "data": data}
+    content["graphs"] = {name: {**entry, **file} for name, entry in content["graphs"].items()}
     return documents(content)
+
+
+@cache
+def graphs() -> list[bytes]:
+    """A small graph with weights inside and beside it."""
+    import onnx
+
+    inside = onnx.numpy_helper.from_array(np.ones(4, np.float32), "inside")
+    beside = onnx.TensorProto(name="beside", data_type=1, dims=[4], data_location=1)
+    for key, value in (("location", "weights.bin"), ("offset", "0"), ("length", "16")):
+        beside.external_data.add(key=key, value=value)
+    value = onnx.helper.make_tensor_value_info("mask", onnx.TensorProto.FLOAT, ["B", 4])
+    total = onnx.helper.make_tensor_value_info("total", onnx.TensorProto.FLOAT, ["B", 4])
+    nodes = [
+        onnx.helper.make_node("Add", ["mask", "inside"], ["more"]),
+        onnx.helper.make_node("Add", ["more", "beside"], ["total"]),
+    ]
+    graph = onnx.helper.make_graph(nodes, "small", [value], [total], [inside, beside])
+    opset = onnx.helper.make_opsetid("", 18)
+    model = onnx.helper.make_model(graph, opset_imports=[opset], ir_version=10)
+    return [model.SerializeToString()]
 
 
 def prompts_files() -> list[bytes]:
@@ -196,10 +228,6 @@ def _saved(image: Image.Image, kind: str, **options: Any) -> bytes:
     file = io.BytesIO()
     image.save(file, kind, **options)
     return file.getvalue()
-
-
-def graphs() -> list[bytes]:
-    return [(BUNDLED["nano"] / "mask_prompt.onnx").read_bytes()]
 
 
 def checkpoints() -> list[bytes]:
