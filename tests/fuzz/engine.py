@@ -17,6 +17,7 @@ import atheris
 
 # It names every module on standard error.
 with redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["sam2_edge"]):
+    from sam2_edge.runtime.sources import image_file
     from tests.fuzz.mutation import mutate_json
     from tests.fuzz.target import Target
     from tests.fuzz.targets import TARGETS
@@ -24,6 +25,10 @@ with redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["sam2_e
 HANG_S = 2
 GROWTH_MB = 512
 """Memory that one input may take."""
+
+MAX_PIXELS = 2**24
+"""Largest image that is read here: one of the size that users may have takes more than the above,
+rightly."""
 
 TOTAL_MB = 4096
 """Memory of the process, at which it is ended."""
@@ -40,6 +45,7 @@ def fuzz(name: str, findings: Path, folder: Path, options: Sequence[str]) -> Non
     """
     target = TARGETS[name]
     os.chdir(folder)
+    image_file.MAX_PIXELS = MAX_PIXELS
     examined = _Examined(target, findings, folder)
     examined(target.seeds()[0])  # whatever it imports is no hang
     fixed = [
