@@ -90,6 +90,7 @@ def track(
 def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: list[Sink]) -> None:
     console = Console(stderr=True)
     present: Counter[int] = Counter()
+    sizes: dict[tuple[int, int], int] = {}
     done, start_s = 0, time.perf_counter()
     columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
     # Close the generator in any case, so that an interrupt anywhere still finishes the outputs.
@@ -100,11 +101,22 @@ def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: 
         task = progress.add_task("tracking", total=source.frames, rate="")
         for _, result in results:
             done += 1
+            sizes.setdefault(result.frame_size, result.index)
             rate = done / (time.perf_counter() - start_s)
             progress.update(task, advance=1, rate=f"{rate:.1f} frames/s")
             present.update({entry.object_id: int(entry.present) for entry in result.objects})
     rate = done / (time.perf_counter() - start_s)
     console.print(f"{done} frames, {rate:.1f} frames/s including reading, drawing and writing")
+    if len(sizes) > 1:
+        seen = ", ".join(
+            f"{width} x {height} from frame {source.start + index}"
+            for (height, width), index in sizes.items()
+        )
+        console.print(
+            f"the size of the frames changes: {seen}; masks have the size of their own frame, the "
+            "video that of the first",
+            soft_wrap=True,
+        )
     for object_id, count in present.items():
         console.print(f"object {object_id}: present on {count} of {done} frames")
     if not sinks:

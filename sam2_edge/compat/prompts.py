@@ -31,11 +31,6 @@ ENCODER_LABELS = {
 """Every label that the prompt encoder knows."""
 
 
-def as_array(value: Any) -> Any:
-    """Convert a PyTorch tensor to numpy without importing PyTorch; return anything else as is."""
-    return value.detach().cpu().numpy() if hasattr(value, "detach") else value
-
-
 def points_prompt(
     points: Any,
     labels: Any,
@@ -59,9 +54,7 @@ def points_prompt(
     """
     if points is not None and labels is None:
         raise PromptError("points without labels; give one label per point")
-    coords, kinds = prompt_rows(
-        *map(as_array, (points, labels, box)), allowed_labels=ENCODER_LABELS, batched=batched
-    )
+    coords, kinds = prompt_rows(points, labels, box, allowed_labels=ENCODER_LABELS, batched=batched)
     height, width = size
     # In the original's order, so that the last bit is the same too.
     scaled = coords / np.array([width, height], np.float32) * np.float32(image_size)
@@ -97,7 +90,7 @@ def image_prompt(
     if mask_input is None:
         return prompt, None
     side = geometry.mask_size
-    masks = finite_numbers(as_array(mask_input), "mask_input")
+    masks = finite_numbers(mask_input, "mask_input")
     masks = masks[None] if masks.ndim == 3 else masks
     if masks.shape[1:] != (1, side, side) or not len(masks):
         raise PromptError(
@@ -127,7 +120,7 @@ def mask_prompt(mask: Any, image_size: int) -> NDArray[np.float32]:
     Raises:
         PromptError: For another shape.
     """
-    given = np.asarray(as_array(mask))
+    given = finite_numbers(mask, "mask")
     if given.ndim != 2 or 0 in given.shape:
         raise PromptError(f"a mask of shape {given.shape}; give [H, W]")
     values = (given if hasattr(mask, "detach") else given != 0).astype(np.float32)

@@ -8,14 +8,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.errors import BackendError, PromptError
+from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt
 
@@ -24,6 +24,16 @@ LOGIT_LIMIT = 32.0
 
 MASK_PROMPT_SCORE = 10.0
 """Object score (logit) of a mask prompt, which implies that the object is present."""
+
+
+class NotCopyable:
+    """What holds a backend's session or an open file: copies would share it by accident."""
+
+    def __reduce_ex__(self, _protocol: object) -> NoReturn:
+        raise Sam2EdgeError(
+            f"{type(self).__name__} cannot be copied or pickled; make one of its own from the "
+            "bundle's path wherever one is needed, such as in each process"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +97,7 @@ class DecoderOutput:
     object_score: Tensor
 
 
-class Model:
+class Model(NotCopyable):
     """The graphs of one bundle on one backend.
 
     Methods that take tensors upload numpy arrays first.

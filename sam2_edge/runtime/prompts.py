@@ -164,7 +164,8 @@ def _labeled_points(
 def _box_corners(box: ArrayLike, *, batched: bool) -> PromptRows:
     """Return boxes as pairs of labeled corners, as SAM 2's prompt encoder takes them."""
     values = finite_numbers(box, "box")
-    several = batched and values.ndim == 2 and values.shape[1] == 4 and len(values)
+    # As the original reshapes them: also [B, 1, 4] and corners, [2, 2] or [B, 2, 2].
+    several = batched and values.size and (values.shape[-1:] == (4,) or values.shape[-2:] == (2, 2))
     if values.size != 4 and not several:
         raise PromptError(
             f"box has shape {values.shape}; give x1, y1, x2, y2 as [4]{' or [B, 4]' * batched}"
@@ -201,7 +202,7 @@ def _check_in_frame(
 def _model_mask(
     mask: NDArray[Any], frame_size: tuple[int, int], image_size: int
 ) -> NDArray[np.float32]:
-    given = np.asarray(mask)
+    given = np.asarray(as_array(mask))
     if given.shape != frame_size:
         raise PromptError(
             f"a mask of shape {given.shape} for a frame of {frame_size}; give [H, W] of the "
@@ -224,11 +225,26 @@ def resize_mask(mask: NDArray[np.bool_ | np.float32], image_size: int) -> NDArra
     return (soft >= MASK_THRESHOLD).astype(np.float32)
 
 
+def as_array(value: Any) -> Any:
+    """Convert PyTorch tensors, also in lists, to numpy without importing PyTorch.
+
+    Floating-point tensors become float32, since numpy has no bfloat16. Anything else is returned as
+    it is.
+    """
+    if isinstance(value, list | tuple):
+        return [as_array(part) for part in value]
+    if isinstance(value, np.ndarray) or not hasattr(value, "is_floating_point"):
+        return value
+    tensor = value.detach().cpu()
+    return (tensor.float() if tensor.is_floating_point() else tensor).numpy()
+
+
 def finite_numbers(values: ArrayLike, name: str) -> NDArray[np.float32]:
     """Convert an argument to float32; raise PromptError, with its name, unless all are finite."""
     try:
-        array = np.asarray(values, np.float32)
-    except (TypeError, ValueError) as error:
+        with np.errstate(over="ignore"):  # becomes infinite
+            array = np.asarray(as_array(values), np.float32)
+    except (TypeError, ValueError, OverflowError) as error:
         raise PromptError(f"{name} {values!r} are not numbers; give numbers") from error
     invalid = array[~np.isfinite(array)]
     if invalid.size:

@@ -12,9 +12,9 @@ from numpy.typing import ArrayLike, NDArray
 from sam2_edge.bundle import Bundle
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.model import Features, clamp_logits, open_model
+from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_model
 from sam2_edge.runtime.preprocess import model_image
-from sam2_edge.runtime.prompts import NO_POINTS, Prompt, model_prompt
+from sam2_edge.runtime.prompts import NO_POINTS, Prompt, finite_numbers, model_prompt
 from sam2_edge.runtime.results import MASK_LOGIT, full_size
 
 
@@ -35,7 +35,7 @@ class Segmentation:
     object_score: float
 
 
-class ImageSegmenter:
+class ImageSegmenter(NotCopyable):
     """Promptable segmentation of single images.
 
     Args:
@@ -137,7 +137,7 @@ class ImageSegmenter:
         if logits is None:
             return None
         size = self._model.geometry.mask_size
-        array = np.asarray(logits, np.float32)
-        if array.shape != (size, size) or not np.isfinite(array).all():
-            raise PromptError(f"logits of shape {array.shape}; give finite [{size}, {size}] logits")
+        array = finite_numbers(logits, "logits")
+        if array.shape != (size, size):
+            raise PromptError(f"logits of shape {array.shape}; give [{size}, {size}]")
         return clamp_logits(array)[None, None]

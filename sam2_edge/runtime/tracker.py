@@ -23,13 +23,13 @@ from sam2_edge.runtime.memory.policies import (
 )
 from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
 from sam2_edge.runtime.memory.token_selection import select_cells
-from sam2_edge.runtime.model import Features, clamp_logits, open_model
+from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_model
 from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
 
-class VideoTracker:
+class VideoTracker(NotCopyable):
     """Tracks objects from frame to frame in bounded memory.
 
     Call `track` with every frame. Prompts passed to `track` add objects. `prompt` adds an object on
@@ -73,8 +73,8 @@ class VideoTracker:
             ("recent_memories", recent_memories),
             ("clip_frames", clip_frames),
         ):
-            if value is not None and value < 1:
-                raise Sam2EdgeError(f"{name} is {value}; give 1 or more")
+            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
+                raise Sam2EdgeError(f"{name} is {value!r}; give 1 or more, as an integer")
         self._model = open_model(bundle, backend, threads=threads)
         geometry = self._model.geometry
         if recent_memories is not None and recent_memories > geometry.recent_memories:

@@ -237,3 +237,18 @@ def test_frames_whose_names_are_not_utf_8_are_tracked(
     assert code == 0
     assert [path.name for path in masks.iterdir()] == [name]
     assert [line["name"] for line in lines_of(lines)] == [r"caf\xe9"]
+
+
+def test_frames_that_change_their_size_are_reported(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    clip: Clip,
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "frames").mkdir()
+    for index, size in enumerate([(128, 128), (128, 128), (96, 64)]):
+        picture = cv2.resize(clip.frames[index], size)
+        cv2.imwrite(str(tmp_path / "frames" / f"{index}.png"), picture)
+    assert run(monkeypatch, "track", tmp_path / "frames", "--bundle", "nano", *CLICK) == 0
+    shown = capsys.readouterr().err
+    assert "size of the frames changes: 128 x 128 from frame 0, 96 x 64 from frame 2" in shown

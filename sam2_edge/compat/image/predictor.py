@@ -16,6 +16,7 @@ from sam2_edge.compat.image.encoded_image import EncodedImage, ImageInput
 from sam2_edge.compat.model import Sam2Model, open_model, pretrained_model
 from sam2_edge.compat.prompts import image_prompt
 from sam2_edge.compat.small_regions import remove_small_regions
+from sam2_edge.compat.video.masks import Logits
 from sam2_edge.compat.video.predictor import SAM2VideoPredictor
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.model import clamp_logits
@@ -169,7 +170,7 @@ class SAM2ImagePredictor:
             PromptError: If no image is set.
         """
         self._check_image()
-        return np.concatenate([image.embedding for image in self._images])
+        return np.concatenate([image.embedding for image in self._images]).view(Logits)
 
     def reset_predictor(self) -> None:
         """Drop the image or the batch."""

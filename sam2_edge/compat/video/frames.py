@@ -49,14 +49,14 @@ class FolderFrames:
     """Images of a folder, in the order of the numbers in their names.
 
     Attributes:
-        size: Height, width of the first image, pixels.
+        size: Height, width of the last image, pixels, as in the original if they differ.
     """
 
     def __init__(self, folder: Path, image_size: int) -> None:
         suffixes = JPEG_SUFFIXES if list_images(folder, JPEG_SUFFIXES) else IMAGE_SUFFIXES
         self._files = image_files(folder, suffixes)
         self._image_size = image_size
-        self.size = read_image(self._files[0]).shape[:2]
+        self.size = read_image(self._files[-1]).shape[:2]
 
     def __len__(self) -> int:
         return len(self._files)

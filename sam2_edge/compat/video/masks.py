@@ -35,6 +35,12 @@ class Logits(np.ndarray):
         """Return a plain array of the same data."""
         return self.view(np.ndarray)
 
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(
+            f"a NumPy array has no {name!r}; use NumPy's own methods, or build the predictor with "
+            'output="torch" to get tensors'
+        )
+
 
 def video_masks(
     logits: Sequence[NDArray[np.float32] | None], size: tuple[int, int], *, exclusive: bool

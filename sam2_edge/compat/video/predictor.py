@@ -23,7 +23,7 @@ from sam2_edge.compat.video.conditioning import MemoryReach, memory_inputs
 from sam2_edge.compat.video.frames import open_frames
 from sam2_edge.compat.video.masks import OutputKind, output_converter, video_masks
 from sam2_edge.compat.video.spool import Spool, StoredOutput
-from sam2_edge.compat.video.state import InferenceState, Track
+from sam2_edge.compat.video.state import InferenceState, Track, whole_number
 from sam2_edge.compat.video.steps import ObjectOutput, decode, decode_mask, encode_memory
 from sam2_edge.errors import PromptError, Sam2EdgeError
 from sam2_edge.runtime.model import MemoryInputs
@@ -138,7 +138,7 @@ class SAM2VideoPredictor:
             PromptError: For a prompt that cannot be used; the state is unchanged.
         """
         state = inference_state
-        state.check_frame(frame_idx)
+        frame_idx = state.frame_number(frame_idx)
         if box is not None and not clear_old_points:
             raise PromptError(
                 "a box precedes all points, so it cannot be added to old ones; give "
@@ -184,7 +184,7 @@ class SAM2VideoPredictor:
             PromptError: For a mask that cannot be used; the state is unchanged.
         """
         state = inference_state
-        state.check_frame(frame_idx)
+        frame_idx = state.frame_number(frame_idx)
         resized = mask_prompt(mask, self.image_size)
         track = state.track_or_new(obj_id)
         output = decode_mask(self._graphs, state.features(frame_idx), resized)
@@ -240,6 +240,9 @@ class SAM2VideoPredictor:
         tracks = dict(state.tracks)
         if start_frame_idx is None:
             start_frame_idx = min(t for track in tracks.values() for t in track.outputs.cond)
+        start_frame_idx = whole_number(start_frame_idx, "start_frame_idx")
+        if max_frame_num_to_track is not None:
+            max_frame_num_to_track = whole_number(max_frame_num_to_track, "max_frame_num_to_track")
         for frame in state.frame_order(start_frame_idx, max_frame_num_to_track, reverse=reverse):
             logits = []
             for object_id, track in tracks.items():
@@ -263,7 +266,7 @@ class SAM2VideoPredictor:
         Raises:
             PromptError: For an unknown object.
         """
-        inference_state.check_frame(frame_idx)
+        frame_idx = inference_state.frame_number(frame_idx)
         inference_state.track(obj_id).clear_prompts(frame_idx)
         return self._current_masks(inference_state, frame_idx) if need_output else None
 
@@ -283,9 +286,12 @@ class SAM2VideoPredictor:
             PromptError: For an unknown object, if `strict`.
         """
         state = inference_state
-        if obj_id not in state.tracks and not strict:
+        try:
+            track = state.track(obj_id)
+        except PromptError:
+            if strict:
+                raise
             return list(state.tracks), []
-        track = state.track(obj_id)
         del state.tracks[obj_id]
         frames = sorted({*track.points, *track.masks}) if state.tracks and need_output else []
         updated = [(frame, self._current_masks(state, frame)[2]) for frame in frames]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+import operator
+from collections.abc import Callable, Hashable, Iterator, KeysView, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from sam2_edge.compat.video.frames import FrameStore, ModelImage
 from sam2_edge.compat.video.spool import Spool, StoredOutput
 from sam2_edge.errors import PromptError, Sam2EdgeError
-from sam2_edge.runtime.model import Features
+from sam2_edge.runtime.model import Features, NotCopyable
 from sam2_edge.runtime.prompts import ModelPrompt
 
 FEATURES_CACHED = 4
@@ -63,7 +64,7 @@ class Track:
             self.tracked.pop(frame, None)
 
 
-class InferenceState:
+class InferenceState(NotCopyable):
     """A video with everything that is known of its objects; made by `init_state`.
 
     Outputs are in a file, which is deleted by `close`, at the end of a `with` block, and with the
@@ -92,8 +93,28 @@ class InferenceState:
         self.close()
 
     def __getitem__(self, key: str) -> Any:
+        values = self._values()
+        if key not in values:
+            raise Sam2EdgeError(f"the state has no {key!r}; it has {', '.join(values)}")
+        return values[key]
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._values()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values())
+
+    def keys(self) -> KeysView[str]:
+        """Return the names of the values that it has."""
+        return self._values().keys()
+
+    def get(self, key: str, default: Any = None) -> Any:
+        """Return a value, or `default` if there is none of that name."""
+        return self._values().get(key, default)
+
+    def _values(self) -> dict[str, Any]:
         ids = list(self.tracks)
-        values: dict[str, Any] = {
+        return {
             "num_frames": len(self.frames),
             "video_height": self.frames.size[0],
             "video_width": self.frames.size[1],
@@ -101,9 +122,6 @@ class InferenceState:
             "obj_id_to_idx": {object_id: index for index, object_id in enumerate(ids)},
             "obj_idx_to_id": dict(enumerate(ids)),
         }
-        if key not in values:
-            raise Sam2EdgeError(f"the state has no {key!r}; it has {', '.join(values)}")
-        return values[key]
 
     def close(self) -> None:
         """Drop everything and delete the stored outputs."""
@@ -130,12 +148,18 @@ class InferenceState:
         except TypeError as error:
             raise PromptError(f"object id {object_id!r}; give an integer") from error
 
-    def check_frame(self, frame: int) -> None:
-        """Raise PromptError for a frame that the video does not have."""
-        if not 0 <= frame < len(self.frames):
+    def frame_number(self, frame: Any) -> int:
+        """Return the number of a frame, of any integer type.
+
+        Raises:
+            PromptError: If it is no integer, or the video has no such frame.
+        """
+        number = whole_number(frame, "frame")
+        if not 0 <= number < len(self.frames):
             raise PromptError(
-                f"there is no frame {frame}; the video has frames 0 to {len(self.frames) - 1}"
+                f"there is no frame {number}; the video has frames 0 to {len(self.frames) - 1}"
             )
+        return number
 
     def frame_order(self, start: int, max_frames: int | None, *, reverse: bool) -> Sequence[int]:
         """Return the frames to propagate to.
@@ -152,8 +176,16 @@ class InferenceState:
         """
         count = len(self.frames)
         if start < 0 or (reverse and start >= count):
-            self.check_frame(start)
+            self.frame_number(start)
         distance = count if max_frames is None else max_frames
         if reverse:
             return range(start, max(start - distance, 0) - 1, -1) if start > 0 else ()
         return range(start, min(start + distance, count - 1) + 1)
+
+
+def whole_number(value: Any, name: str) -> int:
+    """Return an integer of any type, such as NumPy's; raise PromptError for anything else."""
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise PromptError(f"{name} is {value!r}; give an integer, such as 0") from error
