@@ -145,8 +145,9 @@ class Client:
         self.counts["opened"] += 1
 
     async def idle(self) -> None:
-        """Hold a connection that sends nothing."""
+        """Hold a connection that sends nothing, or one byte."""
         reader, writer = await self.connect()
+        writer.write(b"G" * (self.counts["opened"] % 2))
         self.counts["opened"] += 1
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(reader.read(), max(0.1, self.end_s - time.monotonic()))
@@ -193,7 +194,7 @@ class Client:
         while not self.is_over:
             began_s = time.monotonic()
             try:
-                await asyncio.wait_for(self.ask_health(), 10)
+                await asyncio.wait_for(self.ask_health(), 30)
                 self.counts["healthy"] += 1
             except (OSError, asyncio.TimeoutError, asyncio.IncompleteReadError):
                 self.counts["unhealthy"] += 1

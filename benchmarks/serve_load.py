@@ -188,11 +188,12 @@ def main() -> None:
         resource.RLIMIT_NOFILE, (COMMON_LIMIT, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     )
     found = measure(arguments.phases, arguments.seconds, arguments.size)
+    found |= {"problems": problems(found), "slow": slow(found)}
     text = json.dumps(found, indent=1)
     print(text)
     if arguments.json:
         arguments.json.write_text(text + "\n")
-    if wrong := problems(found) + slow(found):
+    if wrong := found["problems"] + found["slow"]:
         sys.exit("; ".join(wrong))
 
 

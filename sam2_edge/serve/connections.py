@@ -2,8 +2,8 @@
 
 One process holds the server and the camera loop, so a flood must neither take the descriptors nor
 the time of the loop. Connections are accepted at a bounded rate and up to a maximum, beyond which
-the oldest one without a viewer is dropped. Each carries one request, which must be finished in
-time, or a WebSocket.
+the oldest one without a viewer is dropped, after a time of grace. Each carries one request, which
+must be finished in time, or a WebSocket.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import base64
 import binascii
 import logging
 import socket
+from dataclasses import dataclass
 from typing import Any
 
 import h11
@@ -27,8 +28,11 @@ MAX_CONNECTIONS = 256
 """Open connections, viewers included; fewer if the process may open fewer than four times as many
 files."""
 
-MAX_ACCEPTS_PER_S, ACCEPT_BURST = 400.0, 400.0
+MAX_ACCEPTS_PER_S, ACCEPT_BURST = 400.0, 1000.0
 """Rate limit on new connections; more wait in the kernel."""
+
+GRACE_S = 0.3
+"""Time that a connection has for its request even if there are too many."""
 
 REQUEST_S = 10.0
 """Time for a connection to send its request and read the answer."""
@@ -36,7 +40,9 @@ REQUEST_S = 10.0
 MAX_HEADER_BYTES, MAX_HEADERS = 8 * 1024, 100
 """Limits on a request without its body; the WebSocket library's own are higher."""
 
-BACKLOG = 512
+BACKLOG = 2048
+"""Connections that wait in the kernel. A longer queue costs little, a full one seconds."""
+
 _RETRY_S = 0.1
 
 _log = logging.getLogger(__name__)
@@ -54,13 +60,28 @@ _BAD_REQUEST = "\r\n".join(
 ).encode()
 
 
+@dataclass(frozen=True, slots=True)
+class _Connection:
+    socket: socket.socket
+    transport: asyncio.Transport
+    accepted_s: float
+
+    @property
+    def worth(self) -> int:
+        """Rank: WebSockets that the server has closed, requests, then viewers."""
+        protocol = self.transport.get_protocol()
+        if getattr(protocol, "close_sent", False):  # uvicorn waits 10 s for the peer's consent
+            return 0
+        return 1 if isinstance(protocol, OneRequest) else 2
+
+
 class Server(uvicorn.Server):
     """Serves connections from a listening socket."""
 
     def __init__(self, config: uvicorn.Config, listening: socket.socket) -> None:
         super().__init__(config)
         self._listening = listening
-        self._open: list[tuple[socket.socket, asyncio.Transport]] = []
+        self._open: list[_Connection] = []
         self._max_open = _max_connections()
         self._accepting: asyncio.Task[None] | None = None
 
@@ -83,7 +104,7 @@ class Server(uvicorn.Server):
                 await self._accept()
             except OSError as error:  # perhaps the process is out of descriptors
                 _log.warning("a connection was not accepted: %s", error)
-                self._drop_oldest()
+                await self._drop_one()
                 await asyncio.sleep(_RETRY_S)
             while not bucket.take():
                 await asyncio.sleep(1 / MAX_ACCEPTS_PER_S)
@@ -91,15 +112,30 @@ class Server(uvicorn.Server):
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
         accepted, _ = await loop.sock_accept(self._listening)
-        self._open = [(conn, transport) for conn, transport in self._open if conn.fileno() != -1]
-        if len(self._open) >= self._max_open:
-            self._drop_oldest()
         try:
+            while self._count() >= self._max_open:
+                await self._drop_one()
             transport, _ = await loop.connect_accepted_socket(self._make_protocol, accepted)
-        except OSError:
+        except BaseException:
             accepted.close()
             raise
-        self._open.append((accepted, transport))
+        self._open.append(_Connection(accepted, transport, loop.time()))
+
+    def _count(self) -> int:
+        self._open = [connection for connection in self._open if connection.socket.fileno() != -1]
+        return len(self._open)
+
+    async def _drop_one(self) -> None:
+        """Drop the oldest of the connections that are worth least, or wait if it is new."""
+        if not self._open:
+            return
+        dropped = min(self._open, key=lambda connection: connection.worth)
+        age_s = asyncio.get_running_loop().time() - dropped.accepted_s
+        if dropped.worth == 1 and age_s < GRACE_S:
+            await asyncio.sleep(min(GRACE_S - age_s, _RETRY_S))
+            return  # it may have become a viewer's
+        dropped.transport.abort()
+        await asyncio.sleep(0)  # the event loop closes the socket
 
     def _make_protocol(self) -> OneRequest:
         return OneRequest(
@@ -107,12 +143,6 @@ class Server(uvicorn.Server):
             server_state=self.server_state,
             app_state=self.lifespan.state,
         )
-
-    def _drop_oldest(self) -> None:
-        """Drop the oldest connection that does least harm: viewers are the last."""
-        transports = [transport for _, transport in self._open]
-        if transports:
-            min(transports, key=_worth).abort()  # of equals, min takes the first, thus the oldest
 
 
 class OneRequest(H11Protocol):
@@ -167,14 +197,6 @@ def one_answer(app: ASGIApp) -> ASGIApp:
         await app(scope, receive, send_and_close)
 
     return call
-
-
-def _worth(transport: asyncio.Transport) -> int:
-    """Rank a connection: WebSockets that the server has closed, requests, then viewers."""
-    protocol = transport.get_protocol()
-    if getattr(protocol, "close_sent", False):  # uvicorn waits 10 s for the peer's consent
-        return 0
-    return 1 if isinstance(protocol, OneRequest) else 2
 
 
 def _is_websocket_handshake(event: h11.Request) -> bool:

@@ -28,11 +28,14 @@ from sam2_edge.serve.security import HEADERS
 
 _TIMEOUT_S = 10.0
 
-NICENESS = 10
+NICENESS = 5
 """Added to the niceness of the server's threads, so that tracking comes first on a busy machine."""
 
 _UNACKNOWLEDGED_MS = 30_000
 """How long the kernel keeps data that a peer does not take before it ends the connection."""
+
+_SILENT_S = 5
+"""How long about the kernel keeps a connection that sends nothing before it is accepted at all."""
 
 _LOGGERS = ("uvicorn.error", "asyncio", "sam2_edge.serve.app", "sam2_edge.serve.connections")
 """Loggers to which strangers can make the server write."""
@@ -106,8 +109,9 @@ def _listen(host: str, port: int) -> socket.socket:
         family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
         listening = socket.socket(family, socket.SOCK_STREAM)
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux; connections inherit it
+        if sys.platform == "linux":  # connections inherit the options
             listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _UNACKNOWLEDGED_MS)
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, _SILENT_S)
         listening.bind((host, port))
         listening.listen(BACKLOG)
         listening.settimeout(0)
