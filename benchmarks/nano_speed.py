@@ -16,13 +16,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from sam2_edge import Prompt, VideoTracker, load_bundle
 from sam2_edge.evaluation.bench.targets import TimedBackend
 from sam2_edge.runtime.backends import open_backend
+from sam2_edge.runtime.sinks.encoder import VideoEncoder
 from sam2_edge.runtime.sinks.overlay import draw
+from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.synthetic import center_click, clip
 
 
@@ -47,10 +48,10 @@ class Clock:
 def write_video(path: Path, frames: int) -> tuple[float, float]:
     """Write a clip and return a click on its first object."""
     drawn = clip(1, frames=frames, objects=1, split="heldout")
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (256, 256))
+    encoder = VideoEncoder(path, fps=30, size=(256, 256))
     for frame in drawn.frames:
-        writer.write(frame)
-    writer.release()
+        encoder.write(frame)
+    encoder.close()
     return center_click(drawn.mask(0, 1))
 
 
@@ -68,12 +69,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "clip.mp4"
         click = write_video(path, arguments.frames)
-        video = cv2.VideoCapture(str(path))
+        frames = iter(open_source(path))
         for index in range(arguments.frames):
             clock.next_frame()
             with clock.stage("whole frame"):
                 with clock.stage("decoding"):
-                    _, frame = video.read()
+                    frame = next(frames).picture
                 with clock.stage("tracking"):
                     prompts = [Prompt(1, points=[click])] if index == 0 else []
                     result = tracker.track(frame, prompts)

@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from sam2_edge.bundle.temporary import scratch_folder
@@ -16,6 +15,7 @@ from sam2_edge.errors import SourceError
 from sam2_edge.evaluation.synthetic import first_prompts
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.sinks.encoder import VideoEncoder
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.synthetic import center_click, clip
@@ -153,10 +153,10 @@ def _write_video(path: Path, size: int, frames: int, objects: int) -> tuple[Prom
     drawn = clip(
         BENCH_SEED, frames=frames, size=size, objects=objects, split="heldout", photographs=False
     )
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), 30, (size, size))
+    encoder = VideoEncoder(path, fps=30, size=(size, size))
     for frame in drawn.frames:
-        writer.write(frame)
-    writer.release()
+        encoder.write(frame)
+    encoder.close()
     return tuple(first_prompts(drawn, "click"))
 
 

@@ -6,7 +6,9 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,6 +54,30 @@ def _atomic_output(path: Path) -> Iterator[Path]:
         raise SinkError(f"{path} cannot be written: {reason_of(error)}") from error
     except ValueError as error:  # PIL's, for an unknown suffix
         raise SinkError(f"{path} cannot be written: {error}; give another suffix") from error
+
+
+class _WholeWrites(FileIO):
+    """Writes everything or raises, without a buffer that a killed process would lose."""
+
+    def write(self, data: Any) -> int:
+        rest = memoryview(data)
+        while rest:
+            rest = rest[super().write(rest) or 0 :]
+        return len(data)
+
+
+def open_output(path: Path, *, overwrite: bool) -> FileIO:
+    """Open a file for writing that `check_new_file` has accepted; raises OSError.
+
+    The file itself is opened, never one that a link put there since the check points to.
+    """
+
+    def opener(name: str, flags: int) -> int:
+        if not path.exists() or path.is_file():
+            flags |= getattr(os, "O_NOFOLLOW", 0) | (0 if overwrite else os.O_EXCL)
+        return os.open(name, flags, 0o666)
+
+    return _WholeWrites(path, "wb", opener=opener)
 
 
 def make_folder(folder: Path) -> None:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import math
-import os
 from io import FileIO
 from pathlib import Path
 from typing import Any
 
 from sam2_edge.errors import SinkError, printable, reason_of
 from sam2_edge.runtime.results import FrameResult, ObjectResult
-from sam2_edge.runtime.sinks.files import check_new_file
+from sam2_edge.runtime.sinks.files import check_new_file, open_output
 from sam2_edge.runtime.sources import SourceFrame
 
 
@@ -39,24 +37,16 @@ class JsonLines:
         try:
             if self._file is None:
                 # Unbuffered: a full disk fails the line it affects, and no complete line is lost.
-                self._file = FileIO(self._path, "wb", opener=self._opener)
+                self._file = open_output(self._path, overwrite=self._overwrite)
             for entry in result.objects:
                 line = json.dumps(json_record(frame, result, entry)).encode() + b"\n"
-                written = self._file.write(line)
-                if written != len(line):
-                    raise OSError(errno.ENOSPC, f"{written} of {len(line)} bytes written")
+                self._file.write(line)
                 self.size_bytes += len(line)
         except OSError as error:
             raise SinkError(
                 f"{self._path} cannot be written at frame {frame.index}: {reason_of(error)}; the "
                 "lines before it are complete"
             ) from error
-
-    def _opener(self, path: str, flags: int) -> int:
-        """Open the file itself, never one that a link put there since the check points to."""
-        if not self._path.exists() or self._path.is_file():
-            flags |= getattr(os, "O_NOFOLLOW", 0) | (0 if self._overwrite else os.O_EXCL)
-        return os.open(path, flags, 0o666)
 
     def close(self) -> None:
         """Remove a line that a full disk left unfinished, and close."""

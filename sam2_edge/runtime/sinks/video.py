@@ -11,15 +11,13 @@ import cv2
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.results import FrameResult
+from sam2_edge.runtime.sinks.encoder import CONTAINERS, VideoEncoder
 from sam2_edge.runtime.sinks.files import check_new_file
 from sam2_edge.runtime.sinks.overlay import draw
 from sam2_edge.runtime.sources import SourceFrame
 
-VIDEO_CODECS = {".mp4": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
-
 MIN_FREE_BYTES = 16 * 2**20
-"""An overlay video stops if the disk has less free space: OpenCV does not report a full disk, and
-the end of the file must still fit."""
+"""An overlay video stops if the disk has less free space: the end of the file must still fit."""
 
 
 class OverlayVideo:
@@ -33,24 +31,22 @@ class OverlayVideo:
     starts_new_file = False
 
     def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:
-        codec = VIDEO_CODECS.get(path.suffix.lower())
-        if codec is None:
-            raise SinkError(f"{path}: unknown suffix; give one of {', '.join(VIDEO_CODECS)}")
+        if path.suffix.lower() not in CONTAINERS:
+            raise SinkError(f"{path}: unknown suffix; give one of {', '.join(CONTAINERS)}")
         check_new_file(path, overwrite=overwrite)
-        self._path = path
-        self._fourcc = cv2.VideoWriter.fourcc(*codec)
+        self._path, self._overwrite = path, overwrite
         self._fps = fps
-        self._writer: cv2.VideoWriter | None = None
+        self._encoder: VideoEncoder | None = None
         self._size = (0, 0)
 
     def write(self, frame: SourceFrame, result: FrameResult) -> None:
         """Draw and append one frame, at the size of the first."""
         height, width = frame.picture.shape[:2]
-        if self._writer is None:
+        if self._encoder is None:
             self._size = (width, height)
-            self._writer = cv2.VideoWriter(str(self._path), self._fourcc, self._fps, self._size)
-            if not self._writer.isOpened():
-                raise SinkError(f"{self._path} cannot be opened for writing; check the folder")
+            self._encoder = VideoEncoder(
+                self._path, fps=self._fps, size=self._size, overwrite=self._overwrite
+            )
         if shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES:
             raise SinkError(
                 f"{self._path}: less than {MIN_FREE_BYTES >> 20} MiB are free on the disk, so the "
@@ -62,8 +58,7 @@ class OverlayVideo:
         canvas = draw(frame.picture, result)
         if (width, height) != self._size:
             canvas = cast("Frame", cv2.resize(canvas, self._size))
-        for _ in range(repeats):
-            self._writer.write(canvas)
+        self._encoder.write(canvas, repeats=repeats)
 
     def _repeats(self, _frame: SourceFrame) -> int:
         """Return how many times to write this frame."""
@@ -75,9 +70,9 @@ class OverlayVideo:
         return self._path.stat().st_size if self._path.exists() else 0
 
     def close(self) -> None:
-        """Write the end of the file."""
-        if self._writer is not None:
-            self._writer.release()
+        """Write the end of the file; raises SinkError if this fails."""
+        if self._encoder is not None:
+            self._encoder.close()
 
 
 class RealTimeVideo(OverlayVideo):
