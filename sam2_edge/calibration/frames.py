@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from sam2_edge.bundle.contract import Feeds
-from sam2_edge.errors import SourceError
+from sam2_edge.errors import SourceError, printable
 from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import open_camera
@@ -76,7 +76,7 @@ def collect_frames(source: str | Path, folder: Path, *, size: int, count: int) -
             f"{place} gives {len(numbers)} frames to calibrate with{left_out}, {MIN_FRAMES} are "
             "needed; give a longer clip of what the camera will see"
         )
-    name = str(place) if place.is_camera else place.path.name
+    name = str(place) if place.is_camera else printable(place.path.name)
     return CalibrationFrames(name, tuple(numbers), folder)
 
 

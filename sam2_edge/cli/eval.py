@@ -17,6 +17,7 @@ from sam2_edge.bundle import load_bundle
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.cli.options import PATH, backend_options, memory_policy_option
+from sam2_edge.errors import printable
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
 from sam2_edge.evaluation.vos.results import (
@@ -99,7 +100,7 @@ def evaluate_command(
     opened = open_dataset(dataset, layout=layout, videos=videos)
     settings = EvalSettings(
         sam2_edge_version=version("sam2_edge"),
-        dataset=str(opened.root.resolve()),
+        dataset=printable(str(opened.root.resolve())),
         layout=opened.layout,
         bundle=loaded.manifest.model.name,
         bundle_sha256=sha256_of(loaded.path / MANIFEST_FILE),

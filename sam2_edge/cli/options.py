@@ -13,8 +13,9 @@ import click
 from sam2_edge.bundle import Bundle
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.runtime.prompts import Prompt, read_mask
+from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources import FrameRange
+from sam2_edge.runtime.sources.mask_file import MaskFile
 from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, load_prompts
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -193,7 +194,7 @@ def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
             help="Box in pixels.",
         ),
         click.option(
-            "--mask", multiple=True, metavar="FILE", help="Mask image; nonzero is foreground."
+            "--mask", multiple=True, metavar="FILE", help="Mask of the object, an image file."
         ),
         click.option(
             "--object",
@@ -271,5 +272,5 @@ def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
         points=[point[:2] for point in points] or None,
         labels=[point[2] if len(point) == 3 else 1 for point in points] or None,
         box=boxes[0] if boxes else None,
-        mask=read_mask(masks[0]) if masks else None,
+        mask=MaskFile(masks[0], object_id) if masks else None,
     )

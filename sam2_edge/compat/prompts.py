@@ -118,10 +118,15 @@ def mask_prompt(mask: Any, image_size: int) -> NDArray[np.float32]:
     As in the original, arrays are booleans, and a tensor that fits keeps its values.
 
     Raises:
-        PromptError: For another shape.
+        PromptError: For another shape, and for values below 0 or not finite, which are logits.
     """
     given = finite_numbers(mask, "mask")
     if given.ndim != 2 or 0 in given.shape:
         raise PromptError(f"a mask of shape {given.shape}; give [H, W]")
+    if given.min() < 0:
+        raise PromptError(
+            f"a mask with values from {given.min():g} to {given.max():g}; give booleans, or 0 and "
+            "1, such as logits > 0"
+        )
     values = (given if hasattr(mask, "detach") else given != 0).astype(np.float32)
     return values if values.shape == (image_size, image_size) else resize_mask(values, image_size)

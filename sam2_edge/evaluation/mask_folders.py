@@ -1,15 +1,19 @@
-"""Reads indexed PNG masks, and scores a folder of them against ground truth."""
+"""Scores a folder of indexed masks against ground truth."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from sam2_edge.errors import SourceError
 from sam2_edge.evaluation.metrics import Accuracy, object_accuracy
+from sam2_edge.runtime.sources.images import image_files
+from sam2_edge.runtime.sources.mask_file import VOID, read_id_mask
+
+MASK_SUFFIXES = frozenset({".png"})
 
 
 def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
@@ -20,43 +24,52 @@ def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
         truth: Folder of true masks with the same file names.
 
     Raises:
-        SourceError: If file names or mask sizes differ, or there are fewer than three masks.
+        SourceError: If a file cannot be read, file names or mask sizes differ, or there are fewer
+            than three masks.
     """
-    names = _png_names(truth)
-    if names != _png_names(masks):
+    ours, theirs = image_files(masks, MASK_SUFFIXES), image_files(truth, MASK_SUFFIXES)
+    if [path.stem for path in ours] != [path.stem for path in theirs]:
         raise SourceError(
             f"the file names in {masks} and {truth} differ; give the masks of the same clip"
         )
-    ours, theirs = ([read_indexed_png(f / name) for name in names] for f in (masks, truth))
-    if len(names) < 3 or any(a.shape != b.shape for a, b in zip(ours, theirs, strict=True)):
+    if len(ours) < 3:
         raise SourceError(
-            f"{masks} and {truth} must contain at least three masks of equal sizes, since the "
-            "first and last frames are not scored"
+            f"{truth} contains {len(ours)} masks; give at least three, since the first and last "
+            "frames are not scored"
         )
+    predicted, true = ([read_id_mask(path) for path in paths] for paths in (ours, theirs))
+    for path, ids, reference in zip(ours, predicted, true, strict=True):
+        if ids.shape != reference.shape:
+            raise SourceError(
+                f"{path} is {_size(ids)} pixels, its true mask is {_size(reference)}; give masks "
+                "of the same size"
+            )
+    predicted, true = _without_void(predicted), _without_void(true)
     return {
-        int(i): object_accuracy([m == i for m in ours], [m == i for m in theirs])
-        for i in np.unique(theirs[0])
+        int(i): object_accuracy([m == i for m in predicted], [m == i for m in true])
+        for i in np.unique(true[0])
         if i
     }
 
 
-def read_indexed_png(path: Path) -> NDArray[np.uint8]:
-    """Read the pixel values of an indexed or gray PNG, [H, W] uint8.
+def is_binary(mask: NDArray[np.uint8]) -> bool | None:
+    """Return whether 255 marks the object, the only one, rather than void; None if none is shown.
 
-    Raises:
-        SourceError: If the file cannot be read, is in color or has more than 8 bits per pixel.
+    DAVIS and LVOS mark void pixels by 255 beside their objects. Masks of 0 and 255 mark an object.
     """
-    try:
-        with Image.open(path) as image:
-            indexed = np.asarray(image)
-    except (OSError, SyntaxError, ValueError) as error:  # SyntaxError: a damaged chunk
-        raise SourceError(f"{path} cannot be read ({error}); write it again") from error
-    if indexed.ndim != 2:
-        raise SourceError(f"{path} is a color image; give an indexed mask")
-    if indexed.dtype not in (np.uint8, np.bool_):
-        raise SourceError(f"{path} has {indexed.dtype} pixels; give an indexed mask of 8 bits")
-    return indexed.astype(np.uint8)
+    values = np.unique(mask[mask > 0])
+    return bool(values[0] == VOID) if values.size else None
 
 
-def _png_names(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.glob("*.png"))
+def object_ids(mask: NDArray[np.uint8], *, binary: bool) -> NDArray[np.uint8]:
+    """Return the mask with the object of a binary one as 1, or else without void."""
+    return np.where(mask == VOID, np.uint8(binary), mask)
+
+
+def _without_void(masks: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    binary = all(is_binary(mask) is not False for mask in masks)
+    return [object_ids(mask, binary=binary) for mask in masks]
+
+
+def _size(mask: NDArray[np.uint8]) -> str:
+    return f"{mask.shape[1]} x {mask.shape[0]}"

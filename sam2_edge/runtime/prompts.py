@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -23,6 +22,8 @@ from sam2_edge.runtime.resampling import antialiased
 MASK_THRESHOLD = 0.5
 """A mask prompt resized to the model's input is binarized here (SAM 2, `add_new_mask`)."""
 
+MAX_OBJECT_ID = 2**31 - 1
+
 CLICK_LABELS = {LABEL_FOREGROUND: "foreground", LABEL_BACKGROUND: "background"}
 """Labels of clicks, with their meanings."""
 
@@ -32,18 +33,18 @@ class Prompt:
     """A user's prompt for one object on one frame.
 
     Attributes:
-        object_id: An integer of at least 1.
+        object_id: An integer, 1 to `MAX_OBJECT_ID`.
         points: [N, 2] x, y in pixels of the frame.
         labels: [N], 1 foreground, 0 background; all 1 if left out.
         box: x1, y1, x2, y2 in pixels of the frame.
-        mask: [H, W], nonzero on the object; excludes points and box.
+        mask: [H, W] of booleans, or of 0 and one other value; excludes points and box.
     """
 
     object_id: int
     points: ArrayLike | None = None
     labels: ArrayLike | None = None
     box: ArrayLike | None = None
-    mask: NDArray[Any] | None = None
+    mask: ArrayLike | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,8 @@ def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -
     number = prompt.object_id
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
         raise PromptError(f"object id {number!r}; give an integer of at least 1")
+    if number > MAX_OBJECT_ID:
+        raise PromptError(f"an object id is too large; give an integer up to {MAX_OBJECT_ID}")
     if prompt.mask is not None:
         if prompt.points is not None or prompt.box is not None:
             raise PromptError("a mask prompt stands alone; give points and boxes in another call")
@@ -200,23 +203,41 @@ def _check_in_frame(
 
 
 def _model_mask(
-    mask: NDArray[Any], frame_size: tuple[int, int], image_size: int
+    mask: ArrayLike, frame_size: tuple[int, int], image_size: int
 ) -> NDArray[np.float32]:
-    given = np.asarray(as_array(mask))
-    if given.shape != frame_size:
+    mask = as_array(mask)
+    shape = np.shape(mask)  # a file's is known before it is decoded
+    if shape != frame_size:
+        name = getattr(mask, "path", "a mask")
         raise PromptError(
-            f"a mask of shape {given.shape} for a frame of {frame_size}; give [H, W] of the "
-            "frame's size"
+            f"{name} of shape {shape} for a frame of {frame_size}; give [H, W] of the frame's size"
         )
+    given = _binary(np.asarray(mask))
     if not given.any():
         raise PromptError("the mask is empty; mark the object with nonzero pixels")
-    resized = resize_mask(given != 0, image_size)
+    resized = resize_mask(given, image_size)
     if not resized.any():
         raise PromptError(
             f"the mask has {np.count_nonzero(given)} pixels and vanishes at the model's "
             f"{image_size} x {image_size}; give a larger mask or a point"
         )
     return resized
+
+
+def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
+    """Return where a mask is not 0; raise PromptError if it holds more than two values."""
+    if mask.dtype == np.bool_:
+        return mask
+    if mask.dtype.kind not in "iuf":
+        raise PromptError(f"a mask of {mask.dtype}; give booleans, or 0 and 1")
+    values = mask[mask != 0]
+    one_value = not values.size or (values[0] > 0 and (values == values[0]).all())
+    if not one_value or (mask.dtype.kind == "f" and values.size and values[0] != 1):
+        raise PromptError(
+            f"the mask has values from {mask.min():g} to {mask.max():g}; give booleans, such as "
+            "logits > 0 or ids == 1"
+        )
+    return mask != 0
 
 
 def resize_mask(mask: NDArray[np.bool_ | np.float32], image_size: int) -> NDArray[np.float32]:
@@ -250,19 +271,6 @@ def finite_numbers(values: ArrayLike, name: str) -> NDArray[np.float32]:
     if invalid.size:
         raise PromptError(f"{name} holds {invalid[0]}, which is not finite; give finite numbers")
     return array
-
-
-def read_mask(path: str) -> NDArray[np.uint8]:
-    """Read a mask file as [H, W] uint8, nonzero where any color channel is.
-
-    Raises:
-        PromptError: If it cannot be read as an image.
-    """
-    image = cv2.imread(path, cv2.IMREAD_UNCHANGED)
-    if image is None:
-        raise PromptError(f"mask {path} cannot be read; give a PNG or another image file")
-    color = image[..., :3] if image.ndim == 3 else image[..., None]
-    return (color != 0).any(axis=2).astype(np.uint8)
 
 
 def prompts_by_object(prompts: Sequence[Prompt]) -> dict[int, Prompt]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -17,8 +18,13 @@ from sam2_edge.errors import Sam2EdgeError
 if TYPE_CHECKING:
     import supervision
 
-MAX_MASK_ID = 255
-"""The largest object id that fits an indexed mask of 8 bits."""
+MAX_MASK_ID = 254
+"""The largest object id in an indexed mask of 8 bits: evaluators take 255 for no object."""
+
+MAX_RLE_PIXELS = 2**28
+
+_MAX_GROUPS = 6
+"""Characters of a number in compressed counts; 30 bits hold every run of `MAX_RLE_PIXELS`."""
 
 MASK_LOGIT = 0.0
 """A pixel belongs to the object if its logit is above this."""
@@ -79,7 +85,7 @@ class ObjectResult:
         return encode_rle(self.mask)
 
     def to_polygons(self, tolerance_px: float = 1.0) -> list[NDArray[np.int32]]:
-        """Return the outer contours of the mask, without holes, as in COCO's polygons.
+        """Return the outer contours of the mask, without holes, through the centers of its pixels.
 
         Args:
             tolerance_px: Largest distance by which a contour may be simplified.
@@ -126,7 +132,7 @@ class FrameResult:
             size: Height, width in pixels; the frame's own by default.
 
         Raises:
-            Sam2EdgeError: For an object id above 255.
+            Sam2EdgeError: For an object id above `MAX_MASK_ID`.
         """
         size = size or self.frame_size
         indexed = np.zeros(size, np.uint8)
@@ -146,7 +152,11 @@ class FrameResult:
         return indexed
 
     def to_detections(self) -> supervision.Detections:
-        """Convert the present objects: boxes, masks, predicted IoU as confidence, tracker ids.
+        """Convert the present objects; predicted IoU is the confidence.
+
+        The object id is the tracker id, and also the class id, by which annotators choose colors.
+        As in `supervision.mask_to_xyxy`, the second corner of a box is the last pixel of the mask,
+        one less than in `ObjectResult.box`.
 
         Raises:
             Sam2EdgeError: If supervision is not installed.
@@ -158,13 +168,14 @@ class FrameResult:
                 "supervision is not installed; install it with: pip install supervision"
             ) from error
         found = [(r, r.box) for r in self.objects if r.present and r.box is not None]
-        if not found:
-            return sv.Detections.empty()
+        ids = np.array([r.object_id for r, _ in found], np.int64)
+        boxes = np.array([box for _, box in found], np.float32).reshape(-1, 4)
         return sv.Detections(
-            xyxy=np.array([box for _, box in found], np.float32),
-            mask=np.stack([r.mask for r, _ in found]),
+            xyxy=boxes - np.array([0, 0, 1, 1], np.float32),
+            mask=np.array([r.mask for r, _ in found], np.bool_).reshape(-1, *self.frame_size),
             confidence=np.array([r.iou for r, _ in found], np.float32),
-            tracker_id=np.array([r.object_id for r, _ in found], np.int64),
+            class_id=ids,
+            tracker_id=ids.copy(),
         )
 
 
@@ -175,6 +186,67 @@ def encode_rle(mask: NDArray[np.bool_]) -> Rle:
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 
 
-def decode_rle(rle: Rle) -> NDArray[np.bool_]:
-    """Decode a COCO RLE to a mask [H, W]."""
-    return cast("NDArray[np.bool_]", coco_mask.decode(cast("Any", rle)).astype(np.bool_))
+def decode_rle(rle: Any) -> NDArray[np.bool_]:
+    """Decode a COCO RLE to a mask [H, W].
+
+    Args:
+        rle: An `Rle`; its counts may also be bytes, or the numbers of an uncompressed one.
+
+    Raises:
+        Sam2EdgeError: If size or counts are malformed, or the counts do not add up to the size.
+    """
+    try:
+        height, width = (operator.index(side) for side in rle["size"])
+        counts = rle["counts"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise Sam2EdgeError(
+            "an RLE without size and counts; give {'size': [height, width], 'counts': ...}"
+        ) from error
+    pixels = height * width
+    if min(height, width) < 1 or pixels > MAX_RLE_PIXELS:
+        raise Sam2EdgeError(f"an RLE without pixels or with more than {MAX_RLE_PIXELS}")
+    runs = _runs(counts, pixels)
+    if runs is None or runs.min() < 0 or runs.max() > pixels or runs.sum() != pixels:
+        raise Sam2EdgeError(
+            f"an RLE whose counts do not encode {height} x {width} pixels; encode the mask again"
+        )
+    flat = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
+    return np.ascontiguousarray(flat.reshape(width, height).T)
+
+
+def _runs(counts: Any, pixels: int) -> NDArray[np.int64] | None:
+    """Return the lengths of the runs, which may be wrong; None if counts are malformed.
+
+    pycocotools checks nothing: hostile counts make it write outside of its memory.
+    """
+    try:
+        if isinstance(counts, str):
+            counts = counts.encode("ascii")
+        if isinstance(counts, bytes):
+            codes = np.frombuffer(counts, np.uint8).astype(np.int64) - ord("0")
+            return _decompressed(codes) if codes.size <= _MAX_GROUPS * (pixels + 1) else None
+        runs = np.asarray(counts)
+    except ValueError:  # characters that are not ASCII, or lists of different lengths
+        return None
+    return runs.astype(np.int64) if runs.ndim == 1 and runs.dtype.kind in "iu" else None
+
+
+def _decompressed(codes: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """Return the numbers in groups of 6 bits of COCO's compressed counts; None if malformed.
+
+    Bit 5 means that more of the number follows, 5 bits each, lowest first; bit 4 of the last group
+    is the sign. From the fourth number on, each is the difference to the run two before it.
+    """
+    last = codes & 0x20 == 0
+    if not codes.size or codes.min() < 0 or codes.max() > 63 or not last[-1]:
+        return None
+    starts = np.concatenate([[0], np.flatnonzero(last)[:-1] + 1])
+    places = np.arange(codes.size) - np.repeat(starts, np.diff([*starts, codes.size]))
+    if places.max() >= _MAX_GROUPS:
+        return None
+    numbers = np.add.reduceat((codes & 0x1F) << (5 * places), starts)
+    negative = codes[last] & 0x10 != 0
+    numbers -= negative.astype(np.int64) << (5 * (places[last] + 1))
+    numbers[1::2] = np.cumsum(numbers[1::2])
+    numbers[2::2] = np.cumsum(numbers[2::2])
+    return numbers

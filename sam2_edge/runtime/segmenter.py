@@ -75,7 +75,7 @@ class ImageSegmenter(NotCopyable):
         points: ArrayLike | None = None,
         labels: ArrayLike | None = None,
         box: ArrayLike | None = None,
-        mask: NDArray[Any] | None = None,
+        mask: ArrayLike | None = None,
         logits: NDArray[np.float32] | None = None,
         multimask: bool = False,
     ) -> Segmentation:
@@ -85,7 +85,7 @@ class ImageSegmenter(NotCopyable):
             points: As in `Prompt`.
             labels: As in `Prompt`.
             box: As in `Prompt`.
-            mask: [H, W], a rough mask to refine.
+            mask: As in `Prompt`: a rough mask to refine.
             logits: [S/4, S/4], logits of an earlier result to refine.
             multimask: Whether to return three masks for an ambiguous prompt, not only the best.
 
@@ -123,7 +123,7 @@ class ImageSegmenter(NotCopyable):
         )
 
     def _mask_input(
-        self, mask: NDArray[Any] | None, logits: NDArray[np.float32] | None
+        self, mask: ArrayLike | None, logits: NDArray[np.float32] | None
     ) -> NDArray[np.float32] | None:
         """Return the logits [1, 1, s, s] of the mask to refine, if there is one."""
         if mask is not None and logits is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -209,11 +210,13 @@ def test_a_damaged_mask_is_rejected(damage: str, data: Callable[[LayoutName], Pa
     elif damage == "cut":
         cut_short(path)
     elif damage == "color":
-        Image.fromarray(np.zeros((64, 64, 3), np.uint8)).save(path)
+        Image.fromarray(np.full((64, 64, 3), (1, 2, 3), np.uint8)).save(path)
     else:
         Image.fromarray(np.full((64, 64), 300, np.uint16)).save(path)
     (video,) = open_dataset(root, videos=["cup"]).videos
-    with pytest.raises(SourceError, match="00000.png .*; (write it again|give an indexed mask)"):
+    with pytest.raises(
+        SourceError, match="00000.png .*; (remove or repair it|give an indexed mask|give ids)"
+    ):
         video.read_masks(0)
 
 
@@ -227,3 +230,56 @@ def test_a_folder_without_a_data_set_is_rejected(tmp_path: Path) -> None:
 def test_a_layout_that_the_folders_lack_is_rejected(data: Callable[[LayoutName], Path]) -> None:
     with pytest.raises(SourceError, match="JPEGImages_24fps does not exist, but the layout sa-v"):
         open_dataset(data("mose"), layout="sa-v")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_of_windows_editors_are_read(
+    encoding: str, data: Callable[[LayoutName], Path]
+) -> None:
+    davis, lvos = data("davis"), data("lvos")
+    (listed,) = davis.glob("ImageSets/2017/*.txt")
+    names = listed.read_text().split()
+    listed.write_bytes("\r\n".join([*names, "", ""]).encode(encoding))
+    assert [video.name for video in open_dataset(davis).videos] == names
+    (meta,) = lvos.glob("*meta*.json")
+    before = open_dataset(lvos)
+    meta.write_bytes(meta.read_text().replace("\n", "\r\n").encode(encoding))
+    assert open_dataset(lvos) == before
+
+
+def test_masks_with_suffixes_in_upper_case_are_found(data: Callable[[LayoutName], Path]) -> None:
+    root = data("mose")
+    before = open_dataset(root, videos=["cup"]).videos[0].masks[""].keys()
+    for path in (root / "Annotations/cup").iterdir():
+        path.rename(path.with_suffix(".PNG"))
+    (root / "Annotations/cup/._00000.png").write_bytes(b"Mac OS X")
+    (video,) = open_dataset(root, videos=["cup"]).videos
+    assert video.masks[""].keys() == before
+    assert video.read_masks(0)[1].any()
+
+
+@pytest.mark.parametrize(("values", "objects"), [((0, 255), [1]), ((0, 7, 255), [7])])
+def test_255_is_void_beside_objects_and_otherwise_the_object(
+    values: tuple[int, ...], objects: list[int], data: Callable[[LayoutName], Path]
+) -> None:
+    root = data("davis")
+    folder = root / "Annotations/480p/cup"
+    first, *others = sorted(folder.iterdir())
+    for path in (first, *others):
+        shown = values if path == first else (0, 255)  # later the object may be gone
+        pixels = np.zeros((64, 64), np.uint8)
+        for index, value in enumerate(shown):
+            pixels[index * 9 : index * 9 + 9] = value
+        Image.fromarray(pixels).save(path)
+    (video,) = open_dataset(root, videos=["cup"]).videos
+    assert list(video.read_masks(0)) == objects
+    assert list(video.read_masks(1)) == (objects if values == (0, 255) else [])
+
+
+def test_a_video_whose_name_is_not_utf_8_is_rejected(data: Callable[[LayoutName], Path]) -> None:
+    root = data("mose")
+    name = os.fsdecode(b"caf\xe9")
+    for folder in ("JPEGImages", "Annotations"):
+        (root / folder / "cup").rename(root / folder / name)
+    with pytest.raises(SourceError, match=r"caf\\xe9 has a name that is not UTF-8; rename it"):
+        open_dataset(root)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +14,7 @@ import pytest
 
 from sam2_edge import Bundle
 from sam2_edge.evaluation.vos.datasets import LayoutName
+from sam2_edge.evaluation.vos.results import ObjectRecord, VideoRecord, results_csv
 from tests.helpers.cli import run
 from tests.helpers.datasets import (
     Eval,
@@ -58,7 +61,7 @@ def test_a_folder_with_other_settings_is_rejected(
 BAD: dict[str, tuple[Callable[[Path], object], str]] = {
     "a broken mask": (
         lambda root: cut_short(root / "Annotations/480p/cup/00002.png"),
-        "00002.png cannot be read",
+        "00002.png cannot be decoded",
     ),
     "a broken frame": (
         lambda root: (root / "JPEGImages/480p/cup/00003.jpg").write_bytes(b"\xff\xd8 broken"),
@@ -158,3 +161,18 @@ def test_the_output_is_required(
     monkeypatch: pytest.MonkeyPatch, layouts: dict[LayoutName, Path], small_bundle: Bundle
 ) -> None:
     assert run(monkeypatch, "eval", layouts["davis"], small_bundle.path) == 2
+
+
+def test_names_are_not_formulas_in_a_spreadsheet() -> None:
+    names = ["=1+2", "+1", "-1", "@SUM(1)", "\t=1", "cup"]
+    records = [
+        VideoRecord(
+            video=name,
+            frames=3,
+            objects=(ObjectRecord(object=name, prompt=None, prompt_frame=None, score=None),),
+        )
+        for name in names
+    ]
+    rows = list(csv.DictReader(io.StringIO(results_csv(records))))
+    shown = [f"'{name}" for name in names[:-1]] + ["cup"]
+    assert [row["video"] for row in rows] == [row["object"] for row in rows] == shown

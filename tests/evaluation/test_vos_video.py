@@ -13,10 +13,11 @@ import pytest
 from PIL import Image
 
 from sam2_edge import Bundle
-from sam2_edge.evaluation.mask_folders import folder_accuracy, read_indexed_png
+from sam2_edge.evaluation.mask_folders import folder_accuracy
 from sam2_edge.evaluation.metrics import region_similarity
 from sam2_edge.evaluation.vos.datasets import LayoutName
 from sam2_edge.runtime.sinks.masks import write_indexed_png
+from sam2_edge.runtime.sources.mask_file import read_id_mask
 from sam2_edge.synthetic import clip
 from sam2_edge.synthetic.dataset import write_dataset
 from tests.helpers.cli import run
@@ -83,7 +84,7 @@ def test_an_object_that_appears_late_is_in_no_earlier_mask(
 ) -> None:
     assert evaluate(layout, tmp_path / "out", "--videos", "cup") == 0
     files = sorted((tmp_path / "out/Annotations/cup").iterdir())
-    seen = [2 in np.unique(read_indexed_png(path)) for path in files]
+    seen = [2 in np.unique(read_id_mask(path)) for path in files]
     assert seen[: LATE + 1] == [False] * LATE + [True]
     (record,) = (tmp_path / "out/records").iterdir()
     objects = json.loads(record.read_text())["objects"]
@@ -126,10 +127,10 @@ def test_masks_of_sa_v_may_overlap_and_are_scored_separately(
 
     ours, rows, masks = tmp_path / "out/Annotations/dog", result_rows(tmp_path / "out"), {}
     for name in ("000", "001"):
-        masks[name] = [read_indexed_png(p) for p in sorted((ours / name).iterdir())]
+        masks[name] = [read_id_mask(p) for p in sorted((ours / name).iterdir())]
         assert {int(i) for mask in masks[name] for i in np.unique(mask)} == {0, 1}
         wanted = [
-            region_similarity(masks[name][t], read_indexed_png(truth / name / f"{t:05d}.png"))
+            region_similarity(masks[name][t], read_id_mask(truth / name / f"{t:05d}.png"))
             for t in (SAV_STEP, 2 * SAV_STEP)
         ]
         assert float(rows["dog", name]["J"]) == pytest.approx(np.mean(wanted), abs=1e-6)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,10 +10,11 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from sam2_edge import Prompt, PromptError
-from sam2_edge.runtime.prompts import model_prompt, read_mask
+from sam2_edge.runtime.prompts import model_prompt
 
 FRAME = (60, 80)
 SIZE = 128
@@ -48,6 +49,10 @@ def test_only_a_single_click_is_ambiguous() -> None:
 BAD = {
     "nothing": (Prompt(1), "empty prompt"),
     "object 0": (Prompt(0, points=[(1, 1)]), "object id 0; .* at least 1"),
+    "object 2**31": (Prompt(2**31, points=[(1, 1)]), "up to 2147483647"),
+    "object of 5,000 digits": (Prompt(10**5000, points=[(1, 1)]), "up to 2147483647"),
+    "a coordinate beyond float32": (Prompt(1, points=[(1e300, 5)]), "not finite"),
+    "a coordinate beyond floats": (Prompt(1, points=[(10**400, 5)]), "not numbers"),
     "object 1.5": (Prompt(1.5, points=[(1, 1)]), "object id 1.5"),  # type: ignore[arg-type]
     "right of the frame": (Prompt(1, points=[(80, 5)]), "80,5 is outside .* 0 to 79"),
     "above the frame": (Prompt(1, points=[(5, -1)]), "5,-1 is outside .* from 0 to 59"),
@@ -124,19 +129,33 @@ def test_a_mask_that_vanishes_at_the_models_size_is_rejected() -> None:
         model_prompt(Prompt(1, mask=mask), (2000, 2000), SIZE)
 
 
-def test_a_mask_file_is_nonzero_in_any_color_channel(tmp_path: Path) -> None:
-    image = np.zeros((4, 5, 4), np.uint8)
-    image[..., 3] = 255  # opaque everywhere
-    image[1, 2, 0] = 1
-    image[3, 4, 2] = 200
-    cv2.imwrite(str(tmp_path / "mask.png"), image)
-    mask = read_mask(str(tmp_path / "mask.png"))
-    assert (mask.shape, mask.dtype) == ((4, 5), np.uint8)
-    assert np.argwhere(mask).tolist() == [[1, 2], [3, 4]]
+LOGITS = np.linspace(-4, 9, FRAME[0] * FRAME[1]).reshape(FRAME)
 
 
-@pytest.mark.parametrize("content", [b"", b"text", b"\x89PNG broken"])
-def test_a_mask_file_that_is_not_an_image_is_rejected(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "mask.png").write_bytes(content)
-    with pytest.raises(PromptError, match=r"mask\.png cannot be read"):
-        read_mask(str(tmp_path / "mask.png"))
+@pytest.mark.parametrize(
+    "mask",
+    [
+        LOGITS.astype(np.float32),
+        np.where(LOGITS > 0, np.nan, 0),
+        np.where(LOGITS > 0, 0.7, 0),
+        np.where(LOGITS > 0, -1, 0),
+        np.where(LOGITS > 0, 2, 1),
+        np.full(FRAME, np.inf),
+    ],
+    ids=["logits", "nan", "probability", "negative", "two ids", "infinite"],
+)
+def test_a_mask_that_could_mean_other_pixels_is_rejected(mask: NDArray[Any]) -> None:
+    with pytest.raises(PromptError, match=r"values from .*give booleans, such as logits > 0"):
+        model_prompt(Prompt(1, mask=mask), FRAME, SIZE)
+
+
+@pytest.mark.parametrize("value", [True, np.uint8(1), np.uint8(255), np.int64(3), 1.0])
+def test_a_mask_has_one_value_beside_0(value: Any) -> None:
+    mask = np.where(LOGITS > 0, value, type(value)(0))
+    want = model_prompt(Prompt(1, mask=LOGITS > 0), FRAME, SIZE).mask
+    np.testing.assert_array_equal(model_prompt(Prompt(1, mask=mask), FRAME, SIZE).mask, want)
+
+
+def test_a_mask_of_text_is_rejected() -> None:
+    with pytest.raises(PromptError, match="give booleans, or 0 and 1"):
+        model_prompt(Prompt(1, mask=np.full(FRAME, "a")), FRAME, SIZE)

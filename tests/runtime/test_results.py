@@ -5,10 +5,12 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+import supervision as sv
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
 from sam2_edge import FrameResult, ObjectResult, Sam2EdgeError
@@ -123,22 +125,111 @@ def test_the_higher_logit_wins_in_an_index_mask() -> None:
 
 def test_an_index_mask_leaves_absent_objects_out() -> None:
     gone = ObjectResult(2, square(), 0.5, -1.0, (8, 8))
-    indexed = FrameResult(0, (result(square(), (8, 8), 255), gone), (8, 8), 1.0).index_mask()
-    np.testing.assert_array_equal(indexed, np.where(square() > 0, 255, 0))
+    indexed = FrameResult(0, (result(square(), (8, 8), 254), gone), (8, 8), 1.0).index_mask()
+    np.testing.assert_array_equal(indexed, np.where(square() > 0, 254, 0))
     assert indexed.dtype == np.uint8
 
 
 def test_an_id_that_does_not_fit_8_bits_is_rejected() -> None:
-    frame = FrameResult(0, (result(square(), (8, 8), 256),), (8, 8), 1.0)
-    with pytest.raises(Sam2EdgeError, match="256 .* up to 255"):
+    frame = FrameResult(0, (result(square(), (8, 8), 255),), (8, 8), 1.0)
+    with pytest.raises(Sam2EdgeError, match="255 .* up to 254"):
         frame.index_mask()
 
 
 def test_present_objects_become_detections() -> None:
     gone = ObjectResult(2, square(-1024), 0.1, -1.0, (8, 8))
     detections = FrameResult(0, (result(square(), (8, 8), 9), gone), (8, 8), 1.0).to_detections()
-    assert detections.tracker_id.tolist() == [9]
-    assert detections.xyxy.tolist() == [[2, 2, 6, 6]]
+    assert detections.tracker_id.tolist() == detections.class_id.tolist() == [9]
+    assert detections.xyxy.tolist() == [[2, 2, 5, 5]]
+    np.testing.assert_array_equal(detections.xyxy, sv.mask_to_xyxy(detections.mask))
     assert detections.mask.sum() == 16
     assert detections.confidence.tolist() == pytest.approx([0.9])
-    assert len(FrameResult(0, (gone,), (8, 8), 1.0).to_detections()) == 0
+
+
+def test_a_frame_without_objects_becomes_detections_of_the_same_fields() -> None:
+    gone = ObjectResult(2, square(-1024), 0.1, -1.0, (8, 8))
+    detections = FrameResult(0, (gone,), (8, 8), 1.0).to_detections()
+    assert len(detections) == 0
+    assert detections.mask.shape == (0, 8, 8)
+    assert detections.tracker_id.size == detections.class_id.size == 0
+
+
+@pytest.mark.parametrize(
+    "annotator",
+    [
+        *(sv.BoxAnnotator, sv.MaskAnnotator, sv.LabelAnnotator, sv.TraceAnnotator),
+        *(sv.PolygonAnnotator, sv.HaloAnnotator, sv.EllipseAnnotator, sv.BoxCornerAnnotator),
+    ],
+)
+def test_annotators_draw_detections(annotator: type) -> None:
+    frames = [(result(square(), (8, 8), 9),), (ObjectResult(9, square(), 0.1, -1.0, (8, 8)),)]
+    draw = annotator()
+    for objects in frames:
+        detections = FrameResult(0, objects, (8, 8), 1.0).to_detections()
+        draw.annotate(np.zeros((8, 8, 3), np.uint8), detections)
+
+
+def test_boxes_agree_with_pycocotools() -> None:
+    found = result(square(), (8, 8))
+    x1, y1, x2, y2 = found.box or (0, 0, 0, 0)
+    assert coco_mask.toBbox(found.to_rle()).tolist() == [x1, y1, x2 - x1, y2 - y1]
+
+
+MASK = np.array([[0, 1, 0], [1, 1, 1]], np.bool_)
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [[1, 3, 1, 1], (1, 3, 1, 1), np.array([1, 3, 1, 1]), "131N", b"131N", [1, 3, 0, 0, 1, 1]],
+    ids=["list", "tuple", "array", "str", "bytes", "empty runs"],
+)
+def test_every_form_of_counts_is_decoded(counts: object) -> None:
+    np.testing.assert_array_equal(decode_rle({"size": [2, 3], "counts": counts}), MASK)
+
+
+BAD_RLES: dict[str, object] = {
+    "heap corruption": {"size": [2, 6], "counts": "OJ9COHBQ"},
+    "too short": {"size": [2, 3], "counts": "13"},
+    "too long": {"size": [2, 3], "counts": "131N9"},
+    "empty": {"size": [2, 3], "counts": ""},
+    "unfinished": {"size": [2, 3], "counts": "131n"},
+    "negative run": {"size": [2, 3], "counts": "9M"},
+    "a number without an end": {"size": [2, 3], "counts": "o" * 14 + "1"},
+    "other characters": {"size": [2, 3], "counts": "1 31N"},
+    "surrogates": {"size": [2, 3], "counts": "\ud800"},
+    "beyond ASCII": {"size": [2, 3], "counts": b"13\xff"},
+    "negative list": {"size": [2, 3], "counts": [-1, 7]},
+    "sum that overflows": {"size": [2, 3], "counts": [2**63 - 1, 2**63 - 1, 8]},
+    "numbers beyond 64 bits": {"size": [2, 3], "counts": [10**30]},
+    "floats": {"size": [2, 3], "counts": [1.0, 5.0]},
+    "text": {"size": [2, 3], "counts": ["1", "5"]},
+    "nested": {"size": [2, 3], "counts": [[1], [2, 3]]},
+    "nothing": {"size": [2, 3], "counts": None},
+    "no counts": {"size": [2, 3]},
+    "no size": {"counts": "131N"},
+    "one side": {"size": [6], "counts": [6]},
+    "three sides": {"size": [1, 2, 3], "counts": [6]},
+    "no pixels": {"size": [0, 6], "counts": []},
+    "negative sides": {"size": [-2, -3], "counts": [6]},
+    "float sides": {"size": [2.0, 3], "counts": [6]},
+    "huge": {"size": [2**20, 2**20], "counts": [2**40]},
+    "5,000 digits": {"size": [10**5000, 1], "counts": [1]},
+    "a list": [1, 2],
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("rle", BAD_RLES.values(), ids=BAD_RLES.keys())
+def test_a_malformed_rle_is_rejected(rle: object) -> None:
+    with pytest.raises(Sam2EdgeError, match="RLE"):
+        decode_rle(rle)
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.binary(max_size=16) | st.text(max_size=16))
+def test_any_counts_are_decoded_or_rejected(height: int, width: int, counts: str | bytes) -> None:
+    try:
+        mask = decode_rle({"size": [height, width], "counts": counts})
+    except Sam2EdgeError:
+        return
+    assert mask.shape == (height, width)
+    np.testing.assert_array_equal(mask, coco_mask.decode({"size": mask.shape, "counts": counts}))

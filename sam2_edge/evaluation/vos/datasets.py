@@ -5,23 +5,24 @@ docs/guides/eval.md describes the layouts and their sources; `protocols` selects
 
 from __future__ import annotations
 
+import codecs
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
 from pydantic import BaseModel, ValidationError
 
-from sam2_edge.errors import SourceError
-from sam2_edge.evaluation.mask_folders import read_indexed_png
+from sam2_edge.errors import SourceError, printable
+from sam2_edge.evaluation.mask_folders import MASK_SUFFIXES, is_binary, object_ids
 from sam2_edge.evaluation.metrics import Mask
-from sam2_edge.runtime.sources.images import image_files
+from sam2_edge.runtime.sources.images import image_files, list_images
+from sam2_edge.runtime.sources.mask_file import read_id_mask
 
 LayoutName = Literal["davis", "sa-v", "mose", "lvos", "youtube-vos"]
-
-VOID = 255
-"""Pixel value that marks no object in indexed masks (`_VOID_LABEL` in DAVIS and LVOS)."""
 
 SPLITS = ("valid", "val")
 """Subfolders to search if the given folder contains no frames."""
@@ -38,7 +39,7 @@ _MAX_NAMES = 5
 """Number of video names listed in an error message."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Video:
     """The frames and masks of one video.
 
@@ -62,7 +63,7 @@ class Video:
 
     def object_name(self, object_id: int) -> str:
         """Return an object's name in the data set; ids are pixel values, or count the folders."""
-        return list(self.masks)[object_id - 1] if self.per_object else str(object_id)
+        return printable(list(self.masks)[object_id - 1]) if self.per_object else str(object_id)
 
     def annotated(self, frame: int) -> bool:
         """Return whether a frame, by its index into `frames`, has any mask file."""
@@ -78,15 +79,21 @@ class Video:
         """
         if self.per_object:
             return {
-                number: read_indexed_png(files[frame]) > 0
+                number: read_id_mask(files[frame]) > 0
                 for number, files in enumerate(self.masks.values(), 1)
                 if frame in files
             }
         path = self.masks[""].get(frame)
         if path is None:
             return {}
-        indexed = read_indexed_png(path)
-        return {int(i): indexed == i for i in np.unique(indexed) if i not in (0, VOID)}
+        indexed = object_ids(read_id_mask(path), binary=self._binary)
+        return {int(i): indexed == i for i in np.unique(indexed) if i}
+
+    @cached_property
+    def _binary(self) -> bool:
+        """Whether the first mask that is not empty shows a single object by 255."""
+        found = (is_binary(read_id_mask(path)) for path in self.masks[""].values())
+        return next((binary for binary in found if binary is not None), False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +141,8 @@ def _read_meta(root: Path) -> _Meta | None:
     if not paths:
         return None
     try:
-        return _Meta.model_validate_json(paths[0].read_bytes())
-    except (OSError, ValidationError) as error:
+        return _Meta.model_validate(json.loads(paths[0].read_bytes()))  # a byte-order mark is fine
+    except (OSError, RecursionError, ValueError) as error:
         reason = error.errors()[0]["msg"] if isinstance(error, ValidationError) else str(error)
         raise SourceError(
             f"{paths[0]} is not a list of videos as in LVOS and YouTube-VOS ({reason}); copy it "
@@ -223,10 +230,17 @@ def _list_names(
     for path in (root / name for name in _LISTS.get(layout, ())):
         if path.is_file():
             try:
-                return tuple(path.read_text(encoding="utf-8").split())
+                lines = map(str.strip, _decode(path.read_bytes()).splitlines())
+                return tuple(name for name in lines if name)
             except (OSError, ValueError) as error:
                 raise SourceError(f"{path} cannot be read ({error}); write it again") from error
     return tuple(sorted(p.name for p in frames.iterdir() if _is_folder(p)))
+
+
+def _decode(text: bytes) -> str:
+    """Decode UTF-8, or what editors on Windows write: with a byte-order mark, or UTF-16."""
+    is_utf16 = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return text.decode("utf-16" if is_utf16 else "utf-8-sig")
 
 
 def _is_folder(path: Path) -> bool:
@@ -248,6 +262,8 @@ def _choose(frames: Path, listed: tuple[str, ...], videos: Sequence[str]) -> tup
                 f"{examples}{', ...' if len(listed) > _MAX_NAMES else ''}: check the name and that "
                 "the copy is complete, or choose others with --videos"
             )
+        if printable(name) != name:
+            raise SourceError(f"{frames / name} has a name that is not UTF-8; rename it")
     return names
 
 
@@ -278,7 +294,7 @@ def _list_video(
 
 def _mask_files(folder: Path, index_of: Mapping[str, int]) -> dict[int, Path]:
     """Return a folder's PNG files by the index of the frame of the same name, in order."""
-    files = [p for p in folder.glob("*.png") if not p.name.startswith(".")]
+    files = list_images(folder, MASK_SUFFIXES)
     if not files:
         raise SourceError(f"{folder} contains no PNG masks; copy it again")
     for path in sorted(files):

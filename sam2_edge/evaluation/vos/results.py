@@ -156,13 +156,17 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
 
 
 def results_csv(records: Iterable[VideoRecord]) -> str:
-    """Format a line per object with `COLUMNS`; J, F and J&F are 0 to 1, or empty if unscored."""
+    """Format a line per object with `COLUMNS`; J, F and J&F are 0 to 1, or empty if unscored.
+
+    Names that a spreadsheet would run as a formula begin with an apostrophe.
+    """
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(COLUMNS)
     for record in records:
         for entry in record.objects:
-            writer.writerow([record.video, entry.object, *_cells(entry.score)])
+            names = (_as_text(record.video), _as_text(entry.object))
+            writer.writerow([*names, *_cells(entry.score)])
     return text.getvalue()
 
 
@@ -188,6 +192,11 @@ def summary(settings: EvalSettings, records: Sequence[VideoRecord]) -> dict[str,
             if entry.prompt not in (None, settings.prompt)
         ],
     }
+
+
+def _as_text(name: str) -> str:
+    """Mark a name that a spreadsheet would run as a formula."""
+    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
 
 
 def _cells(score: Score | None) -> list[str]:

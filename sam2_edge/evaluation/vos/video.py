@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.errors import PromptError, SourceError
+from sam2_edge.errors import PromptError, SourceError, printable
 from sam2_edge.evaluation.metrics import Mask, boundary_accuracy, region_similarity
 from sam2_edge.evaluation.prompting import PromptKind, prompt_from_mask
 from sam2_edge.evaluation.vos.datasets import LayoutName, Video
@@ -167,7 +167,9 @@ class _Evaluation:
             ObjectRecord(
                 object=video.object_name(object_id),
                 prompt=known.kind,
-                prompt_frame=None if known.prompted is None else video.frames[known.prompted].stem,
+                prompt_frame=None
+                if known.prompted is None
+                else printable(video.frames[known.prompted].stem),
                 score=score(known.rows, self._layout, video.ranges.get(object_id))
                 if self._has_truth
                 else None,

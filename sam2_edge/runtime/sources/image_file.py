@@ -27,6 +27,7 @@ MAX_PIXELS = 178_956_970
 
 MAX_BYTES = 2**30
 
+_TIFF_WIDTH_HEIGHT = (256, 257)
 _TIFF_BITS_PER_SAMPLE = 258
 _EXIF_ORIENTATION = 0x0112
 _TURNS = {
@@ -39,6 +40,8 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """What turns an image upright, by its EXIF orientation."""
+
+_SIDEWAYS = (5, 6, 7, 8)
 
 
 def read_image(path: str | Path) -> Frame:
@@ -88,11 +91,23 @@ def opened_image(
 def upright(image: Image.Image) -> Image.Image:
     """Decode an image and turn it as its EXIF orientation says."""
     image.load()  # before the orientation is read, since Pillow turns TIFF by itself
-    try:
-        orientation = image.getexif().get(_EXIF_ORIENTATION)
-    except Exception:  # noqa: BLE001 - a damaged EXIF block, of many kinds; the pixels are sound
-        return image
+    orientation = _orientation(image)
     return image.transpose(_TURNS[orientation]) if orientation in _TURNS else image
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """Return the height and width that `upright` gives, without decoding the image."""
+    width, height = image.size
+    if image.format == "TIFF":  # Pillow may have swapped them
+        width, height = (cast("Any", image).tag_v2[tag] for tag in _TIFF_WIDTH_HEIGHT)
+    return (width, height) if _orientation(image) in _SIDEWAYS else (height, width)
+
+
+def _orientation(image: Image.Image) -> int | None:
+    try:
+        return image.getexif().get(_EXIF_ORIENTATION)
+    except Exception:  # noqa: BLE001 - a damaged EXIF block, of many kinds; the pixels are sound
+        return None
 
 
 def has_deep_channels(image: Image.Image) -> bool:

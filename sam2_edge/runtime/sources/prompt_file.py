@@ -5,15 +5,25 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sam2_edge.errors import PromptError
-from sam2_edge.runtime.prompts import Prompt, prompts_by_object, read_mask
+from sam2_edge.runtime.paths import read_file
+from sam2_edge.runtime.prompts import MAX_OBJECT_ID, Prompt, prompts_by_object
 from sam2_edge.runtime.results import MAX_MASK_ID
+from sam2_edge.runtime.sources.mask_file import MaskFile
 
 PromptsByFrame = Mapping[int, Sequence[Prompt]]
 """Prompts by frame number in the source."""
+
+
+MAX_BYTES = 64 * 2**20
+MAX_DIGITS = 20
+
+_Integer = Annotated[int, Field(strict=True)]  # strict: true is not 1
+_Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
 class PromptEntry(BaseModel):
@@ -21,16 +31,16 @@ class PromptEntry(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    frame: int = Field(ge=0)
-    object: int = Field(ge=1)
-    points: list[tuple[float, float]] | None = None
-    labels: list[int] | None = None
-    box: tuple[float, float, float, float] | None = None
+    frame: Annotated[_Integer, Field(ge=0)]
+    object: Annotated[_Integer, Field(ge=1, le=MAX_OBJECT_ID)]
+    points: list[tuple[_Number, _Number]] | None = None
+    labels: list[_Integer] | None = None
+    box: tuple[_Number, _Number, _Number, _Number] | None = None
     mask: str | None = None
 
     def prompt(self, folder: Path) -> Prompt:
-        """Return the prompt, reading its mask from `folder`."""
-        mask = None if self.mask is None else read_mask(str(folder / self.mask))
+        """Return the prompt; its mask, in `folder` unless absolute, is decoded when it is used."""
+        mask = None if self.mask is None else MaskFile(folder / self.mask, self.object)
         return Prompt(self.object, self.points, self.labels, self.box, mask)
 
 
@@ -43,10 +53,9 @@ def load_prompts(path: Path) -> PromptsByFrame:
     Raises:
         PromptError: If the file cannot be read or an entry is invalid; the message names both.
     """
+    content = read_file(path, MAX_BYTES, error=PromptError)
     try:
-        entries = _ENTRIES.validate_python(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise PromptError(f"{path} cannot be read: {error.strerror}; check the path") from error
+        entries = _ENTRIES.validate_python(_parse(content))
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the file"
@@ -55,7 +64,7 @@ def load_prompts(path: Path) -> PromptsByFrame:
         ) from error
     except (ValueError, RecursionError) as error:
         raise PromptError(
-            f"{path} is not JSON: {error}; the tracking guide shows the format"
+            f"{path} is not valid JSON: {error}; the tracking guide shows the format"
         ) from error
     prompts: dict[int, list[Prompt]] = {}
     for entry in entries:
@@ -63,13 +72,40 @@ def load_prompts(path: Path) -> PromptsByFrame:
     return prompts
 
 
+def _parse(content: bytes) -> Any:
+    """Parse JSON, also with a byte-order mark; raise ValueError for what JSON does not define."""
+    return json.loads(
+        content,
+        parse_constant=_refuse_constant,
+        parse_int=_parse_integer,
+        object_pairs_hook=_unique_fields,
+    )
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number; give numbers")
+
+
+def _parse_integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:  # the time to convert them is quadratic
+        raise ValueError(f"a number has {len(digits)} digits; give up to {MAX_DIGITS}")
+    return int(digits)
+
+
+def _unique_fields(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        raise ValueError(f"a field is given twice in {sorted(name for name, _ in pairs)}")
+    return fields
+
+
 def check_mask_ids(prompts: PromptsByFrame) -> None:
-    """Raise PromptError for an object id that does not fit into an indexed mask."""
+    """Raise PromptError for an object id that indexed masks cannot show."""
     for prompt in (prompt for group in prompts.values() for prompt in group):
         if prompt.object_id > MAX_MASK_ID:
             raise PromptError(
-                f"object id {prompt.object_id} does not fit an indexed mask; use ids up to "
-                f"{MAX_MASK_ID}"
+                f"object id {prompt.object_id} does not fit an indexed mask (255 is no object to "
+                f"evaluators); use ids up to {MAX_MASK_ID}"
             )
 
 

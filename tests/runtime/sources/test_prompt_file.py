@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 from sam2_edge import Prompt, PromptError
-from sam2_edge.runtime.sources.prompt_file import check_prompts, load_prompts
+from sam2_edge.runtime.sources.prompt_file import check_mask_ids, check_prompts, load_prompts
 
 
 def write(folder: Path, content: Any) -> Path:
@@ -32,17 +33,36 @@ def test_a_prompts_file_is_read_with_its_masks(tmp_path: Path) -> None:
     assert [p.object_id for p in script[0]] == [1, 2]
     (late,) = script[9]
     assert late.mask is not None
-    np.testing.assert_array_equal(late.mask, np.eye(8, dtype=np.uint8))
+    np.testing.assert_array_equal(late.mask, np.eye(8, dtype=np.bool_))
 
 
 BAD_FILES = {
-    "not JSON": ("[{", "not JSON"),
+    "not JSON": ("[{", "not valid JSON"),
     "not a list": ({"frame": 0}, "list"),
     "no object": ([{"frame": 0, "points": [[1, 2]]}], r"0\.object"),
     "negative frame": ([{"frame": -1, "object": 1}], r"0\.frame"),
     "unknown field": ([{"frame": 0, "object": 1, "point": [1, 2]}], r"0\.point"),
     "three coordinates": ([{"frame": 0, "object": 1, "points": [[1, 2, 3]]}], r"0\.points"),
-    "missing mask": ([{"frame": 0, "object": 1, "mask": "none.png"}], r"none\.png cannot be read"),
+    "missing mask": ([{"frame": 0, "object": 1, "mask": "none.png"}], r"none\.png does not exist"),
+    "a folder as mask": ([{"frame": 0, "object": 1, "mask": ""}], "is a folder"),
+    "half a pair as mask": ([{"frame": 0, "object": 1, "mask": "\ud800"}], "cannot be the name"),
+    "NUL in a mask": ([{"frame": 0, "object": 1, "mask": "a\0b"}], "cannot be the name"),
+    "true as a number": ([{"frame": 0, "object": True, "points": [[1, 2]]}], r"0\.object"),
+    "true as a coordinate": ([{"frame": 0, "object": 1, "points": [[1, True]]}], r"0\.points"),
+    "true as a label": (
+        [{"frame": 0, "object": 1, "points": [[1, 1]], "labels": [True]}],
+        "labels",
+    ),
+    "false as a frame": ([{"frame": False, "object": 1, "points": [[1, 2]]}], r"0\.frame"),
+    "text as a number": ([{"frame": "0", "object": 1, "points": [[1, 2]]}], r"0\.frame"),
+    "NaN": ('[{"frame": 0, "object": 1, "points": [[NaN, 1]]}]', "NaN is not a number"),
+    "infinity": ('[{"frame": 0, "object": 1, "box": [1, 1, -Infinity, 1]}]', "-Infinity is not a"),
+    "1e400": ('[{"frame": 0, "object": 1, "points": [[1e400, 1]]}]', r"0\.points.*finite"),
+    "a huge id": ([{"frame": 0, "object": 2**40, "points": [[1, 1]]}], r"0\.object.*2147483647"),
+    "5,000 digits": (f'[{{"frame": 0, "object": {"9" * 5000}}}]', "5000 digits"),
+    "a field given twice": ('[{"frame": 0, "frame": 3, "object": 1}]', "given twice"),
+    "two values": ("[] []", "not valid JSON"),
+    "empty": ("", "not valid JSON"),
 }
 
 
@@ -60,8 +80,31 @@ def test_a_prompts_file_that_is_not_json_is_rejected(tmp_path: Path, content: by
 
 
 def test_a_missing_prompts_file_is_rejected(tmp_path: Path) -> None:
-    with pytest.raises(PromptError, match="cannot be read"):
+    with pytest.raises(PromptError, match=r"none\.json does not exist"):
         load_prompts(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_prompts_file_of_a_windows_editor_is_read(tmp_path: Path, encoding: str) -> None:
+    text = '[\r\n{"frame": 0, "object": 1, "points": [[3, 4.5]]}\r\n]\r\n'
+    (tmp_path / "prompts.json").write_bytes(text.encode(encoding))
+    assert load_prompts(tmp_path / "prompts.json")[0][0].points == [(3.0, 4.5)]
+
+
+def test_a_mask_may_be_elsewhere_and_have_any_name(tmp_path: Path) -> None:
+    name = os.fsdecode(b"caf\xe9.png")
+    cv2.imwrite(str(tmp_path / "cup.png"), np.eye(8, dtype=np.uint8))
+    (tmp_path / "cup.png").rename(tmp_path / name)
+    (tmp_path / "in").mkdir()
+    for mask in (f"../{name}", str(tmp_path / name)):
+        path = write(tmp_path / "in", [{"frame": 0, "object": 1, "mask": mask}])
+        assert np.asarray(load_prompts(path)[0][0].mask).sum() == 8
+
+
+def test_an_object_that_evaluators_take_for_void_is_not_written() -> None:
+    check_mask_ids({0: [Prompt(254)]})
+    with pytest.raises(PromptError, match="255 does not fit an indexed mask .* up to 254"):
+        check_mask_ids({0: [Prompt(255)]})
 
 
 @pytest.mark.parametrize(
