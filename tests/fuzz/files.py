@@ -20,13 +20,14 @@ from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.cli.inspect import inspect
 from sam2_edge.compat.video.frames import open_frames
 from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.evaluation.mask_folders import folder_accuracy, read_indexed_png
+from sam2_edge.evaluation.mask_folders import folder_accuracy
 from sam2_edge.evaluation.vos.datasets import open_dataset
 from sam2_edge.evaluation.vos.results import EvalFolder, EvalSettings, open_folder
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
-from sam2_edge.runtime.prompts import model_prompt, read_mask
+from sam2_edge.runtime.prompts import model_prompt
 from sam2_edge.runtime.results import decode_rle
-from sam2_edge.runtime.sources.images import read_image
+from sam2_edge.runtime.sources.image_file import read_image
+from sam2_edge.runtime.sources.mask_file import read_id_mask, read_object_mask
 from sam2_edge.runtime.sources.prompt_file import check_mask_ids, check_prompts, load_prompts
 from sam2_edge.runtime.sources.video import open_source
 from tests.fuzz import seeds
@@ -71,8 +72,8 @@ def picture(data: bytes, folder: Path) -> None:
     path.write_bytes(_with_checksums(data))
     _each(
         lambda: read_image(path),
-        lambda: read_mask(str(path)),
-        lambda: read_indexed_png(path),
+        lambda: read_object_mask(path, 1),
+        lambda: read_id_mask(path),
         lambda: open_frames(path.parent, 64).image(0),
     )
 
@@ -92,7 +93,7 @@ def rle(data: bytes, folder: Path) -> None:  # noqa: ARG001
     """A mask in a saved result."""
     value = _json(data)
     if isinstance(value, dict):
-        mask = decode_rle(value)  # type: ignore[arg-type]
+        mask = decode_rle(value)
         assert list(mask.shape) == value["size"]
 
 
