@@ -74,7 +74,7 @@ fuzz: install
 
 soak-million: install
 	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py \
-	    --model random --pixels 64 --objects 1 --frames 1000000 --json soak.json
+	    --model random --threads 1 --pixels 64 --objects 1 --frames 1000000 --json soak.json
 
 aarch64: install
 	$(BIN)/python -m tools.aarch64 $(ARGS)

@@ -31,9 +31,18 @@ KEPT_FRAMES = 64
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What is tracked: a model, the size of the frames in pixels, and how many objects."""
+    """What is tracked, and by what.
+
+    Attributes:
+        model: nano or a bundle.
+        threads: Of the model; None for all cores.
+        pixels: Side of the frames.
+        objects: Number of objects.
+        frames: Length of the run.
+    """
 
     model: str
+    threads: int | None
     pixels: int
     objects: int
     frames: int

@@ -229,13 +229,11 @@ def count_frames(path: Path) -> int:
     return count
 
 
-def soak(
-    scene: Scene, folder: Path, report: Path | None, threads: int | None = None
-) -> dict[str, Any]:
+def soak(scene: Scene, folder: Path, report: Path | None) -> dict[str, Any]:
     """Run the loop and return its figures."""
     capture.FIRST_BACKOFF_S = 0.01
     camera = FaultyCamera(scene)
-    tracker = VideoTracker(scene.model, threads=threads, remember_absent=False)
+    tracker = VideoTracker(scene.model, threads=scene.threads, remember_absent=False)
     sinks = outputs(folder)
     loop = CameraLoop(camera.open, tracker, every_frame=True, sinks=sinks, stall_s=STALL_S)
     stats, observer, stop = LoopStats(loop), Observer(scene, camera, loop), threading.Event()
@@ -366,9 +364,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--frames", type=int, default=20_000)
     parser.add_argument("--model", default="nano", help="nano, random, or a bundle")
+    parser.add_argument("--threads", type=int, help="of the model; one is faster if it is tiny")
     parser.add_argument("--pixels", type=int, default=256)
     parser.add_argument("--objects", type=int, default=3)
-    parser.add_argument("--threads", type=int, help="of the model; one is faster if it is tiny")
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
@@ -378,9 +376,10 @@ def main() -> None:
             subprocess.run(
                 [sys.executable, Path(__file__).with_name("random_bundle.py"), model], check=True
             )
-        scene = Scene(model, arguments.pixels, arguments.objects, arguments.frames)
-        results = Path(folder) / "results"
-        found = soak(scene, results, arguments.json, arguments.threads)
+        scene = Scene(
+            model, arguments.threads, arguments.pixels, arguments.objects, arguments.frames
+        )
+        found = soak(scene, Path(folder) / "results", arguments.json)
     print(json.dumps(found, indent=1))
     if arguments.json:
         write(arguments.json, found)

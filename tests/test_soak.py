@@ -40,7 +40,7 @@ def test_the_loop_withstands_faults_viewers_and_commands(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_a_random_model_withstands_many_frames(small_bundle: Bundle, tmp_path: Path) -> None:
-    options = ("--model", small_bundle.path, "--pixels", 64, "--objects", 1)
+    options = ("--model", small_bundle.path, "--threads", 1, "--pixels", 64, "--objects", 1)
     found = soak(tmp_path / "soak.json", "--frames", 1500, *options)
     assert found["finished"]
     assert found["tracked"] == 1500
