@@ -1,59 +1,28 @@
 """SAM 2 without PyTorch: exported graphs, and a runtime that segments images and tracks video."""
 
+import importlib
 import os
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sam2_edge._api import *  # noqa: F403 # it lists its names
 
 # ONNX Runtime reads this once, when it is imported; an empty value does not count as set. Without
 # it, releases from 1.29 on write an identifier to the temporary folder and report to their maker.
 os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or "1"
 
-from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.errors import (
-    BackendError,
-    BundleError,
-    CheckpointError,
-    ExportError,
-    LoopError,
-    LostResultError,
-    PromptError,
-    Sam2EdgeError,
-    SinkError,
-    SourceError,
-)
-from sam2_edge.runtime.memory.policies import (
-    DistractorMemory,
-    MemoryPolicy,
-    MotionMemory,
-    OriginalMemory,
-)
-from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.results import FrameResult, ObjectResult
-from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
-from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
-from sam2_edge.runtime.tracker import VideoTracker
 
-__all__ = [
-    "BackendError",
-    "Bundle",
-    "BundleError",
-    "CameraLoop",
-    "CheckpointError",
-    "DistractorMemory",
-    "ExportError",
-    "FrameResult",
-    "ImageSegmenter",
-    "LoopError",
-    "LoopResult",
-    "LostResultError",
-    "MemoryPolicy",
-    "MotionMemory",
-    "ObjectResult",
-    "OriginalMemory",
-    "Prompt",
-    "PromptError",
-    "Sam2EdgeError",
-    "Segmentation",
-    "SinkError",
-    "SourceError",
-    "VideoTracker",
-    "load_bundle",
-]
+def __getattr__(name: str) -> Any:
+    """Import the public names on first use: the command line must handle signals before that."""
+    if name.startswith("__") and name != "__all__":
+        raise AttributeError(name)
+    api = importlib.import_module("sam2_edge._api")
+    if name == "__all__" or name in api.__all__:
+        return getattr(api, name)
+    if name in globals():  # a subpackage, which the line above has imported
+        return globals()[name]
+    raise AttributeError(f"module 'sam2_edge' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

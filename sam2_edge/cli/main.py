@@ -37,7 +37,7 @@ from sam2_edge.cli.track import track
 from sam2_edge.cli.verify import verify
 from sam2_edge.errors import Sam2EdgeError, message_of
 
-INTERRUPTED = 130
+INTERRUPTED = 128 + signal.SIGINT  # as shells say it
 
 
 class _Group(click.Group):
@@ -72,7 +72,8 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `image_file` has a limit
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends as cleanly as Ctrl-C
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         code = cli.main(standalone_mode=False)
         if sys.stdout is not None:

@@ -1,0 +1,78 @@
+"""A signal ends the command line cleanly, whenever it comes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+
+import pytest
+
+SIGNALS = pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+
+
+def run_entry(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run a script, and then the command line, in a process of its own."""
+    code = f"{script}\nfrom sam2_edge.cli.entry import main; main()\n"
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+@SIGNALS
+@pytest.mark.parametrize("module", ["sam2_edge.cli.main", "numpy", "cv2", "onnxruntime"])
+def test_a_signal_during_an_import_ends_the_process(module: str, number: signal.Signals) -> None:
+    script = f"""
+import os, sys
+class Finder:
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            os.kill(os.getpid(), {int(number)})
+sys.meta_path.insert(0, Finder())
+"""
+    done = run_entry(script, "doctor")
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "interrupted\n")
+
+
+@SIGNALS
+def test_a_signal_while_a_command_starts_is_an_interruption(number: signal.Signals) -> None:
+    script = f"""
+import os
+from sam2_edge.cli import run
+run.make_loop = lambda *_: os.kill(os.getpid(), {int(number)})
+"""
+    done = run_entry(script, "run", "synth", "--bundle", "nano")
+    assert done.returncode == 130
+    assert "interrupted; output written so far is kept" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@SIGNALS
+def test_a_camera_that_hangs_in_native_code_does_not_abort_the_process(
+    number: signal.Signals,
+) -> None:
+    script = f"""
+import os, cv2, numpy as np
+from sam2_edge.cli import loop_options
+class Hanging:
+    def __init__(self, *_, **__):
+        large = np.zeros((4000, 4000, 3), np.uint8)
+        os.kill(os.getpid(), {int(number)})
+        while True:
+            cv2.GaussianBlur(large, (0, 0), 9)
+loop_options.SyntheticCamera = Hanging
+"""
+    done = run_entry(script, "run", "synth", "--bundle", "nano")
+    assert done.returncode == 0, done.stderr
+    assert "terminate called" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_exit_codes_and_output_pass_through() -> None:
+    done = run_entry("", "--version")
+    assert (done.returncode, done.stdout.startswith("sam2-edge, version")) == (0, True)
+    assert run_entry("", "no-such-command").returncode == 2
