@@ -190,6 +190,6 @@ def _check_writable(path: Path, place: Path) -> None:
 
 def _link_error(path: Path) -> SinkError:
     return SinkError(
-        f"{path} is a link to {path.readlink()}, and nothing is written through links; give the "
+        f"{path} is a link to {_resolved(path)}, and nothing is written through links; give the "
         "path that it points to, or remove it"
     )

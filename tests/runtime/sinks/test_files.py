@@ -118,7 +118,7 @@ def test_nothing_is_written_through_a_link(
     (tmp_path / "precious").write_text("precious")
     for name, points_to in (("a.mp4", "precious"), ("b.mp4", "missing"), ("c.mp4", "c.mp4")):
         (tmp_path / name).symlink_to(points_to)
-        with pytest.raises(SinkError, match=f"{name} is a link to {points_to}"):
+        with pytest.raises(SinkError, match=f"{name} is a link to .*{points_to}"):
             make(tmp_path / name, overwrite)
     assert (tmp_path / "precious").read_text() == "precious"
     assert not (tmp_path / "missing").exists()
@@ -138,7 +138,7 @@ def test_a_link_to_a_folder_is_followed_and_one_to_nothing_refused(tmp_path: Pat
     MaskFolder(tmp_path / "masks").write(*tracked_frame(0))
     assert [p.name for p in (tmp_path / "disk").iterdir()] == ["00000.png"]
     (tmp_path / "gone").symlink_to("missing")
-    with pytest.raises(SinkError, match="gone is a link to missing"):
+    with pytest.raises(SinkError, match="gone is a link to .*missing"):
         MaskFolder(tmp_path / "gone")
 
 
