@@ -106,8 +106,14 @@ def test_a_second_request_on_a_connection_is_not_answered(open_site: Site) -> No
     assert received.count(b"HTTP/1.1") == 1
 
 
-def test_idle_connections_take_no_place_from_others(open_site: Site) -> None:
-    with ExitStack() as stack, open_site.socket() as viewer:
+def test_idle_connections_take_no_place_from_others(
+    open_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (
+        server_limited(open_site, monkeypatch, "REQUEST_S", 1000),
+        ExitStack() as stack,
+        open_site.socket() as viewer,
+    ):
         for _ in range(MAX_CONNECTIONS):  # silent ones are not even accepted
             stack.enter_context(connect(open_site))
         idle = [stack.enter_context(connect(open_site)) for _ in range(2 * MAX_CONNECTIONS)]
