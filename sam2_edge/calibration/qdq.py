@@ -30,14 +30,20 @@ class Recipe:
     activations: QuantType
     symmetric: bool
     quantized_outputs: bool
+    seven_bit_weights: bool
 
 
 RECIPES: dict[QdqTarget, Recipe] = {
     # TensorRT's parser takes signed, symmetric pairs and biases in float. Outputs are left alone:
     # what follows a layer (an addition, a normalization) is computed in float anyway.
-    "tensorrt": Recipe(QuantType.QInt8, symmetric=True, quantized_outputs=False),
-    # AVX-512 VNNI multiplies unsigned by signed bytes.
-    "cpu": Recipe(QuantType.QUInt8, symmetric=False, quantized_outputs=True),
+    "tensorrt": Recipe(
+        QuantType.QInt8, symmetric=True, quantized_outputs=False, seven_bit_weights=False
+    ),
+    # x86-64 multiplies unsigned by signed bytes. Without VNNI it adds two products in 16 bits,
+    # which hold 2 * 255 * 64 but not 2 * 255 * 127 (vpmaddubsw saturates).
+    "cpu": Recipe(
+        QuantType.QUInt8, symmetric=False, quantized_outputs=True, seven_bit_weights=True
+    ),
 }
 
 
@@ -69,7 +75,7 @@ def quantize_model(
     quantizer = QDQQuantizer(
         source,
         per_channel=True,
-        reduce_range=False,
+        reduce_range=recipe.seven_bit_weights,
         weight_qType=QuantType.QInt8,
         activation_qType=recipe.activations,
         tensors_range=TensorsData(CalibrationMethod.MinMax, known),
