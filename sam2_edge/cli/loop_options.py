@@ -139,7 +139,10 @@ def make_loop(
     _set_up_logging(as_json=options.log_json)
     opener: str | Callable[[], Camera] = source
     paced = not options.unpaced
-    if synth := re.fullmatch(r"synth(?::(\d+))?", source):
+    synth = re.fullmatch(r"synth(?::(\d+))?", source)
+    if synth and Path(source).exists():
+        synth = None  # what exists comes first
+    if synth:
         opener = partial(SyntheticCamera, int(synth[1] or 0), paced=paced)
     is_file = not synth and not is_camera(source)
     return CameraLoop(

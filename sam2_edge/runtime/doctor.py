@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import av
 import cv2
 import onnxruntime as ort
 
@@ -56,6 +57,7 @@ def findings() -> list[Finding]:
         Finding("onnxruntime", ort.__version__),
         Finding("onnxruntime providers", ", ".join(ort.get_available_providers())),
         Finding("OpenCV", cv2.__version__),
+        Finding("PyAV", f"{av.__version__}, FFmpeg {av.ffmpeg_version_info}"),
         _gstreamer(),
         _temporary_folder(),
     ]

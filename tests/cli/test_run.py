@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from sam2_edge import PromptError, SinkError
 from sam2_edge.cli.main import cli
-from tests.helpers.cli import SCRIPT, lines_of, video
+from tests.helpers.cli import SCRIPT, lines_of, run, video
 from tests.helpers.clips import count_frames
 from tests.helpers.clock import wait_until
 
@@ -100,3 +100,12 @@ def test_after_kill_9_outputs_are_readable_to_the_last_whole_line(tmp_path: Path
     assert len(whole) >= LINES
     assert [json.loads(line)["object"] for line in whole] == [1] * len(whole)
     assert count_frames(next(tmp_path.glob("v/*"))) > 5
+
+
+def test_a_folder_named_like_the_synthetic_camera_is_the_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "synth").mkdir()
+    assert run(monkeypatch, "run", "synth", "--bundle", "nano") == 1
+    assert "synth contains no images" in capsys.readouterr().err

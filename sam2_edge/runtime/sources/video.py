@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -15,8 +14,6 @@ from sam2_edge.runtime.sources.location import SourceKind, locate
 
 SHORT_CLIP_FRAMES = 64
 """Frames up to which a video is counted when it is opened."""
-
-_log = logging.getLogger(__name__)
 
 
 def open_source(path: str | Path, frames: FrameRange | None = None) -> Source:
@@ -57,7 +54,7 @@ class VideoFile:
             count = decoder.declared if counted == SHORT_CLIP_FRAMES else counted
         self.start = frames.start
         self.limit = frames.length
-        remaining = None if count is None else max(0, count - frames.start)
+        remaining = None if count is None or count <= frames.start else count - frames.start
         known = [n for n in (self.limit, remaining) if n is not None]
         self.frames = min(known, default=None)
 
@@ -68,30 +65,17 @@ class VideoFile:
             SourceError: If there is no frame in the range, or the file is damaged; at the end, so
                 that the frames before count.
         """
-        size, count = None, 0
+        count = 0
         with closing(open_decoder(self._path)) as decoder:
             for frame in decoder.frames():
                 if self._range.stop is not None and count >= self._range.stop:
                     return
                 if count >= self.start:
-                    picture = decoder.picture(frame)
-                    size = self._note_size(count, picture.shape[1::-1], size)
-                    yield SourceFrame(count, f"{count:05d}", picture)
+                    yield SourceFrame(count, f"{count:05d}", decoder.picture(frame))
                 count += 1
             if self._range.stop is None or count < self._range.stop:
                 decoder.check_end()
                 self._check(decoder.damage, count)
-
-    def _note_size(
-        self, index: int, size: tuple[int, ...], before: tuple[int, ...] | None
-    ) -> tuple[int, ...]:
-        if before not in (None, size):
-            _log.warning(
-                "%s: the frame size changes from %s x %s to %s x %s at frame %s; points and boxes "
-                "are pixels of their own frame",
-                *(self._path, *before, *size, index),
-            )
-        return size
 
     def _check(self, damage: str | None, count: int) -> None:
         """Raise SourceError if the file is damaged or ends before the range."""
