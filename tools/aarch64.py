@@ -41,7 +41,7 @@ CLIP = ["--frames", "4", "--seed", "55", "--no-photographs"]
 KEYS, SCORES = ("frame", "object", "rank", "present"), ("iou", "object_score")
 # Shares of a mask's pixels, and of scores, that may differ, for each file of results. Frames of a
 # video differ before the model: FFmpeg rounds colors otherwise on aarch64, by up to 3 of 255.
-TOLERANCES = {"frames": (1e-4, 0.001), "segment": (1e-4, 0.001), "video": (2e-3, 0.05)}
+TOLERANCES = {"frames": (1e-4, 0.001), "segment": (1e-4, 0.001), "video": (4e-3, 0.1)}
 
 
 @dataclass(frozen=True, slots=True)
