@@ -17,7 +17,6 @@ from importlib.metadata import version
 from typing import TextIO
 
 import click
-from PIL import Image
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
@@ -71,7 +70,7 @@ def main() -> None:
     # OpenCV's FFmpeg would print messages about damaged videos over the progress bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # `image_file` has a limit
+    warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error of `image_file`
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:

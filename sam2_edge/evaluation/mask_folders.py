@@ -37,13 +37,8 @@ def folder_accuracy(masks: Path, truth: Path) -> dict[int, Accuracy]:
             f"{truth} contains {len(ours)} masks; give at least three, since the first and last "
             "frames are not scored"
         )
-    predicted, true = ([read_id_mask(path) for path in paths] for paths in (ours, theirs))
-    for path, ids, reference in zip(ours, predicted, true, strict=True):
-        if ids.shape != reference.shape:
-            raise SourceError(
-                f"{path} is {_size(ids)} pixels, its true mask is {_size(reference)}; give masks "
-                "of the same size"
-            )
+    true = [read_id_mask(path) for path in theirs]
+    predicted = [read_id_mask(p, ids.shape) for p, ids in zip(ours, true, strict=True)]
     predicted, true = _without_void(predicted), _without_void(true)
     return {
         int(i): object_accuracy([m == i for m in predicted], [m == i for m in true])
@@ -69,7 +64,3 @@ def object_ids(mask: NDArray[np.uint8], *, binary: bool) -> NDArray[np.uint8]:
 def _without_void(masks: Sequence[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
     binary = all(is_binary(mask) is not False for mask in masks)
     return [object_ids(mask, binary=binary) for mask in masks]
-
-
-def _size(mask: NDArray[np.uint8]) -> str:
-    return f"{mask.shape[1]} x {mask.shape[0]}"

@@ -18,6 +18,8 @@ from sam2_edge.evaluation.vos.datasets import LayoutName, open_dataset
 from sam2_edge.synthetic import SyntheticClip
 from tests.helpers.datasets import LATE, SAV_STEP, cut_short, late_clip, write_layout
 
+SIZE = (64, 64)
+
 LAYOUTS = get_args(LayoutName)
 
 
@@ -61,25 +63,25 @@ def test_masks_belong_to_their_frames_and_objects(
     }[layout]
     assert [t for t in range(13) if video.annotated(t)] == list(annotated)
     for t in annotated:
-        for object_id, mask in video.read_masks(t).items():
+        for object_id, mask in video.read_masks(t, SIZE).items():
             np.testing.assert_array_equal(mask, drawn.mask(t, object_id))
-    assert video.read_masks(0)[1].any()
-    assert video.read_masks(annotated[-1] + 1) == {}
+    assert video.read_masks(0, SIZE)[1].any()
+    assert video.read_masks(annotated[-1] + 1, SIZE) == {}
 
 
 def test_a_late_object_of_youtube_vos_is_alone_in_its_file(
     data: Callable[[LayoutName], Path],
 ) -> None:
     (video,) = open_dataset(data("youtube-vos"), videos=["cup"]).videos
-    assert list(video.read_masks(0)) == [1]
-    assert list(video.read_masks(LATE)) == [2]
+    assert list(video.read_masks(0, SIZE)) == [1]
+    assert list(video.read_masks(LATE, SIZE)) == [2]
 
 
 def test_objects_of_sa_v_are_named_after_their_folders(data: Callable[[LayoutName], Path]) -> None:
     (video,) = open_dataset(data("sa-v"), videos=["zebra"]).videos
     assert video.per_object
     assert [video.object_name(i) for i in (1, 2)] == ["000", "001"]
-    masks = video.read_masks(0)
+    masks = video.read_masks(0, SIZE)
     assert masks.keys() == {1, 2}
     assert not masks[2].any()  # it has a file, which does not show it
 
@@ -123,7 +125,7 @@ def test_the_void_label_is_not_an_object(data: Callable[[LayoutName], Path]) -> 
     indexed[:8], indexed[8:16] = 1, 255
     Image.fromarray(indexed).save(root / "Annotations/480p/cup/00000.png")
     (video,) = open_dataset(root, videos=["cup"]).videos
-    assert list(video.read_masks(0)) == [1]
+    assert list(video.read_masks(0, SIZE)) == [1]
 
 
 def _remove(path: str) -> Callable[[Path], None]:
@@ -217,7 +219,7 @@ def test_a_damaged_mask_is_rejected(damage: str, data: Callable[[LayoutName], Pa
     with pytest.raises(
         SourceError, match="00000.png .*; (remove or repair it|give an indexed mask|give ids)"
     ):
-        video.read_masks(0)
+        video.read_masks(0, SIZE)
 
 
 def test_a_folder_without_a_data_set_is_rejected(tmp_path: Path) -> None:
@@ -255,7 +257,7 @@ def test_masks_with_suffixes_in_upper_case_are_found(data: Callable[[LayoutName]
     (root / "Annotations/cup/._00000.png").write_bytes(b"Mac OS X")
     (video,) = open_dataset(root, videos=["cup"]).videos
     assert video.masks[""].keys() == before
-    assert video.read_masks(0)[1].any()
+    assert video.read_masks(0, SIZE)[1].any()
 
 
 @pytest.mark.parametrize(("values", "objects"), [((0, 255), [1]), ((0, 7, 255), [7])])
@@ -272,8 +274,8 @@ def test_255_is_void_beside_objects_and_otherwise_the_object(
             pixels[index * 9 : index * 9 + 9] = value
         Image.fromarray(pixels).save(path)
     (video,) = open_dataset(root, videos=["cup"]).videos
-    assert list(video.read_masks(0)) == objects
-    assert list(video.read_masks(1)) == (objects if values == (0, 255) else [])
+    assert list(video.read_masks(0, SIZE)) == objects
+    assert list(video.read_masks(1, SIZE)) == (objects if values == (0, 255) else [])
 
 
 def test_a_video_whose_name_is_not_utf_8_is_rejected(data: Callable[[LayoutName], Path]) -> None:

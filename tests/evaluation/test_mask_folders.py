@@ -52,7 +52,7 @@ def test_two_masks_are_too_few(annotations: Path) -> None:
 def test_masks_of_another_size_are_rejected(annotations: Path) -> None:
     Image.fromarray(np.zeros((9, 8), np.uint8)).save(annotations / "00001/00003.png")
 
-    with pytest.raises(SourceError, match=r"00001/00003\.png is 8 x 9 pixels, .* 64 x 64"):
+    with pytest.raises(SourceError, match=r"00001/00003\.png is 8 x 9 pixels; .* 64 x 64"):
         folder_accuracy(annotations / "00001", annotations / "00000")
 
 

@@ -71,7 +71,7 @@ BAD: dict[str, tuple[Callable[[Path], object], str]] = {
         lambda root: cv2.imwrite(
             str(root / "JPEGImages/480p/cup/00004.jpg"), np.zeros((60, 64, 3), np.uint8)
         ),
-        "00004.jpg is 64 x 60 pixels, the mask of object 1 is 64 x 64",
+        "00004.png is 64 x 64 pixels; give a mask of 64 x 60, the size of its frame",
     ),
     "masks without objects": (
         lambda root: [

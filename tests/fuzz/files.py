@@ -110,7 +110,7 @@ def dataset(data: bytes, folder: Path) -> None:
     root = _made(folder / "data", _write_dataset)
     (root / "meta.json").write_bytes(data)
     for clip in open_dataset(root).videos:
-        clip.read_masks(0)
+        clip.read_masks(0, (seeds.HEIGHT, seeds.WIDTH))
 
 
 def evaluation(data: bytes, folder: Path) -> None:

@@ -69,24 +69,24 @@ class Video:
         """Return whether a frame, by its index into `frames`, has any mask file."""
         return any(frame in files for files in self.masks.values())
 
-    def read_masks(self, frame: int) -> dict[int, Mask]:
-        """Read the true masks [H, W] of a frame by object id; none if it is not annotated.
+    def read_masks(self, frame: int, size: tuple[int, int]) -> dict[int, Mask]:
+        """Read the true masks of a frame of (height, width) by object id; none without annotation.
 
         Indexed files yield only visible objects; with a file per object, masks may be empty.
 
         Raises:
-            SourceError: If a file cannot be read.
+            SourceError: If a file cannot be read or has another size.
         """
         if self.per_object:
             return {
-                number: read_id_mask(files[frame]) > 0
+                number: read_id_mask(files[frame], size) > 0
                 for number, files in enumerate(self.masks.values(), 1)
                 if frame in files
             }
         path = self.masks[""].get(frame)
         if path is None:
             return {}
-        indexed = object_ids(read_id_mask(path), binary=self._binary)
+        indexed = object_ids(read_id_mask(path, size), binary=self._binary)
         return {int(i): indexed == i for i in np.unique(indexed) if i}
 
     @cached_property

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from sam2_edge.errors import PromptError, SourceError, printable
 from sam2_edge.evaluation.metrics import Mask, boundary_accuracy, region_similarity
@@ -61,14 +60,7 @@ def evaluate_video(
         if stopped():
             raise StoppedError
         picture = read_image(path)
-        truth = video.read_masks(index)
-        for object_id, mask in truth.items():
-            if mask.shape != picture.shape[:2]:
-                raise SourceError(
-                    f"{path} is {_size(picture)} pixels, the mask of object "
-                    f"{video.object_name(object_id)} is {_size(mask)}; give masks of the frame's "
-                    "size"
-                )
+        truth = video.read_masks(index, (picture.shape[0], picture.shape[1]))
         result = tracker.track(picture, evaluation.prompts(index, truth))
         predicted = _write_masks(folder, path.stem, video, result)
         evaluation.score(index, truth, predicted)
@@ -186,7 +178,3 @@ class _Evaluation:
         except PromptError:
             return prompt_from_mask(object_id, mask, "click"), "click"
         return prompt, self._kind
-
-
-def _size(picture: NDArray[np.generic]) -> str:
-    return f"{picture.shape[1]} x {picture.shape[0]}"

@@ -105,7 +105,8 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
 
 def _orientation(image: Image.Image) -> int | None:
     try:
-        return image.getexif().get(_EXIF_ORIENTATION)
+        # The method of PngImageFile would decode the image.
+        return Image.Image.getexif(image).get(_EXIF_ORIENTATION)
     except Exception:  # noqa: BLE001 - a damaged EXIF block, of many kinds; the pixels are sound
         return None
 
@@ -131,6 +132,8 @@ def _verify(path: str | Path, file: BinaryIO, error: type[Sam2EdgeError]) -> Non
                 f"{path} is {width} x {height}; make it smaller: up to {MAX_PIXELS:,} pixels are "
                 "read"
             )
+        if image.format == "TIFF" and _covered_pixels(image) < width * height:
+            raise error(f"{path} cannot be decoded as an image: parts are missing; copy it again")
         if _contains_several(image):
             raise error(
                 f"{path} contains several images; save each in a file of its own (an animation: "
@@ -140,6 +143,12 @@ def _verify(path: str | Path, file: BinaryIO, error: type[Sam2EdgeError]) -> Non
     with Image.open(file, formats=FORMATS) as image:
         image.verify()  # unusable afterwards
     file.seek(0)
+
+
+def _covered_pixels(image: Image.Image) -> int:
+    """Return the area of an image's strips or tiles; Pillow leaves the rest black."""
+    boxes = (tile[1] for tile in cast("Any", image).tile)
+    return sum((right - left) * (bottom - top) for left, top, right, bottom in boxes)
 
 
 def _contains_several(image: Image.Image) -> bool:

@@ -53,6 +53,8 @@ class MaskFile:
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:  # noqa: FBT001 - numpy's protocol
         """Decode the mask."""
         mask = read_object_mask(self.path, self._object_id)
+        if mask.shape != self.shape:
+            raise PromptError(f"{self.path} has changed its size to {mask.shape}; track again")
         return mask if dtype is None else mask.astype(dtype)
 
 
@@ -81,13 +83,24 @@ def read_object_mask(path: str | Path, object_id: int) -> NDArray[np.bool_]:
     )
 
 
-def read_id_mask(path: str | Path) -> NDArray[np.uint8]:
+def read_id_mask(path: str | Path, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
     """Read the object ids of an indexed or gray mask, [H, W]; 0 is the background.
 
+    Args:
+        path: The file.
+        size: Height, width that it must have, if known; compared before it is decoded.
+
     Raises:
-        SourceError: If it is not an image, its colors are no ids, or an id is above 255.
+        SourceError: If it is not an image, has another size, its colors are no ids, or an id is
+            above 255.
     """
     with opened_image(path) as image:
+        height, width = upright_size(image)
+        if size is not None and (height, width) != size:
+            raise SourceError(
+                f"{path} is {width} x {height} pixels; give a mask of {size[1]} x {size[0]}, the "
+                "size of its frame"
+            )
         if image.format in _LOSSY:
             raise SourceError(f"{path} is a {image.format}, which changes ids; give a PNG")
         if _has_alpha(image) and _varies(_alpha(image)):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import cv2
@@ -107,6 +108,17 @@ def test_a_truncated_file_is_refused(tmp_path: Path, form: str) -> None:
         (tmp_path / "half").write_bytes(content[: int(len(content) * share)])
         with pytest.raises(SourceError, match="half cannot be decoded as an image"):
             read_image(tmp_path / "half")
+
+
+def test_a_tiff_with_fewer_strips_than_rows_is_refused(tmp_path: Path) -> None:
+    content = saved(WIDE, "TIFF")
+    height = struct.pack("<HHII", 257, 4, 1, 4)  # the tag, 4 rows
+    short = struct.pack("<HHIHH", 257, 3, 1, 4, 0)
+    taller = struct.pack("<HHII", 257, 4, 1, 9_000)
+    assert (height in content) != (short in content)
+    (tmp_path / "a.tif").write_bytes(content.replace(height, taller).replace(short, taller))
+    with pytest.raises(SourceError, match="parts are missing"):
+        read_image(tmp_path / "a.tif")
 
 
 def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path) -> None:

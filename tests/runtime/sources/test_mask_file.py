@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageFile
 
 from sam2_edge import Prompt, PromptError, SourceError
 from sam2_edge.runtime.prompts import model_prompt
@@ -143,10 +143,14 @@ def test_color_of_16_bits_is_refused(tmp_path: Path) -> None:
         read_object_mask(tmp_path / "mask.png", 1)
 
 
-def test_a_mask_of_another_size_is_refused_without_decoding_it(tmp_path: Path) -> None:
+def test_a_mask_of_another_size_is_refused_without_decoding_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     path = tmp_path / "mask.png"
     path.write_bytes(png_of_size(9_000, 9_000, bits=1, color=0))  # it has no pixels
-    mask = MaskFile(path, 1)
+    with monkeypatch.context() as patch:
+        patch.setattr(ImageFile.ImageFile, "load", lambda _: pytest.fail("decoded"))
+        mask = MaskFile(path, 1)
     assert mask.shape == (9_000, 9_000)
     with pytest.raises(PromptError, match=r"mask\.png of shape \(9000, 9000\) for .*\(24, 32\)"):
         model_prompt(Prompt(1, mask=mask), (24, 32), 32)
@@ -209,3 +213,10 @@ BAD_IDS: dict[str, tuple[Any, str, str]] = {
 def test_what_holds_no_ids_is_refused(tmp_path: Path, image: Any, form: str, message: str) -> None:
     with pytest.raises(SourceError, match=message):
         read_id_mask(written(tmp_path, image, form))
+
+
+def test_ids_of_another_size_are_refused_without_decoding_them(tmp_path: Path) -> None:
+    path = tmp_path / "mask.png"
+    path.write_bytes(png_of_size(9_000, 8_000, bits=8, color=0))  # it has no pixels
+    with pytest.raises(SourceError, match=r"is 9000 x 8000 pixels; give a mask of 32 x 24"):
+        read_id_mask(path, (24, 32))
