@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import resource
+import time
 import traceback
 from collections.abc import Sequence
 from contextlib import redirect_stderr
@@ -22,7 +23,12 @@ with redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["sam2_e
     from tests.fuzz.target import Target
     from tests.fuzz.targets import TARGETS
 
-HANG_S = 2
+SLOW_S = 2.0
+"""Processor time that one input may take, which does not depend on what else the machine does."""
+
+HANG_S = 10
+"""Time at which the process is ended."""
+
 GROWTH_MB = 512
 """Memory that one input may take."""
 
@@ -46,8 +52,8 @@ def fuzz(name: str, findings: Path, folder: Path, options: Sequence[str]) -> Non
     target = TARGETS[name]
     os.chdir(folder)
     image_file.MAX_PIXELS = MAX_PIXELS
+    target.feed(target.seeds()[0], folder)  # imports take time and memory of their own
     examined = _Examined(target, findings, folder)
-    examined(target.seeds()[0])  # whatever it imports is no hang
     fixed = [
         f"-timeout={HANG_S}",
         f"-rss_limit_mb={TOTAL_MB}",
@@ -69,16 +75,18 @@ class _Examined:
         self._seen: set[str] = set()
 
     def __call__(self, data: bytes) -> None:
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before, start_s = _peak_mb(), time.process_time()
         try:
             self._target.feed(data, self._folder)
         except Exception as error:  # noqa: BLE001 # everything else is a finding
             frames = traceback.extract_tb(error.__traceback__)
             place = " ".join([type(error).__name__, *(f"{f.filename}:{f.name}" for f in frames)])
             self._keep(place, data, "".join(traceback.format_exception(error)))
-        grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024
-        if grown > GROWTH_MB:
-            self._keep("memory", data, f"took {grown} MiB")
+        took_s, grown_mb = time.process_time() - start_s, _peak_mb() - before
+        if took_s > SLOW_S:
+            self._keep("time", data, f"took {took_s:.1f} s")
+        if grown_mb > GROWTH_MB:
+            self._keep("memory", data, f"took {grown_mb} MiB")
 
     def _keep(self, kind: str, data: bytes, report: str) -> None:
         if kind in self._seen:
@@ -87,6 +95,10 @@ class _Examined:
         name = f"{self._findings}-{hashlib.sha256(kind.encode()).hexdigest()[:10]}"
         Path(name).write_bytes(data)
         Path(f"{name}.txt").write_text(report, encoding="utf-8", errors="backslashreplace")
+
+
+def _peak_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 
 
 def _mutate(data: bytes, max_size: int, seed: int) -> bytes:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import struct
+import zipfile
 import zlib
 from collections.abc import Callable
 from contextlib import suppress
@@ -129,12 +130,34 @@ def evaluation(data: bytes, folder: Path) -> None:
 
 
 def checkpoint(data: bytes, folder: Path) -> None:
-    """An original checkpoint."""
+    """An original checkpoint: an archive, or the pickle in a sound one."""
     from sam2_edge.models.checkpoints import load_original
 
     path = _made(folder / "checkpoint", Path.mkdir) / "model.pt"
     path.write_bytes(data)
+    if not data.startswith(b"PK"):
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, content in (("data.pkl", data), ("data/0", bytes(64)), ("version", b"3\n")):
+                archive.writestr(f"archive/{name}", content)
     load_original(path, image_size=64)
+
+
+def weights(data: bytes, folder: Path) -> None:
+    """A folder in Hugging Face format: its configuration, the header of its weights, its index."""
+    from sam2_edge.models.checkpoints import load_folder
+
+    value = _json(data)
+    if not isinstance(value, dict):
+        return
+    path = _made(folder / "weights", Path.mkdir)
+    (path / "config.json").write_text(json.dumps(value.get("config")))
+    header = json.dumps(value.get("header")).encode()
+    single, index = path / "model.safetensors", path / "model.safetensors.index.json"
+    single.unlink(missing_ok=True)
+    index.write_text(json.dumps(value.get("index")))
+    file = path / "shard.safetensors" if "index" in value else single
+    file.write_bytes(struct.pack("<Q", len(header)) + header + bytes(16))
+    load_folder(path)
 
 
 FILES = {
@@ -148,6 +171,7 @@ FILES = {
     "dataset": Target(dataset, seeds.dataset_metas, is_json=True),
     "evaluation": Target(evaluation, seeds.evaluations, is_json=True),
     "checkpoint": Target(checkpoint, seeds.checkpoints),
+    "weights": Target(weights, seeds.weights, is_json=True, most=5_000),
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import zipfile
 from functools import cache
 from typing import Any
 
@@ -238,4 +239,14 @@ def checkpoints() -> list[bytes]:
     files = [io.BytesIO() for _ in states]
     for state, file in zip(states, files, strict=True):
         torch.save(state, file)
-    return [file.getvalue() for file in files]
+    archives = [zipfile.ZipFile(file) for file in files]
+    pickles = [archive.read(archive.namelist()[0]) for archive in archives]
+    return [*(file.getvalue() for file in files), *pickles]
+
+
+def weights() -> list[bytes]:
+    config = json.loads((BUNDLED["nano"] / "config.json").read_bytes())
+    header = {"no_memory_embedding": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}
+    index = {"weight_map": {"no_memory_embedding": "shard.safetensors"}}
+    whole = {"config": config, "header": header}
+    return documents(whole, {**whole, "index": index})
