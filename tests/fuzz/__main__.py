@@ -15,6 +15,7 @@ import time
 from dataclasses import astuple, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -64,33 +65,36 @@ def main() -> None:
 
 def run(name: str, folder: Path, seconds: float, runs: int | None) -> Outcome:
     """Fuzz one target for a time, or with a number of inputs."""
-    target, findings, log = TARGETS[name], folder / "findings" / name, folder / f"{name}.log"
+    findings, log = folder / "findings" / name, folder / f"{name}.log"
     corpus = [folder / name, CORPUS / name]
     for path in (*corpus, findings.parent):
         path.mkdir(parents=True, exist_ok=True)
-    for index, data in enumerate(target.seeds()):
-        (folder / name / f"seed-{index}").write_bytes(data)
     log.unlink(missing_ok=True)
-    most = min(n for n in (runs, target.most, MOST) if n is not None)
+    most = min(n for n in (runs, TARGETS[name].most, MOST) if n is not None)
     start, inputs, code, starts = time.time(), 0, 1, 0
     while code and starts <= RESTARTS:
         left = seconds - (time.time() - start)
         if left < 1 or inputs >= most:
             break
         limits = [f"-max_total_time={int(left)}", f"-runs={most - inputs}", f"-seed={starts + 1}"]
-        code = _in_a_process(name, findings, log, [*map(str, corpus), *limits], left)
+        code = _in_a_process(log, left, (name, findings), (corpus, limits))
         inputs = sum(map(int, _EXECUTED.findall(log.read_text(errors="replace"))))
         starts += 1
     found = [p for p in findings.parent.glob(f"{name}-*") if p.stat().st_mtime >= start]
     return Outcome(inputs, time.time() - start, len([p for p in found if p.suffix != ".txt"]))
 
 
-def _in_a_process(name: str, findings: Path, log: Path, options: list[str], seconds: float) -> int:
-    """Fuzz in a process that may crash or hang; returns its exit code, 0 at the normal end."""
+def _in_a_process(
+    log: Path, seconds: float, target: tuple[str, Path], options: tuple[list[Path], list[str]]
+) -> int:
+    """Fuzz in a process that may crash or hang; returns its exit code, 0 at the normal end.
+
+    Imports are done once, before the fork; nothing else here may start threads.
+    """
     memory = "/dev/shm"  # noqa: S108 # a disk takes most of the time
     with TemporaryDirectory(dir=memory if Path(memory).is_dir() else None) as folder:
         process = multiprocessing.get_context("fork").Process(
-            target=_logged, args=(name, findings, Path(folder), log, options)
+            target=_logged, args=(log, *target, Path(folder), *options)
         )
         process.start()
         process.join(seconds + GRACE_S)
@@ -99,15 +103,15 @@ def _in_a_process(name: str, findings: Path, log: Path, options: list[str], seco
             process.join()
         code = process.exitcode or 0
         if code not in (0, *_REPORTED):
-            Path(f"{findings}-exit-{abs(code)}").write_text(f"the process ended with {code}")
+            Path(f"{target[1]}-exit-{abs(code)}").write_text(f"the process ended with {code}")
         return code
 
 
-def _logged(name: str, findings: Path, folder: Path, log: Path, options: list[str]) -> None:
+def _logged(log: Path, *arguments: Any) -> None:
     with log.open("a") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
-    fuzz(name, findings, folder, options)
+    fuzz(*arguments)
 
 
 def _table(outcomes: dict[str, Outcome]) -> Table:

@@ -40,19 +40,25 @@ TOTAL_MB = 4096
 """Memory of the process, at which it is ended."""
 
 
-def fuzz(name: str, findings: Path, folder: Path, options: Sequence[str]) -> None:
+def fuzz(
+    name: str, findings: Path, folder: Path, corpus: Sequence[Path], options: Sequence[str]
+) -> None:
     """Fuzz a target until its options end the process.
 
     Args:
         name: Name of the target.
         findings: Path and first part of the names of files with the inputs that were found.
         folder: Folder for the target's files.
-        options: Corpus folders and options of libFuzzer.
+        corpus: Folders of inputs; new ones are kept in the first.
+        options: Options of libFuzzer.
     """
     target = TARGETS[name]
     os.chdir(folder)
     image_file.MAX_PIXELS = MAX_PIXELS
-    target.feed(target.seeds()[0], folder)  # imports take time and memory of their own
+    seeds = target.seeds()
+    for index, data in enumerate(seeds):
+        (corpus[0] / f"seed-{index}").write_bytes(data)
+    target.feed(seeds[0], folder)  # imports take time and memory of their own
     examined = _Examined(target, findings, folder)
     fixed = [
         f"-timeout={HANG_S}",
@@ -63,7 +69,7 @@ def fuzz(name: str, findings: Path, folder: Path, options: Sequence[str]) -> Non
         "-max_len=16384",
     ]
     custom: dict[str, Any] = {"custom_mutator": _mutate} if target.is_json else {}
-    atheris.Setup(["fuzz", *options, *fixed], examined, **custom)
+    atheris.Setup(["fuzz", *map(str, corpus), *options, *fixed], examined, **custom)
     atheris.Fuzz()
 
 

@@ -69,7 +69,7 @@ def _change(root: list[Any], random: Random, mutate: Mutate) -> None:
     elif action == "edit":
         container[key] = _edited(value, random, mutate)
     else:
-        container[key] = deepcopy(random.choice(EDGES))
+        container[key] = _edge(random)
 
 
 def _slots(root: Any) -> Iterator[Slot]:
@@ -85,8 +85,12 @@ def _slots(root: Any) -> Iterator[Slot]:
 
 def _edited(value: Any, random: Random, mutate: Mutate) -> Any:
     if isinstance(value, str):
-        edited = mutate(value.encode("utf-8", "surrogatepass"), len(value) + 16)
-        return edited.decode("utf-8", "surrogateescape")
+        encoded = value.encode("utf-8", "surrogatepass")
+        return mutate(encoded, len(encoded) + 16).decode("utf-8", "surrogateescape")
     if isinstance(value, (int, float)):
         return random.choice((-value, value + 1, value - 1, value * 2, value * 1000, value // 3))
-    return random.choice(EDGES)
+    return _edge(random)
+
+
+def _edge(random: Random) -> Any:
+    return deepcopy(random.choice(EDGES))  # a shared list would come to contain itself
