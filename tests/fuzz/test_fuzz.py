@@ -13,6 +13,9 @@ from tests.fuzz import CORPUS
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.web import running
 
+RUNS = 200
+"""New inputs per target."""
+
 FAULTY = """
 import os, sys, time
 from pathlib import Path
@@ -53,6 +56,13 @@ def test_kept_inputs_are_answered(
     kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
     for data in [*target.seeds(), *kept]:
         target.feed(data, tmp_path)
+
+
+def test_new_inputs_are_answered(tmp_path: Path) -> None:
+    pytest.importorskip("atheris")
+    command = [sys.executable, "-m", "tests.fuzz", "--runs", str(RUNS), "--folder", tmp_path]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_crashes_hangs_errors_and_bombs_are_found(tmp_path: Path) -> None:
