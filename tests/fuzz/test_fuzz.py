@@ -13,7 +13,7 @@ from tests.fuzz import CORPUS
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.web import running
 
-RUNS = 200
+RUNS = 100
 """New inputs per target."""
 
 FAULTY = """
