@@ -121,12 +121,6 @@ class VideoDecoder:
         except (av.FFmpegError, OSError) as error:
             self.damage = f"reading failed ({error.strerror or error})"
 
-    def count_packets(self, limit: int) -> int:
-        """Count the packets that hold a picture, up to `limit`, and go back to the start."""
-        count = sum(1 for _ in itertools.islice(self.shown_packets(), limit))
-        self.restart()
-        return count
-
     def shown_packets(self) -> Iterator[av.Packet[Any]]:
         """Read the packets of pictures that are shown: not cut off, and not for decoding only."""
         return (p for p in self.packets() if not p.is_discard and not self._is_cut(p))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator
 from contextlib import closing
 from pathlib import Path
@@ -50,7 +51,8 @@ class VideoFile:
         self._path, self._range = path, frames
         with closing(open_decoder(path)) as decoder:
             self.fps = decoder.fps or DEFAULT_FPS
-            counted = decoder.count_packets(SHORT_CLIP_FRAMES)
+            packets = itertools.islice(decoder.shown_packets(), SHORT_CLIP_FRAMES)
+            counted = sum(1 for _ in packets)
             count = decoder.declared if counted == SHORT_CLIP_FRAMES else counted
         self.start = frames.start
         self.limit = frames.length
