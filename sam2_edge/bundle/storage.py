@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,6 +12,12 @@ from pathlib import Path
 from sam2_edge.bundle.manifest import MANIFEST_FILE, FileEntry, Manifest
 from sam2_edge.bundle.temporary import temporary_file, temporary_folder
 from sam2_edge.errors import BundleError, Sam2EdgeError, reason_of
+
+_RENAME_EXCHANGE = 2
+"""Flag of renameat2 in linux/fs.h."""
+
+_ANY_FOLDER = -1
+"""Descriptor of the folder that relative paths start from; the paths given are absolute."""
 
 
 @contextmanager
@@ -50,13 +58,30 @@ def atomic_folder(
             partial = stack.enter_context(temporary_folder(parent))
         yield partial
         with _translated(target, error):
-            if target.exists():
-                # Renamed away first, so that a reader never sees a half-removed folder.
-                with temporary_folder(parent) as old:
-                    target.rename(old / "old")
-                    partial.rename(target)
-            else:
+            if not target.exists():
                 partial.rename(target)
+            elif target.is_symlink() or not _exchange(partial, target):
+                _replace(partial, target, parent)
+
+
+def _exchange(new: Path, old: Path) -> bool:
+    """Swap two folders in one step; return whether the system can (Linux with glibc 2.28)."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    paths = os.fsencode(new.absolute()), os.fsencode(old.absolute())
+    return bool(rename(_ANY_FOLDER, paths[0], _ANY_FOLDER, paths[1], _RENAME_EXCHANGE) == 0)
+
+
+def _replace(new: Path, old: Path, parent: Path) -> None:
+    """Put a folder in the place of another, which comes back if that fails."""
+    with temporary_folder(parent) as aside:
+        old.rename(aside / "old")
+        try:
+            new.rename(old)
+        except OSError:
+            (aside / "old").rename(old)
+            raise
 
 
 @contextmanager

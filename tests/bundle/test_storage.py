@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 import pytest
 
 from sam2_edge import BundleError, SinkError
+from sam2_edge.bundle import storage
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import atomic_file, atomic_folder, new_bundle_folder, sha256_of
 
@@ -43,6 +45,42 @@ def test_a_folder_is_staged_elsewhere_and_replaces_the_old_one(tmp_path: Path) -
         assert [p.name for p in target.parent.iterdir()] == ["video"]
     assert [p.name for p in target.iterdir()] == ["new.png"]
     assert list(staging.iterdir()) == []
+
+
+def test_a_folder_is_replaced_in_one_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").touch()
+    monkeypatch.setattr(Path, "rename", lambda *_: pytest.fail("for a moment there is neither"))
+    with atomic_folder(target, error=SinkError) as partial:
+        (partial / "new").touch()
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == [
+        "bundle",
+        "bundle/new",
+    ]
+
+
+def test_the_old_folder_comes_back_if_the_new_one_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "bundle"
+    target.mkdir()
+    (target / "old").touch()
+    monkeypatch.setattr(storage, "_exchange", lambda *_: False)  # as on other systems
+    rename = Path.rename
+
+    def fail_for_the_new_one(path: Path, to: Path) -> Path:
+        if path.name.endswith(".part"):
+            raise OSError(errno.EIO, "Input/output error")
+        return rename(path, to)
+
+    monkeypatch.setattr(Path, "rename", fail_for_the_new_one)
+    with pytest.raises(SinkError, match="cannot be made"), atomic_folder(target, error=SinkError):
+        pass
+    assert [p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob("*")] == [
+        "bundle",
+        "bundle/old",
+    ]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_of_the_given_kind(tmp_path: Path) -> None:
