@@ -189,7 +189,10 @@ class VideoDecoder:
         Ranges and matrices that the file declares are obeyed; one that declares no matrix has
         BT.601, as in FFmpeg. Transparency is ignored.
         """
-        picture = self._reformatter.reformat(frame, format="bgr24").to_ndarray()
+        converted = self._reformatter.reformat(frame, format="bgr24")
+        picture = np.ascontiguousarray(converted.to_ndarray())
+        if converted is frame:  # in BGR already: the decoder may need it for the next one
+            picture = picture.copy()
         matrix = frame.side_data.get("DISPLAYMATRIX")
         if matrix is not None:
             a, b, _, c, d = np.frombuffer(cast("bytes", matrix), np.int32)[:5].tolist()

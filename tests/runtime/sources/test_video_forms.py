@@ -291,3 +291,12 @@ def test_an_interrupted_iteration_closes_the_file(clips: Path) -> None:
     frames.close()
     files = {link.resolve().name for link in Path("/proc/self/fd").iterdir()}
     assert "plain.mp4" not in files
+
+
+def test_a_picture_belongs_to_its_reader(tmp_path: Path) -> None:
+    frames = numbered_frames(4, (33, 47))
+    path = encode(tmp_path / "a.mov", frames, codec="rawvideo", pixels="bgr24")
+    for found, frame in zip(open_source(path), frames, strict=True):
+        np.testing.assert_array_equal(found.picture, frame)
+        assert found.picture.flags.c_contiguous
+        found.picture[:] = 0
