@@ -68,9 +68,9 @@ class LoopOptions:
     def rotation(self) -> RotationPolicy:
         """The rotation policy; raises SinkError if a limit is not positive."""
         return RotationPolicy(
-            max_bytes=int(self.rotate_mb * 2**20),
+            max_bytes=self.rotate_mb * 2**20,
             max_age_s=60 * self.rotate_minutes,
-            keep_bytes=int(self.keep_gb * 2**30),
+            keep_bytes=self.keep_gb * 2**30,
         )
 
 

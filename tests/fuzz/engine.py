@@ -18,9 +18,9 @@ import atheris
 
 # It names every module on standard error.
 with redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["sam2_edge"]):
-    from sam2_edge.runtime.sources import image_file
+    from sam2_edge.runtime.sources import decoder, image_file
     from tests.fuzz.mutation import mutate_json
-    from tests.fuzz.target import Target
+    from tests.fuzz.target import MAX_PIXELS, Target
     from tests.fuzz.targets import TARGETS
 
 SLOW_S = 2.0
@@ -31,10 +31,6 @@ HANG_S = 10
 
 GROWTH_MB = 512
 """Memory that one input may take."""
-
-MAX_PIXELS = 2**24
-"""Largest image that is read here: one of the size that users may have takes more than the above,
-rightly."""
 
 TOTAL_MB = 4096
 """Memory of the process, at which it is ended."""
@@ -54,7 +50,7 @@ def fuzz(
     """
     target = TARGETS[name]
     os.chdir(folder)
-    image_file.MAX_PIXELS = MAX_PIXELS
+    image_file.MAX_PIXELS = decoder.MAX_PIXELS = MAX_PIXELS
     seeds = target.seeds()
     for index, data in enumerate(seeds):
         (corpus[0] / f"seed-{index}").write_bytes(data)

@@ -13,6 +13,9 @@ from sam2_edge.errors import Sam2EdgeError
 ANSWERS = (Sam2EdgeError, click.ClickException, click.exceptions.Exit, click.Abort)
 """What bad input may raise."""
 
+MAX_PIXELS = 2**24
+"""Largest picture that is decoded here: the largest that users may have takes seconds, rightly."""
+
 
 @dataclass(frozen=True, slots=True)
 class Target:

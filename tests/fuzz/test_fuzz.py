@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from sam2_edge.runtime.sources import decoder, image_file
 from tests.fuzz import CORPUS
+from tests.fuzz.target import MAX_PIXELS
 from tests.fuzz.targets import TARGETS
 from tests.fuzz.web import running
 
@@ -52,6 +54,8 @@ def test_kept_inputs_are_answered(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    for module in (decoder, image_file):
+        monkeypatch.setattr(module, "MAX_PIXELS", MAX_PIXELS)
     target = TARGETS[name]
     kept = [path.read_bytes() for path in sorted((CORPUS / name).glob("*"))]
     for data in [*target.seeds(), *kept]:

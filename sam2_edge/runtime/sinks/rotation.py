@@ -33,9 +33,9 @@ class RotationPolicy:
         SinkError: If a limit is not positive.
     """
 
-    max_bytes: int
+    max_bytes: float
     max_age_s: float
-    keep_bytes: int
+    keep_bytes: float
 
     def __post_init__(self) -> None:
         for name in ("max_bytes", "max_age_s", "keep_bytes"):
@@ -118,7 +118,7 @@ class RotatingSink:
         for path, size in list(self._finished.items()):
             if total <= self._policy.keep_bytes:
                 return
-            _log.info("deleting %s to stay within %s bytes", path, self._policy.keep_bytes)
+            _log.info("deleting %s to stay within %.0f bytes", path, self._policy.keep_bytes)
             try:
                 if path.is_dir():
                     shutil.rmtree(path)
