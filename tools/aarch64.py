@@ -5,7 +5,7 @@
 
 Both machines install the wheel of this checkout with pip, which resolves the dependencies for
 each: on aarch64, pip itself runs under QEMU. Then both run `doctor`, `track` and `segment` on the
-same clip. Requires Debian's packages qemu-user-static and mmdebstrap; a few minutes and 1 GB in
+same clip. Requires Debian's packages qemu-user-static and mmdebstrap; several minutes and 1.3 GB in
 .aarch64/, where a second run finds the system and the dependencies again. Says nothing about speed.
 """
 
