@@ -2,9 +2,11 @@
 
 import importlib
 import os
-from typing import TYPE_CHECKING, Any
 
+TYPE_CHECKING = False  # as in typing, whose import would take longer than the rest of this module
 if TYPE_CHECKING:
+    from typing import Any
+
     from sam2_edge._api import *  # noqa: F403 # it lists its names
 
 # ONNX Runtime reads this once, when it is imported; an empty value does not count as set. Without
@@ -12,7 +14,7 @@ if TYPE_CHECKING:
 os.environ["ORT_DISABLE_TELEMETRY"] = os.environ.get("ORT_DISABLE_TELEMETRY") or "1"
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     """Import the public names on first use: the command line must handle signals before that."""
     if name.startswith("__") and name != "__all__":
         raise AttributeError(name)

@@ -10,13 +10,11 @@ import os
 import signal
 import sys
 import threading
-from types import FrameType
-from typing import NoReturn
 
 INTERRUPTED = 128 + signal.SIGINT  # as shells say it
 
 
-def main() -> NoReturn:
+def main() -> None:
     """Run the command line; exits with its code."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end_at_once)
@@ -38,7 +36,7 @@ def main() -> NoReturn:
     sys.exit(code)
 
 
-def _end_at_once(_number: int, _frame: FrameType | None) -> None:
+def _end_at_once(_number: int, _frame: object) -> None:
     """End without an exception, which imports of native modules might swallow."""
     os.write(2, b"interrupted\n")
     os._exit(INTERRUPTED)
