@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import codecs
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -244,7 +245,8 @@ def _decode(text: bytes) -> str:
 
 
 def _is_folder(path: Path) -> bool:
-    return path.is_dir() and not path.name.startswith(".")
+    # Unlike pathlib's, it says no to a name that is too long.
+    return os.path.isdir(path) and not path.name.startswith(".")  # noqa: PTH112
 
 
 def _choose(frames: Path, listed: tuple[str, ...], videos: Sequence[str]) -> tuple[str, ...]:
