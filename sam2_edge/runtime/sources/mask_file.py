@@ -78,7 +78,7 @@ def read_object_mask(path: str | Path, object_id: int) -> NDArray[np.bool_]:
         return values == object_id
     shown = ", ".join(map(str, present[:_SHOWN])) + ", ..." * (present.size > _SHOWN)
     raise PromptError(
-        f"{path} has pixels of {shown}, but none of {object_id}, the object's number; give the "
+        f"{path} has pixels of {shown}, but none of object {object_id} (255 is void); give the "
         "object one of these numbers, or a mask with one value besides 0"
     )
 

@@ -121,9 +121,9 @@ def test_a_tiff_with_fewer_strips_than_rows_is_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "a.tif")
 
 
-def test_a_flipped_bit_in_a_png_is_found(tmp_path: Path) -> None:
+def test_a_png_whose_checksum_differs_is_refused(tmp_path: Path) -> None:
     content = bytearray(saved(WIDE, "PNG"))
-    content[content.index(b"IDAT") + 12] ^= 1
+    content[content.index(b"IEND") - 5] ^= 1  # the last byte of the checksum before
     (tmp_path / "flipped.png").write_bytes(content)
     with pytest.raises(SourceError, match="cannot be decoded"):
         read_image(tmp_path / "flipped.png")

@@ -110,8 +110,8 @@ def test_a_transparent_color_is_the_background(tmp_path: Path) -> None:
 
 
 AMBIGUOUS: dict[str, tuple[Any, str, str]] = {
-    "another id": (indexed(IDS), "PNG", "pixels of 1, 2, but none of 3"),
-    "void as an object": (np.where(IDS == 2, 255, IDS).astype(np.uint8), "PNG", "none of 3"),
+    "another id": (indexed(IDS), "PNG", "pixels of 1, 2, but none of object 3"),
+    "void as an object": (np.where(IDS == 2, 255, IDS).astype(np.uint8), "PNG", "none of object 3"),
     "colors": (indexed(IDS).convert("RGB"), "PNG", "several colors"),
     "colors in a JPEG": (indexed(IDS).convert("RGB"), "JPEG", "several colors"),
     "float": (OBJECT.astype(np.float32), "TIFF", "floating-point pixels; .*logits > 0"),
@@ -135,6 +135,16 @@ def test_a_palette_with_colors_and_transparency_is_refused(tmp_path: Path) -> No
     path = written(tmp_path, indexed(IDS), transparency=0)
     with pytest.raises(PromptError, match="several colors and transparent pixels"):
         read_object_mask(path, 1)
+
+
+def test_void_is_no_object(tmp_path: Path) -> None:
+    path = written(tmp_path, np.where(IDS == 2, 255, IDS).astype(np.uint8))
+    with pytest.raises(PromptError, match="pixels of 1, 255, but none of object 255 "):
+        read_object_mask(path, 255)
+
+
+def test_dark_values_of_a_jpeg_are_not_ids(tmp_path: Path) -> None:
+    assert not read_object_mask(written(tmp_path, SHADES // 3, "JPEG"), 1).any()
 
 
 def test_color_of_16_bits_is_refused(tmp_path: Path) -> None:
