@@ -6,11 +6,12 @@ addresses that a playlist or an index names are never opened, and playlists are 
 
 from __future__ import annotations
 
+import errno
 import itertools
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 import av
 import cv2
@@ -53,6 +54,23 @@ _TURNS: dict[tuple[int, int, int, int], Callable[[Any], Any]] = {
 }
 
 
+class _Readable:
+    """A file as FFmpeg takes it: failures are error codes.
+
+    PyAV prints exceptions that FFmpeg does not report, such as those of a seek out of the file.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.read, self.tell = file.read, file.tell
+        self._seek = file.seek
+
+    def seek(self, offset: int, whence: int) -> int:
+        try:
+            return self._seek(offset, whence)
+        except (OSError, ValueError, OverflowError):
+            return -errno.EINVAL
+
+
 class VideoDecoder:
     """An open video file and its video stream: the one marked as default, otherwise the first.
 
@@ -88,7 +106,9 @@ class VideoDecoder:
             self._container = cast(
                 "InputContainer",
                 # As `options`, PyAV 17 would crash on formats that announce no streams.
-                av.open(self._file, container_options=_OPTIONS, metadata_errors="replace"),
+                av.open(
+                    _Readable(self._file), container_options=_OPTIONS, metadata_errors="replace"
+                ),
             )
         except (av.FFmpegError, OSError, ValueError) as error:  # OSError: a seek out of the file
             reason = "truncated: its index is missing" if is_cut_off(self._file) else "no video"

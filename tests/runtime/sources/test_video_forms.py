@@ -15,6 +15,7 @@ import pytest
 from sam2_edge import PromptError, SourceError
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources import FrameRange
+from sam2_edge.runtime.sources.decoder import _Readable
 from sam2_edge.runtime.sources.prompt_file import check_prompts
 from sam2_edge.runtime.sources.video import open_source
 from tests.helpers.encoded import copy_from, cut_bytes, encode, numbered_frames
@@ -300,3 +301,13 @@ def test_a_picture_belongs_to_its_reader(tmp_path: Path) -> None:
         np.testing.assert_array_equal(found.picture, frame)
         assert found.picture.flags.c_contiguous
         found.picture[:] = 0
+
+
+def test_a_seek_out_of_the_file_is_an_error_code(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").write_bytes(bytes(9))
+    with (tmp_path / "a.mp4").open("rb") as file:
+        readable = _Readable(file)
+        assert readable.seek(5, 0) == 5
+        assert readable.seek(-5, 0) < 0  # PyAV would print the traceback of an exception
+        assert readable.seek(2**63, 0) < 0
+        assert readable.tell() == 5
