@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import reprlib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,9 @@ def read_config(folder: Path) -> Sam2VideoConfig:
         elif isinstance(value, (int, float)):
             limit = MAX_LAYERS if name.endswith(_COUNTS) else MAX_SIZE
             if not abs(value) <= limit:
-                raise CheckpointError(f"{path}: {name} is {value:.6g}; at most {limit} is allowed")
+                raise CheckpointError(
+                    f"{path}: {name} is {reprlib.repr(value)}; at most {limit} is allowed"
+                )
     try:
         return Sam2VideoConfig.from_dict(content)
     except Exception as error:  # transformers raises whatever its own code meets
