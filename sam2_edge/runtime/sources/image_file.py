@@ -13,13 +13,13 @@ from typing import Any, BinaryIO, cast
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from sam2_edge.errors import Sam2EdgeError, SourceError
 from sam2_edge.runtime.paths import open_file
 from sam2_edge.runtime.preprocess import Frame
 
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 """Pillow's names of the formats that are read; others, such as EPS, would start other programs."""
 
 MAX_PIXELS = 178_956_970
@@ -81,6 +81,11 @@ def opened_image(
             raise
         except Image.DecompressionBombError as reason:
             raise error(f"{path} has more than {MAX_PIXELS:,} pixels; make it smaller") from reason
+        except UnidentifiedImageError as reason:
+            raise error(
+                f"{path} cannot be decoded as an image: it is damaged, or none of "
+                f"{', '.join(FORMATS)}; repair it, or convert it to PNG or JPEG"
+            ) from reason
         except Exception as reason:  # Pillow raises a dozen kinds for damaged data
             raise error(
                 f"{path} cannot be decoded as an image ({reason}); remove or repair it, or convert "
@@ -120,6 +125,9 @@ def has_deep_channels(image: Image.Image) -> bool:
         return True
     if image.format == "TIFF":
         return max(cast("Any", image).tag_v2.get(_TIFF_BITS_PER_SAMPLE, (8,))) > 8
+    if image.format == "PPM":
+        _, *largest = cast("Any", image).tile[0].args or ("",)
+        return any(isinstance(value, int) and value > 255 for value in largest)
     return image.format == "PNG" and ";16" in str(cast("Any", image).tile)
 
 

@@ -10,7 +10,9 @@ from sam2_edge.errors import SourceError
 from sam2_edge.runtime.sources import DEFAULT_FPS, FrameRange, SourceFrame
 from sam2_edge.runtime.sources.image_file import read_image
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+)
 
 
 class ImageFolder:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import struct
 from pathlib import Path
@@ -85,13 +86,20 @@ def test_a_damaged_exif_block_does_not_matter(tmp_path: Path) -> None:
     assert read_image(tmp_path / "photo.jpg").shape == SMOOTH.shape
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif"])
-@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize(
+    ("suffix", "channels"),
+    [*itertools.product([".png", ".tif"], [1, 3, 4]), (".pgm", 1), (".ppm", 3)],
+)
 def test_more_than_8_bits_are_refused(tmp_path: Path, suffix: str, channels: int) -> None:
     pixels = np.full((5, 5, channels), 1000, np.uint16)
     cv2.imwrite(str(tmp_path / f"deep{suffix}"), pixels)
     with pytest.raises(SourceError, match="more than 8 bits per channel; convert it to 8 bits"):
         read_image(tmp_path / f"deep{suffix}")
+
+
+def test_a_ppm_of_few_shades_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6\n1 2\n15\n" + bytes([15, 0, 0, 0, 15, 0]))
+    assert read_image(tmp_path / "a.ppm").tolist() == [[[0, 0, 255]], [[0, 255, 0]]]
 
 
 def test_float_pixels_are_refused(tmp_path: Path) -> None:
@@ -100,7 +108,7 @@ def test_float_pixels_are_refused(tmp_path: Path) -> None:
         read_image(tmp_path / "depth.tif")
 
 
-@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP"])
+@pytest.mark.parametrize("form", ["PNG", "JPEG", "BMP", "GIF", "PPM", "TIFF", "WEBP"])
 def test_a_truncated_file_is_refused(tmp_path: Path, form: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     content = saved(Image.fromarray(noise), form)
