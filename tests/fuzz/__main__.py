@@ -12,10 +12,11 @@ import os
 import re
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -77,41 +78,37 @@ def run(name: str, folder: Path, seconds: float, runs: int | None) -> Outcome:
         if left < 1 or inputs >= most:
             break
         limits = [f"-max_total_time={int(left)}", f"-runs={most - inputs}", f"-seed={starts + 1}"]
-        code = _in_a_process(log, left, (name, findings), (corpus, limits))
+        code = _in_a_process(partial(fuzz, name, findings, corpus, limits), log, left)
+        if code not in (0, *_REPORTED):
+            Path(f"{findings}-exit-{abs(code)}").write_text(f"the process ended with {code}")
         inputs = sum(map(int, _EXECUTED.findall(log.read_text(errors="replace"))))
         starts += 1
     found = [p for p in findings.parent.glob(f"{name}-*") if p.stat().st_mtime >= start]
     return Outcome(inputs, time.time() - start, len([p for p in found if p.suffix != ".txt"]))
 
 
-def _in_a_process(
-    log: Path, seconds: float, target: tuple[str, Path], options: tuple[list[Path], list[str]]
-) -> int:
+def _in_a_process(work: Callable[[Path], None], log: Path, seconds: float) -> int:
     """Fuzz in a process that may crash or hang; returns its exit code, 0 at the normal end.
 
     Imports are done once, before the fork; nothing else here may start threads.
     """
     memory = "/dev/shm"  # noqa: S108 # a disk takes most of the time
     with TemporaryDirectory(dir=memory if Path(memory).is_dir() else None) as folder:
-        process = multiprocessing.get_context("fork").Process(
-            target=_logged, args=(log, *target, Path(folder), *options)
-        )
+        context = multiprocessing.get_context("fork")
+        process = context.Process(target=_logged, args=(work, log, Path(folder)))
         process.start()
         process.join(seconds + GRACE_S)
         if process.is_alive():
             process.kill()
             process.join()
-        code = process.exitcode or 0
-        if code not in (0, *_REPORTED):
-            Path(f"{target[1]}-exit-{abs(code)}").write_text(f"the process ended with {code}")
-        return code
+        return process.exitcode or 0
 
 
-def _logged(log: Path, *arguments: Any) -> None:
+def _logged(work: Callable[[Path], None], log: Path, folder: Path) -> None:
     with log.open("a") as file:
         for number in (1, 2):
             os.dup2(file.fileno(), number)
-    fuzz(*arguments)
+    work(folder)
 
 
 def _table(outcomes: dict[str, Outcome]) -> Table:

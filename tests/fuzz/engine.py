@@ -34,8 +34,8 @@ with _instrumented():
 SLOW_S = 2.0
 """Processor time that one input may take, which does not depend on what else the machine does."""
 
-HANG_S = 10
-"""Time at which the process is ended."""
+HANG_S = 20
+"""Time at which the process is ended, on a machine that may be busy."""
 
 GROWTH_MB = 512
 """Memory that one input may take."""
@@ -45,16 +45,16 @@ TOTAL_MB = 4096
 
 
 def fuzz(
-    name: str, findings: Path, folder: Path, corpus: Sequence[Path], options: Sequence[str]
+    name: str, findings: Path, corpus: Sequence[Path], options: Sequence[str], folder: Path
 ) -> None:
     """Fuzz a target until its options end the process.
 
     Args:
         name: Name of the target.
         findings: Path and first part of the names of files with the inputs that were found.
-        folder: Folder for the target's files.
         corpus: Folders of inputs; new ones are kept in the first.
         options: Options of libFuzzer.
+        folder: Folder for the target's files.
     """
     target = TARGETS[name]
     os.chdir(folder)

@@ -39,7 +39,7 @@ def fail(data, folder):
 
 for kind in (b"crash", b"hang", b"error", b"bomb"):
     TARGETS["faulty"] = Target(fail, lambda: [b"good", kind])
-    print(run("faulty", Path(sys.argv[1], kind.decode()), seconds=60, runs=1).findings)
+    print(run("faulty", Path(sys.argv[1], kind.decode()), seconds=60, runs=1).findings > 0)
 """
 
 
@@ -73,4 +73,4 @@ def test_crashes_hangs_errors_and_bombs_are_found(tmp_path: Path) -> None:
     pytest.importorskip("atheris")
     command = [sys.executable, "-c", FAULTY, tmp_path]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["1"] * 4
+    assert done.stdout.split() == ["True"] * 4
