@@ -10,11 +10,14 @@ from sam2_edge.cli.main import cli
 from tests.fuzz import seeds
 from tests.fuzz.target import Target
 
-UP_TO_THE_BUNDLE = ("track", "segment", "run", "serve", "inspect")
+RUN = ("track", "segment", "run", "serve", "inspect")
 """Commands that run until they find that there is no bundle."""
 
-OUTPUTS = ("video", "masks", "jsonl", "json_file", "overlay", "udp")
-"""Options that are parsed, but not passed on: they write or send wherever they say."""
+REPLACED = {
+    "bundle": Path("no-bundle"),
+    **dict.fromkeys(("video", "masks", "jsonl", "json_file", "overlay", "udp")),
+}
+"""Values of options that are parsed, but not passed on: outputs would be written anywhere."""
 
 
 def arguments(data: bytes, folder: Path) -> None:
@@ -27,17 +30,13 @@ def arguments(data: bytes, folder: Path) -> None:
         return
     name, *rest = (_argument(value) for value in given)
     command = cli.commands[name]
-    frames = folder / "frames"
-    if not frames.exists():
-        _write_frames(frames)
+    if not (folder / "frames").exists():
+        _write_files(folder)
     context = command.make_context(name, rest)
     with context:
-        if name in UP_TO_THE_BUNDLE:
-            context.params["bundle"] = folder / "no-bundle"
-            context.params |= {key: None for key in OUTPUTS if key in context.params}
-            for key in ("source", "image"):
-                if key in context.params:
-                    context.params[key] = _below(context.params[key], folder)
+        if name in RUN:
+            for key in REPLACED.keys() & context.params.keys():
+                context.params[key] = REPLACED[key]
             command.invoke(context)
 
 
@@ -50,10 +49,8 @@ def _argument(value: Any) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def _below(source: Any, folder: Path) -> Any:
-    return type(source)(folder / "frames") if str(source) == "frames" else source
-
-
-def _write_frames(frames: Path) -> None:
-    frames.mkdir()
-    (frames / "0.png").write_bytes(seeds.index_masks()[0])
+def _write_files(folder: Path) -> None:
+    (folder / "frames").mkdir()
+    for name in ("frames/0.png", "mask.png"):
+        (folder / name).write_bytes(seeds.index_masks()[1])
+    (folder / "prompts.json").write_bytes(seeds.prompts_files()[0])
