@@ -126,7 +126,11 @@ loop_options = grouped(
 
 
 def make_loop(
-    source: str, options: LoopOptions, prompts: Sequence[Prompt], watchdog: Watchdog
+    source: str,
+    options: LoopOptions,
+    prompts: Sequence[Prompt],
+    watchdog: Watchdog,
+    max_objects: int | None = None,
 ) -> CameraLoop:
     """Set up logging and outputs, load the model, and return the loop.
 
@@ -135,6 +139,7 @@ def make_loop(
         options: Command-line options.
         prompts: Prompts for the first frame.
         watchdog: Pinged by the loop.
+        max_objects: Objects up to which viewers add new ones; None for no limit.
     """
     _set_up_logging(as_json=options.log_json)
     opener: str | Callable[[], Camera] = source
@@ -148,6 +153,7 @@ def make_loop(
     return CameraLoop(
         opener,
         prompts=prompts,
+        max_objects=max_objects,
         sinks=_sinks(options, open_source(source).fps if is_file else None),
         tracker=options.tracking.open_tracker(options.bundle, remember_absent=False),
         every_frame=options.every_frame,

@@ -57,6 +57,13 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
     metavar="URL",
     help="Origin of the page behind a proxy, such as https://robot.example. Repeatable.",
 )
+@click.option(
+    "--max-objects",
+    type=click.IntRange(1, 254),
+    default=16,
+    show_default=True,
+    help="Objects up to which viewers add new ones: each takes time on every frame.",
+)
 @loop_options
 def serve(
     source: str,
@@ -65,6 +72,7 @@ def serve(
     port: int,
     token: str | None,
     origins: tuple[str, ...],
+    max_objects: int,
     options: LoopOptions,
     prompts: Sequence[Prompt],
 ) -> None:
@@ -96,7 +104,7 @@ def serve(
             "which other users may read; set SAM2_EDGE_TOKEN"
         )
     watchdog = Watchdog()
-    loop = make_loop(source, options, prompts, watchdog)
+    loop = make_loop(source, options, prompts, watchdog, max_objects)
     stats = LoopStats(loop)
     hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     stopped = threading.Event()

@@ -9,17 +9,17 @@ Reading, tracking and writing run in separate threads, with only a few frames qu
 
 from __future__ import annotations
 
-import functools
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
-from sam2_edge.errors import LoopError
+from sam2_edge.errors import LoopError, PromptError
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sinks import Sink
@@ -67,6 +67,7 @@ class CameraLoop:
             again after failures.
         tracker: Used by the iterating thread only.
         prompts: Objects to track from the first frame on; an invalid prompt ends the iteration.
+        max_objects: Objects up to which `prompt` adds new ones; None for no limit.
         every_frame: Whether to keep every frame; None keeps every frame of files only.
         paced: Whether to read a file at its own frame rate rather than as fast as possible.
         sinks: Written to in a separate thread.
@@ -90,6 +91,7 @@ class CameraLoop:
         tracker: VideoTracker,
         *,
         prompts: Sequence[Prompt] = (),
+        max_objects: int | None = None,
         every_frame: bool | None = None,
         paced: bool = True,
         sinks: Sequence[Sink] = (),
@@ -98,12 +100,12 @@ class CameraLoop:
     ) -> None:
         if isinstance(source, str):
             every_frame = not is_camera(source) if every_frame is None else every_frame
-            source = functools.partial(open_camera, source, paced=paced)
+            source = partial(open_camera, source, paced=paced)
         self.writer = ResultWriter(sinks, wait=bool(every_frame))
         self.tracked = 0
         self._tracker = tracker
         self._capture = Capture(source, every_frame=bool(every_frame), stall_s=stall_s)
-        self._prompts = tuple(prompts)
+        self._prompts, self._max_objects = tuple(prompts), max_objects
         self._heartbeat = Guarded("the heartbeat", heartbeat)
         self._commands = CommandQueue(self._heartbeat)
         self._wake = threading.Event()
@@ -132,16 +134,15 @@ class CameraLoop:
         """Add or refine an object on the latest tracked frame; see `VideoTracker.prompt`.
 
         A command before the first frame applies to it. The Future raises PromptError if the prompt
-        is invalid.
+        is invalid, or one of a new object beyond `max_objects`.
 
         Raises:
             LoopError: If too many commands wait already, or the loop has ended.
         """
-        return self._submit(
-            lambda: self._tracker.prompt(
-                object_id, points=points, labels=labels, box=box, mask=mask
-            )
+        prompt = partial(
+            self._tracker.prompt, object_id, points=points, labels=labels, box=box, mask=mask
         )
+        return self._submit(lambda: self._if_allowed(object_id, prompt))
 
     def remove(self, object_id: int) -> Future[None]:
         """Stop tracking an object; see `VideoTracker.remove`."""
@@ -204,6 +205,15 @@ class CameraLoop:
         self.writer.put(frame, result)
         latency_s = time.monotonic() - frame.read_s
         return LoopResult(frame, result, began_s - frame.read_s, latency_s, updated)
+
+    def _if_allowed(self, object_id: int, prompt: Callable[[], ObjectResult]) -> ObjectResult:
+        tracked = self._tracker.object_ids
+        limit = len(tracked) + 1 if self._max_objects is None else self._max_objects
+        if object_id not in tracked and len(tracked) >= limit:
+            raise PromptError(
+                f"{len(tracked)} of at most {limit} objects are tracked; remove one first"
+            )
+        return prompt()
 
     def _submit(self, command: Callable[[], Any]) -> Future[Any]:
         future = self._commands.submit(command)

@@ -79,6 +79,19 @@ def test_objects_are_added_refined_and_removed_while_it_runs(
     assert np.mean(quality) > 0.5
 
 
+def test_no_more_objects_are_added_than_allowed(
+    scene: SyntheticClip, tracker: VideoTracker
+) -> None:
+    loop = CameraLoop(file_of(scene, 8), tracker, every_frame=True, max_objects=1)
+    futures = [add(loop, scene, 1, 0), add(loop, scene, 2, 0)]
+    for tracked in loop:
+        if tracked.frame.index == 3:
+            futures += [add(loop, scene, 1, 4), loop.remove(1), add(loop, scene, 2, 4)]
+    with pytest.raises(PromptError, match="1 of at most 1 objects are tracked"):
+        futures[1].result(0)
+    assert [futures[n].result(0).object_id for n in (0, 2, 4)] == [1, 1, 2]
+
+
 def test_commands_that_the_loop_does_not_run_are_refused(
     scene: SyntheticClip, tracker: VideoTracker
 ) -> None:
