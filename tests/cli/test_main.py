@@ -25,9 +25,9 @@ BAD_INPUT = {
     ),
     "object id too large for a PNG": (
         "track {clip} --bundle {bundle} --object 300 --point 34,38 --masks {tmp}/m",
-        "object id 300 does not fit an indexed mask; use ids up to 255",
+        "object id 300 does not fit an indexed mask (255 is no object",
     ),
-    "missing mask file": ("track {clip} --bundle {bundle} --mask x.png", "x.png cannot be"),
+    "missing mask file": ("track {clip} --bundle {bundle} --mask x.png", "x.png does not exist"),
     "late prompt": (
         "track {clip} --bundle {bundle} --prompts {tmp}/late.json",
         "a prompt is on frame 6, but the frames are 0 to 5",
@@ -39,7 +39,7 @@ BAD_INPUT = {
     "empty mask": ("track {clip} --bundle {bundle} --mask {tmp}/empty.png", "the mask is empty"),
     "mask of another size": (
         "segment {clip}/0.png --bundle {bundle} --mask {tmp}/small.png",
-        "a mask of shape (9, 9) for a frame of (128, 128)",
+        "small.png of shape (9, 9) for a frame of (128, 128)",
     ),
     "unknown label": (
         "segment {clip}/0.png --bundle {bundle} --point 5,5,7",
@@ -52,7 +52,7 @@ BAD_INPUT = {
     "no prompt for the image": ("segment {clip}/0.png --bundle {bundle}", "no prompt is given"),
     "missing prompts file": (
         "track {clip} --bundle {bundle} --prompts {tmp}/none.json",
-        "none.json cannot be read",
+        "none.json does not exist",
     ),
     "unknown video suffix": (
         "track {clip} --bundle {bundle} --point 34,38 --video {tmp}/o.gif",
