@@ -84,9 +84,10 @@ class Server:
             self.hub.publish(tracked)
 
     def rate(self, seconds: float) -> float:
-        """Return the loop's frames per second over a time."""
+        """Return the loop's frames per second over a time, and up to the next frame; 0 if none."""
         began_s, before = time.monotonic(), self.loop.tracked
         time.sleep(seconds)
+        wait(lambda: self.loop.tracked > before)
         return (self.loop.tracked - before) / (time.monotonic() - began_s)
 
     def cpu_s(self) -> float:
@@ -129,7 +130,8 @@ def measure(names: list[str], seconds: float, size: int) -> dict[str, Any]:
                 lambda: server.hub.viewers == 0 and usage()["descriptors"] <= before["descriptors"]
             )
             quiet.append(server.rate(seconds))
-            phases[name]["share"] = round(phases[name]["fps"] / ((quiet[-1] + quiet[-2]) / 2), 3)
+            around = max((quiet[-1] + quiet[-2]) / 2, 1e-9)
+            phases[name]["share"] = round(phases[name]["fps"] / around, 3)
         after = usage()
         server.loop.close()
         tracking.join()

@@ -43,7 +43,7 @@ def test_a_file_is_tracked_to_its_end(clip_file: Path, tmp_path: Path) -> None:
         (["--point", "500,5"], PromptError, "point 500,5 is outside the frame"),
         (["--object", "300", "--point", "5,5", "--masks", "m"], PromptError, "id 300 does not fit"),
         (["--udp", "nowhere"], SystemExit, "'nowhere' is not HOST:PORT"),
-        (["--keep-gb", "0"], SinkError, "keep_bytes is 0; give more than 0"),
+        (["--keep-gb", "0"], SinkError, "keep_bytes is 0.0; give more than 0"),
     ],
 )
 def test_invalid_options_are_rejected_at_once(

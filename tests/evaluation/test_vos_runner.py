@@ -34,7 +34,7 @@ def test_a_finished_video_is_not_evaluated_again(
     whole = file_contents(out)
     (out / "records/zebra.json").unlink()  # as if killed just before it was written
     (out / "Annotations/zebra/00000001.png").unlink()
-    (out / ".cup.left.part").mkdir()
+    (out / ".sam2_edge-0123456789abcdef.part").mkdir()
     kept = (out / "Annotations/cup/00000001.png").stat()
     capsys.readouterr()
 
@@ -44,7 +44,7 @@ def test_a_finished_video_is_not_evaluated_again(
     assert file_contents(out) == whole
     after = (out / "Annotations/cup/00000001.png").stat()
     assert (after.st_ino, after.st_mtime_ns) == (kept.st_ino, kept.st_mtime_ns)
-    assert not (out / ".cup.left.part").exists()
+    assert not (out / ".sam2_edge-0123456789abcdef.part").exists()
 
 
 def test_videos_with_deleted_masks_are_evaluated_again(evaluate: Eval, tmp_path: Path) -> None:
@@ -153,4 +153,4 @@ def test_an_error_in_a_process_is_reported_once(
     assert evaluate(root, tmp_path / "out", "--processes", 2) == 1
     lines = [x for x in capsys.readouterr().err.splitlines() if x.startswith("error:")]
     assert len(lines) == 1
-    assert "00002.png cannot be read" in lines[0]
+    assert "00002.png cannot be decoded" in lines[0]

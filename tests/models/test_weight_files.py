@@ -185,7 +185,10 @@ def edit(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
 
 ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     "layers": (lambda c: c.update(memory_attention_num_layers=100_000), "num_layers is 100000"),
-    "fuser": (lambda c: c.update(memory_fuser_num_layers=10**9), "memory_fuser_num_layers is 1e"),
+    "fuser": (
+        lambda c: c.update(memory_fuser_num_layers=10**9),
+        "fuser_num_layers is 1000000000;",
+    ),
     "depth": (
         lambda c: c["mask_decoder_config"].update(iou_head_depth=999),
         "depth is 999; .* 256",
@@ -194,7 +197,7 @@ ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda c: c["vision_config"]["backbone_config"].update(blocks_per_stage=[1, 1, 10**5, 1]),
         "blocks_per_stage is 100000",
     ),
-    "width": (lambda c: c.update(memory_attention_hidden_size=10**8), "hidden_size is 1e"),
+    "width": (lambda c: c.update(memory_attention_hidden_size=10**8), "hidden_size is 100000000;"),
     "not a number": (
         lambda c: c.update(initializer_range=float("nan")),
         "initializer_range is nan",

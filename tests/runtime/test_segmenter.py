@@ -99,7 +99,7 @@ def test_logits_are_clamped_to_32_as_in_the_published_predictor(segmenter: Image
         ({}, "empty prompt"),
         ({"points": [(500, 1)]}, "outside the frame"),
         ({"labels": [1]}, "labels without points"),
-        ({"logits": np.zeros((9, 9), np.float32)}, r"give finite \[32, 32\]"),
+        ({"logits": np.zeros((9, 9), np.float32)}, r"give \[32, 32\]"),
         ({"mask": np.ones((128, 128)), "logits": np.zeros((32, 32))}, "give one of them"),
         ({"mask": np.zeros((128, 128))}, "mask is empty"),
     ],
