@@ -120,13 +120,22 @@ def _in_processes(
 def _interrupts_blocked() -> Iterator[None]:
     """Start processes that Ctrl-C cannot interrupt before `_start` runs in them.
 
-    They inherit the signal mask. An interrupt of this process is delivered at the end.
+    They inherit the signal mask. An interrupt of this process is delivered at the end: the mask
+    alone would not do, since threads of native libraries take the signal too.
     """
+    received: list[int] = []
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    if in_main_thread:  # where Python handles signals
+        handler = signal.signal(signal.SIGINT, lambda number, _: received.append(number))
     previous = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, previous)
+        if in_main_thread:
+            signal.signal(signal.SIGINT, handler)
+    if received:
+        signal.raise_signal(signal.SIGINT)
 
 
 class _Process:
