@@ -19,7 +19,7 @@ from sam2_edge.bundle.manifest import (
     Manifest,
 )
 from sam2_edge.bundle.storage import sha256_of
-from sam2_edge.errors import BundleError
+from sam2_edge.errors import BundleError, reason_of
 
 BUNDLED = {"nano": Path(__file__).parent.parent / "models" / "bundled" / "nano"}
 """Bundles in the package, by name."""
@@ -57,10 +57,14 @@ def load_bundle(path: str | Path) -> Bundle:
         BundleError: A check failed; the message names the file and the remedy.
     """
     folder = Path(path)
-    if not folder.exists():
-        folder = BUNDLED.get(str(path), folder)
-    manifest_path = folder / MANIFEST_FILE
-    if not manifest_path.is_file():
+    try:
+        if not folder.exists():
+            folder = BUNDLED.get(str(path), folder)
+        manifest_path = folder / MANIFEST_FILE
+        is_bundle = manifest_path.is_file()
+    except OSError as error:  # a name that is too long, or a folder that may not be entered
+        raise BundleError(f"{folder} cannot be read: {reason_of(error)}") from error
+    if not is_bundle:
         raise BundleError(
             f"{folder} is not a bundle: it has no {MANIFEST_FILE}; make one with sam2-edge export"
         )

@@ -300,3 +300,8 @@ def test_a_manifest_with_any_value_replaced_loads_or_is_refused(
     (folder / MANIFEST_FILE).write_text(json.dumps(manifest))
     with contextlib.suppress(BundleError):  # and nothing else
         load_bundle(folder)
+
+
+def test_a_name_that_is_too_long_is_a_clear_error() -> None:
+    with pytest.raises(BundleError, match="xxx cannot be read: .*name too long"):
+        load_bundle("x" * 300)
