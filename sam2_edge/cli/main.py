@@ -24,6 +24,7 @@ from rich.markup import escape
 from sam2_edge.cli.bench import bench
 from sam2_edge.cli.build_engines import build_engines_command
 from sam2_edge.cli.doctor import doctor
+from sam2_edge.cli.entry import INTERRUPTED
 from sam2_edge.cli.eval import evaluate_command
 from sam2_edge.cli.export import export
 from sam2_edge.cli.inspect import inspect
@@ -35,8 +36,6 @@ from sam2_edge.cli.synth import synth
 from sam2_edge.cli.track import track
 from sam2_edge.cli.verify import verify
 from sam2_edge.errors import Sam2EdgeError, message_of
-
-INTERRUPTED = 128 + signal.SIGINT  # as shells say it
 
 
 class _Group(click.Group):

@@ -64,7 +64,7 @@ class CommandQueue:
         A command that takes longer is made up for by the next calls.
 
         Args:
-            at_least: How many to run however long they take, if so many wait.
+            at_least: Number of waiting commands to run regardless of the time they take.
 
         Raises:
             Exception: What a command raised, if it is not a Sam2EdgeError. Its Future is resolved.

@@ -191,7 +191,7 @@ def test_a_camera_under_a_lens_cap_is_reopened_ever_more_rarely(clock: FakeTime)
     capture.close()
     waits = np.diff(reopened_s)
     assert waits[:7].tolist() == [STALL_S * 2**n + 1 for n in range(7)]
-    assert waits[7:9].max() <= 2 * STALL_S + 1  # after light the count starts anew
+    assert waits[7:9].max() <= 2 * STALL_S + 1  # a good frame resets the wait
     assert capture.counts.captured == 1
 
 
