@@ -19,6 +19,7 @@ from sam2_edge.runtime.memory.policies import (
     MotionMemory,
     OriginalMemory,
 )
+from sam2_edge.runtime.preprocess import PreparedFrame
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
@@ -42,6 +43,7 @@ __all__ = [
     "MotionMemory",
     "ObjectResult",
     "OriginalMemory",
+    "PreparedFrame",
     "Prompt",
     "PromptError",
     "Sam2EdgeError",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any, cast
 
 import cv2
@@ -12,6 +13,40 @@ from sam2_edge.errors import SourceError
 
 Frame = NDArray[np.uint8]
 """An image as OpenCV returns it: [H, W, 3] uint8, BGR."""
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedFrame:
+    """A frame that has been checked and resized for the model; the frame itself may be reused.
+
+    Attributes:
+        pixels: [1, S, S, 3] uint8 RGB, the model's input.
+        size: Height, width of the frame in pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    size: tuple[int, int]
+
+
+def prepare_frame(frame: NDArray[Any] | PreparedFrame, size: int) -> PreparedFrame:
+    """Return a frame with the model's input for it; one that is prepared is only checked.
+
+    Args:
+        frame: [H, W, 3] uint8 BGR, or a frame prepared for a model of the same size.
+        size: Side of the model's input, pixels.
+
+    Raises:
+        SourceError: If the frame has a different shape or dtype.
+    """
+    if not isinstance(frame, PreparedFrame):
+        return PreparedFrame(model_image(frame, size), (frame.shape[0], frame.shape[1]))
+    pixels = frame.pixels
+    if pixels.shape != (1, size, size, 3) or pixels.dtype != np.uint8:
+        raise SourceError(
+            f"a prepared frame is {pixels.dtype} {pixels.shape}, but this model takes uint8 "
+            f"{(1, size, size, 3)}; prepare it with this tracker's own `prepare`"
+        )
+    return frame
 
 
 def model_image(frame: NDArray[Any], size: int) -> NDArray[np.uint8]:

@@ -24,7 +24,7 @@ from sam2_edge.runtime.memory.policies import (
 from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
 from sam2_edge.runtime.memory.token_selection import select_cells
 from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_model
-from sam2_edge.runtime.preprocess import model_image
+from sam2_edge.runtime.preprocess import PreparedFrame, prepare_frame
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
@@ -113,11 +113,24 @@ class VideoTracker(NotCopyable):
         """Ids of the tracked objects, in the order in which they were added."""
         return tuple(self._results)
 
-    def track(self, frame: NDArray[Any], prompts: Sequence[Prompt] = ()) -> FrameResult:
+    def prepare(self, frame: NDArray[Any]) -> PreparedFrame:
+        """Check and resize a frame for `track`; any thread may do so while another tracks.
+
+        Args:
+            frame: [H, W, 3] uint8 BGR of any size; it is not needed afterwards.
+
+        Raises:
+            SourceError: If the frame is invalid.
+        """
+        return prepare_frame(frame, self._model.geometry.image_size)
+
+    def track(
+        self, frame: NDArray[Any] | PreparedFrame, prompts: Sequence[Prompt] = ()
+    ) -> FrameResult:
         """Advance to the next frame and find every object on it.
 
         Args:
-            frame: [H, W, 3] uint8 BGR of any size.
+            frame: [H, W, 3] uint8 BGR of any size, or what `prepare` made of it.
             prompts: Objects to add on this frame. As in the published predictor, an object that is
                 already tracked starts over from its prompt, without its memory; to correct its
                 mask instead, call `prompt` after `track`.
@@ -127,14 +140,14 @@ class VideoTracker(NotCopyable):
             PromptError: If a prompt is invalid; the tracker is unchanged.
         """
         start = time.perf_counter()
-        image = model_image(frame, self._model.geometry.image_size)
-        size = (frame.shape[0], frame.shape[1])
+        prepared = prepare_frame(frame, self._model.geometry.image_size)
+        size = prepared.size
         checked: dict[int, ModelPrompt] = {}
         if prompts:
             checked = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
         self._pending.write(self._index, self._features, self._results)
         self._index += 1
-        self._image, self._frame_size = image, size
+        self._image, self._frame_size = prepared.pixels, size
         self._features = None
         self._tracked.clear()
         unprompted = [i for i in self._results if i not in checked]
