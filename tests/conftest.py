@@ -22,6 +22,7 @@ from sam2_edge.models.checkpoints import load_model
 from sam2_edge.models.random_init import random_model
 from tests.helpers.clips import Clip, moving_shapes
 from tests.helpers.kept_graphs import KeptGraphs
+from tests.helpers.late_device import LateDevice
 from tests.helpers.models import (
     IMAGE_SIZE,
     MEMORY_TOKENS,
@@ -114,3 +115,12 @@ def calibration_frames(tmp_path: Path) -> CalibrationFrames:
     kept.mkdir()
     folder = frames_of_a_clip(tmp_path / "data", frames=20)
     return collect_frames(folder, kept, size=IMAGE_SIZE, count=16)
+
+
+@pytest.fixture
+def late_device(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LateDevice]:
+    """A GPU that runs late in place of the machine's; misuse of it fails the test."""
+    device = LateDevice(tmp_path)
+    device.install(monkeypatch)
+    yield device
+    device.check()

@@ -17,7 +17,7 @@ import cv2
 import onnxruntime as ort
 
 from sam2_edge.errors import BackendError
-from sam2_edge.runtime.backends.cuda.driver import bindings, checked, device_info
+from sam2_edge.runtime.backends.cuda.driver import device_info, driver_version
 from sam2_edge.runtime.backends.tensorrt_variant import (
     MODULES,
     TensorRtVariant,
@@ -89,9 +89,7 @@ def _gpu() -> str:
 
 
 def _driver() -> str:
-    version = int(checked(bindings().cudaDriverGetVersion(), "reading the driver version"))
-    if version == 0:
-        raise BackendError("there is no NVIDIA driver; install one for this GPU")
+    version = driver_version()
     return f"{version // 1000}.{version % 1000 // 10}"
 
 

@@ -189,7 +189,8 @@ def test_views_of_device_memory_are_at_the_right_address() -> None:
     assert (tensor[2].address, tensor[2].shape) == (1000 + 2 * 24, (3, 2))
     assert (tensor[2][1].address, tensor[2][1].nbytes) == (1000 + 2 * 24 + 8, 8)
     assert (tensor[:3].address, tensor[:3].shape) == (1000, (3, 3, 2))
-    for wrong in (4, -1, slice(1, 3), slice(0, 5), slice(0, 4, 2)):
+    assert (tensor[1:3].address, tensor[1:3].shape) == (1024, (2, 3, 2))
+    for wrong in (4, -1, slice(3, 1), slice(0, 5), slice(0, 4, 2)):
         with pytest.raises(IndexError):
             tensor[wrong]
 

@@ -21,7 +21,7 @@ from sam2_edge.errors import BackendError, without_traceback
 from sam2_edge.evaluation.bench.runner import UNCOUNTED_FRAMES
 from sam2_edge.evaluation.bench.targets import open_target
 from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.backends.cuda.driver import bindings, checked
+from sam2_edge.runtime.backends.cuda.driver import driver
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.runtime.sources.video import open_source
@@ -72,10 +72,10 @@ def _host_bytes() -> int:
 def _device_bytes() -> int:
     """Return the GPU memory in use by all processes; 0 without a GPU."""
     try:
-        free, total = checked(bindings().cudaMemGetInfo(), "reading free GPU memory")
+        free, total = driver().memory_info()
     except BackendError:
         return 0
-    return int(total - free)
+    return total - free
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ from sam2_edge.evaluation.delegating import DelegatingBackend
 from sam2_edge.evaluation.verify.references import source_model
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
 from sam2_edge.runtime.backends.cuda.backend import DeviceBackend
-from sam2_edge.runtime.backends.cuda.driver import bindings, checked
+from sam2_edge.runtime.backends.cuda.commands import Commands
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.preprocess import Frame, model_image
 from sam2_edge.runtime.prompts import Prompt
@@ -137,22 +137,26 @@ class HostClock:
 class CudaClock:
     """Times work on a GPU by events on its stream, without synchronization."""
 
-    def __init__(self, stream: int) -> None:
-        self._cuda, self._stream = bindings(), stream
+    def __init__(self, commands: Commands) -> None:
+        self._commands, self._driver = commands, commands.driver
 
-    def now(self) -> Any:
-        """Record and return an event after all work enqueued so far."""
-        event = checked(self._cuda.cudaEventCreate(), "creating a CUDA event")
-        checked(self._cuda.cudaEventRecord(event, self._stream), "recording a CUDA event")
+    def now(self) -> int:
+        """Record and return an event after all work submitted so far.
+
+        Work that was kept for the whole frame is enqueued: with clocks between graphs, each part
+        of the frame becomes a CUDA graph of its own.
+        """
+        self._commands.flush()
+        event = self._driver.create_event()
+        self._driver.record_event(event, self._commands.stream)
         return event
 
-    def milliseconds(self, first: Any, last: Any) -> float:
+    def milliseconds(self, first: int, last: int) -> float:
         """Return the time between two events; waits for the last one and destroys both."""
-        checked(self._cuda.cudaEventSynchronize(last), "waiting for the GPU")
-        elapsed = checked(self._cuda.cudaEventElapsedTime(first, last), "reading CUDA events")
+        elapsed = self._driver.event_milliseconds(first, last)
         for event in (first, last):
-            self._cuda.cudaEventDestroy(event)
-        return float(elapsed)
+            self._driver.destroy_event(event)
+        return elapsed
 
 
 class TimedBackend(DelegatingBackend):
@@ -161,7 +165,7 @@ class TimedBackend(DelegatingBackend):
     def __init__(self, inner: Backend) -> None:
         super().__init__(inner)
         self._clock: HostClock | CudaClock = (
-            CudaClock(inner.stream) if isinstance(inner, DeviceBackend) else HostClock()
+            CudaClock(inner.commands) if isinstance(inner, DeviceBackend) else HostClock()
         )
         self._runs: list[tuple[Graph, Any, Any]] = []
 

@@ -15,7 +15,6 @@ from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.cuda.backend import DeviceBackend, axis_sizes
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
-from sam2_edge.runtime.backends.cuda.graphs import CudaGraphs
 from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
 from sam2_edge.runtime.backends.runtime_cache import new_context
 from sam2_edge.runtime.backends.signature import DYNAMIC, check_signature
@@ -104,9 +103,6 @@ class _Engine:
                 f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of free GPU "
                 "memory to run; free some, or export with a smaller image size"
             )
-        # TensorRT-RTX captures graphs itself: see `runtime_cache.new_context`.
-        classic = entry.variant == "tensorrt"
-        self._captured = CudaGraphs(stream, graph.value) if classic else None
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise BackendError if an axis is outside the range that the engine was built for."""
@@ -121,16 +117,6 @@ class _Engine:
     def run(self, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
         """Enqueue the engine on the stream."""
         tensors = {**inputs, **outputs}
-        if self._captured is None:
-            self._enqueue(inputs, tensors)
-            return
-        shapes = tuple(t.shape for t in tensors.values())
-        addresses = tuple(t.address for t in tensors.values())
-        self._captured.run(shapes, addresses, lambda: self._enqueue(inputs, tensors))
-
-    def _enqueue(
-        self, inputs: Mapping[str, DeviceTensor], tensors: Mapping[str, DeviceTensor]
-    ) -> None:
         done = [self._context.set_input_shape(name, t.shape) for name, t in inputs.items()]
         done += [self._context.set_tensor_address(name, t.address) for name, t in tensors.items()]
         if not (all(done) and self._context.execute_async_v3(self._stream)):
