@@ -16,7 +16,8 @@ from sam2_edge.runtime.backends.cuda import driver as cuda
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info, driver, driver_version
 from tests.helpers.late_device import LateDevice
 
-OUT_OF_MEMORY, NO_DEVICE, DRIVER_MISMATCH = 2, 100, 803
+OUT_OF_MEMORY, PRIMARY_CONTEXT_ACTIVE, DRIVER_MISMATCH = 2, 708, 803
+CTX_SCHED_BLOCKING_SYNC = 4
 
 
 def test_it_describes_the_gpu(late_device: LateDevice) -> None:
@@ -123,3 +124,21 @@ def test_copies_and_events_keep_the_order_of_the_stream(late_device: LateDevice)
     cu.destroy_stream(stream)
     counts = late_device.counts
     assert (counts.device_blocks, counts.host_blocks, counts.streams, counts.events) == (0,) * 4
+
+
+@pytest.mark.parametrize(("integrated", "flags"), [(1, CTX_SCHED_BLOCKING_SYNC), (0, 0)])
+def test_only_a_jetson_waits_without_spinning(
+    late_device: LateDevice, integrated: int, flags: int
+) -> None:
+    late_device.settings.integrated = integrated
+    driver().memory_info()
+    chosen, active = ctypes.c_uint(), ctypes.c_int()
+    library = ctypes.CDLL(str(late_device.path))
+    library.cuDevicePrimaryCtxGetState(0, ctypes.byref(chosen), ctypes.byref(active))
+    assert (chosen.value, active.value) == (flags, 1)
+
+
+def test_a_context_that_others_opened_keeps_its_flags(late_device: LateDevice) -> None:
+    late_device.settings.integrated = 1
+    late_device.fail("cuDevicePrimaryCtxSetFlags_v2", status=PRIMARY_CONTEXT_ACTIVE)
+    driver().memory_info()

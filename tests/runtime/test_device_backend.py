@@ -8,31 +8,28 @@ from typing import Any, cast
 import numpy as np
 import pytest
 
-from sam2_edge import BackendError, Bundle
+from sam2_edge import BackendError
 from sam2_edge.bundle.contract import Geometry, Graph
 from sam2_edge.runtime.backends.cuda.backend import DeviceBackend
 from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
 from tests.helpers.late_device import LateDevice
 
+GEOMETRY = Geometry(image_size=64, hidden=8, memory_channels=4)
+
 
 class Recorded(DeviceBackend):
     """Notes whether the stream still exists when the engines go."""
 
-    def __init__(self, geometry: Geometry, device: LateDevice) -> None:
+    def __init__(self, device: LateDevice) -> None:
         self.device, self.streams = device, list[bool]()
-        super().__init__(geometry, whole_frames=True)
+        super().__init__(GEOMETRY, whole_frames=True)
 
     def _close_engines(self) -> None:
         self.streams.append(self.device.stream_exists(self.stream))
 
 
-@pytest.fixture
-def geometry(small_bundle: Bundle) -> Geometry:
-    return small_bundle.manifest.geometry
-
-
-def test_the_stream_outlives_the_engines(late_device: LateDevice, geometry: Geometry) -> None:
-    with Recorded(geometry, late_device) as backend:
+def test_the_stream_outlives_the_engines(late_device: LateDevice) -> None:
+    with Recorded(late_device) as backend:
         backend.upload(np.ones(3, np.float32))
         backend.commands.flush()
     backend.close()
@@ -42,10 +39,8 @@ def test_the_stream_outlives_the_engines(late_device: LateDevice, geometry: Geom
         backend.empty((1,))
 
 
-def test_a_backend_that_is_dropped_is_closed_at_once(
-    late_device: LateDevice, geometry: Geometry
-) -> None:
-    backend = Recorded(geometry, late_device)
+def test_a_backend_that_is_dropped_is_closed_at_once(late_device: LateDevice) -> None:
+    backend = Recorded(late_device)
     streams, tensor = backend.streams, backend.empty((4,))
     gc.disable()  # no cycle may keep it
     try:
@@ -57,18 +52,16 @@ def test_a_backend_that_is_dropped_is_closed_at_once(
     assert tensor.shape == (4,)
 
 
-def test_without_a_gpu_there_is_nothing_to_close(
-    late_device: LateDevice, geometry: Geometry
-) -> None:
+def test_without_a_gpu_there_is_nothing_to_close(late_device: LateDevice) -> None:
     late_device.settings.devices = 0
     with pytest.raises(BackendError, match="no NVIDIA GPU is visible"):
-        Recorded(geometry, late_device)
+        Recorded(late_device)
     gc.collect()
     assert late_device.counts.streams == 0
 
 
-def test_it_moves_tensors_and_blocks(late_device: LateDevice, geometry: Geometry) -> None:
-    backend = DeviceBackend(geometry)
+def test_it_moves_tensors_and_blocks(late_device: LateDevice) -> None:
+    backend = DeviceBackend(GEOMETRY)
     assert backend.on_device
     arrays = {"a": np.arange(6, dtype=np.int32).reshape(3, 2), "b": np.ones(4, np.float16)}
     uploaded = backend.upload_block(arrays)
@@ -87,8 +80,8 @@ def test_it_moves_tensors_and_blocks(late_device: LateDevice, geometry: Geometry
 
 
 @pytest.mark.usefixtures("late_device")
-def test_outputs_may_be_given(geometry: Geometry) -> None:
-    backend = DeviceBackend(geometry)
+def test_outputs_may_be_given() -> None:
+    backend = DeviceBackend(GEOMETRY)
     spec = backend._specs[Graph.MEMORY_ENCODER]
     (memory,) = spec.outputs
     rows = backend.empty((5, *memory.shape(B=5)[1:]), memory.dtype)[2:4]

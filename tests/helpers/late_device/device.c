@@ -175,6 +175,7 @@ Status cuDeviceGetAttribute(int *value, int attribute, int device) {
 }
 
 static char the_context;
+static unsigned context_flags;
 
 Status cuDevicePrimaryCtxRetain(void **context, int device) {
     Status status = enter_for("cuDevicePrimaryCtxRetain", device);
@@ -193,13 +194,14 @@ Status cuDevicePrimaryCtxRelease_v2(int device) {
 }
 
 Status cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
-    (void)flags;
-    return leave(enter_for("cuDevicePrimaryCtxSetFlags_v2", device));
+    Status status = enter_for("cuDevicePrimaryCtxSetFlags_v2", device);
+    if (status == SUCCESS) context_flags = flags;
+    return leave(status);
 }
 
 Status cuDevicePrimaryCtxGetState(int device, unsigned *flags, int *active) {
     Status status = enter_for("cuDevicePrimaryCtxGetState", device);
-    *flags = 0;
+    *flags = context_flags;
     *active = retained > 0;
     return leave(status);
 }
