@@ -99,9 +99,7 @@ def bundles(
 
             return load_bundle(path)
         loaded = load_model(model, random_seed=seed)
-        return export_bundle(
-            loaded, path, ExportOptions(precision=precision, qdq_target="tensorrt")
-        )
+        return export_bundle(loaded, path, ExportOptions(precision=precision, target="gpu"))
 
     def engines(precision: Any, variant: Any) -> Bundle:
         target = folder / f"{variant}-{precision}"

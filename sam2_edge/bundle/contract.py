@@ -1,7 +1,8 @@
 """The contract of the graphs: their names, tensors, axes and tolerances.
 
 Export, check, build and run all read it. Axes that are letters are dynamic: B objects, N points, M
-memory slots, P object pointers.
+memories of an object, R stored memories of all objects, P object pointers, H rows and K columns of
+bytes of a frame.
 """
 
 from __future__ import annotations
@@ -50,6 +51,12 @@ Measured with one model: 2.5e-4 to 1.5e-2, depending on the instructions that Py
 MemoryRounding = Literal["none", "bfloat16"]
 """How the memory encoder rounds what is stored."""
 
+FeatureDtype = Literal["float32", "float16"]
+
+GraphTarget = Literal["cpu", "gpu"]
+"""What graphs are written for: cpu with little memory traffic between operators, gpu in the form
+that TensorRT compiles to fused attention. The results agree."""
+
 
 class Graph(str, Enum):
     """The exported graphs, in the order of a frame's path."""
@@ -59,6 +66,7 @@ class Graph(str, Enum):
     MASK_PROMPT = "mask_prompt"
     MASK_DECODER = "mask_decoder"
     MEMORY_ENCODER = "memory_encoder"
+    MASK_BITS = "mask_bits"
 
 
 Feeds = Mapping[str, NDArray[np.generic]]
@@ -108,6 +116,7 @@ class Geometry:
         memory_slots: Memories attended to with one conditioning frame (7 in SAM 2).
         pointers: Object pointers attended to with one conditioning frame (16 in SAM 2).
         memory_tokens: Cells of each memory that are attended to; None for all.
+        feature_dtype: Dtype of features, conditioned embeddings and memories between graphs.
     """
 
     image_size: int
@@ -116,6 +125,7 @@ class Geometry:
     memory_slots: int = 7
     pointers: int = 16
     memory_tokens: int | None = None
+    feature_dtype: FeatureDtype = "float32"
 
     @property
     def embedding_size(self) -> int:
@@ -149,13 +159,17 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
     def i32(name: str, *axes: Axis) -> TensorSpec:
         return TensorSpec(name, "int32", axes)
 
+    def feature(name: str, *axes: Axis) -> TensorSpec:
+        return TensorSpec(name, geometry.feature_dtype, axes)
+
     high_res = (
-        f32("high_res_0", 1, c // 8, low, low),
-        f32("high_res_1", 1, c // 4, low // 2, low // 2),
+        feature("high_res_0", 1, c // 8, low, low),
+        feature("high_res_1", 1, c // 4, low // 2, low // 2),
     )
-    embedding = f32("embedding", 1, c, h, h)
-    conditioned = f32("conditioned", "B", c, h, h)
+    embedding = feature("embedding", 1, c, h, h)
+    conditioned = feature("conditioned", "B", c, h, h)
     mask_input = f32("mask_input", "B", 1, low, low)
+    mask_logits = f32("mask_logits", "B", 1, low, low)
     object_score = f32("object_score", "B")
     # Indices y * h + x of the cells attended to.
     kept = geometry.memory_tokens
@@ -164,13 +178,14 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
         GraphSpec(
             Graph.IMAGE_ENCODER,
             (TensorSpec("image", "uint8", (1, size, size, 3)),),
-            (*high_res, embedding, f32("unconditioned", 1, c, h, h)),
+            (*high_res, embedding, feature("unconditioned", 1, c, h, h)),
         ),
         GraphSpec(
             Graph.MEMORY_ATTENTION,
             (
                 embedding,
-                f32("memory", "M", "B", m, h, h),
+                feature("memory", "R", m, h, h),
+                i32("memory_rows", "M", "B"),
                 i32("memory_age", "M", "B"),
                 f32("pointers", "P", "B", c),
                 f32("pointer_age", "P", "B"),
@@ -181,7 +196,7 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
         GraphSpec(
             Graph.MASK_PROMPT,
             (f32("mask", "B", 1, size, size),),
-            (mask_input, f32("mask_logits", "B", 1, low, low)),
+            (mask_input, mask_logits),
         ),
         GraphSpec(
             Graph.MASK_DECODER,
@@ -209,11 +224,16 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
             Graph.MEMORY_ENCODER,
             (
                 embedding,
-                f32("mask_logits", "B", 1, low, low),
+                mask_logits,
                 object_score,
                 i32("binarize", "B"),
             ),
-            (f32("memory", "B", m, h, h),),
+            (feature("memory", "B", m, h, h),),
+        ),
+        GraphSpec(
+            Graph.MASK_BITS,
+            (mask_logits, f32("row_weights", "H", low), f32("column_weights", low, "K", 8)),
+            (TensorSpec("bits", "uint8", ("B", "H", "K")),),
         ),
     )
     return {spec.graph: spec for spec in specs}

@@ -16,8 +16,10 @@ from pydantic import (
 from sam2_edge.bundle.contract import (
     IMAGE_SIZES,
     MEMORY_STRIDE,
+    FeatureDtype,
     Geometry,
     Graph,
+    GraphTarget,
     MemoryRounding,
     Precision,
     TensorSpec,
@@ -25,7 +27,7 @@ from sam2_edge.bundle.contract import (
 from sam2_edge.errors import printable
 
 MANIFEST_FILE = "manifest.json"
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 Text = Annotated[str, AfterValidator(printable)]
 """A name that is shown: escaped, since files may have names that are not UTF-8 or control a
@@ -159,14 +161,21 @@ class NormalizationEntry(_Entry):
 
 
 class Manifest(_Entry):
-    """The contents of manifest.json."""
+    """The contents of manifest.json.
 
-    format_version: Literal[2]
+    Attributes:
+        target: What the graphs are written for.
+        feature_dtype: Dtype of features and memories between graphs.
+    """
+
+    format_version: Literal[3]
     sam2_edge_version: Text
     model: ModelEntry
     image_size: int
     normalization: NormalizationEntry
     memory: MemoryEntry
+    target: GraphTarget
+    feature_dtype: FeatureDtype
     graphs: dict[Graph, GraphEntry]
 
     @field_validator("image_size")
@@ -194,4 +203,5 @@ class Manifest(_Entry):
             memory_slots=self.memory.slots,
             pointers=self.memory.pointers,
             memory_tokens=self.memory.tokens,
+            feature_dtype=self.feature_dtype,
         )

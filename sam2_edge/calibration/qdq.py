@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Literal
 
 import numpy as np
 import onnx
@@ -14,13 +13,11 @@ from onnxruntime.quantization import CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import TensorData, TensorsData
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
 
+from sam2_edge.bundle.contract import GraphTarget
 from sam2_edge.calibration.ranges import OPERATORS
 from sam2_edge.calibration.tensor_stats import Range
 
 QDQ_OPSET = 19
-
-QdqTarget = Literal["tensorrt", "cpu"]
-"""The runtime that an INT8 graph is written for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +30,10 @@ class Recipe:
     seven_bit_weights: bool
 
 
-RECIPES: dict[QdqTarget, Recipe] = {
+RECIPES: dict[GraphTarget, Recipe] = {
     # TensorRT's parser takes signed, symmetric pairs and biases in float. Outputs are left alone:
     # what follows a layer (an addition, a normalization) is computed in float anyway.
-    "tensorrt": Recipe(
+    "gpu": Recipe(
         QuantType.QInt8, symmetric=True, quantized_outputs=False, seven_bit_weights=False
     ),
     # x86-64 multiplies unsigned by signed bytes. Without VNNI it adds two products in 16 bits,
@@ -51,7 +48,7 @@ def quantize_model(
     model: onnx.ModelProto,
     ranges: Mapping[str, Range],
     layers: Collection[str],
-    qdq_target: QdqTarget,
+    target: GraphTarget,
 ) -> onnx.ModelProto:
     """Copy a graph with the named Conv, MatMul and Gemm nodes in INT8.
 
@@ -61,9 +58,9 @@ def quantize_model(
         model: A float32 graph.
         ranges: Ranges of the tensors at those nodes, see `collect_ranges`.
         layers: Names of the nodes.
-        qdq_target: The runtime that the graph is written for.
+        target: What the graph is written for.
     """
-    recipe = RECIPES[qdq_target]
+    recipe = RECIPES[target]
     source = onnx.ModelProto()
     source.CopyFrom(onnx.shape_inference.infer_shapes(model))
     if not layers:  # ONNX Runtime would take that as all of them

@@ -133,7 +133,7 @@ def export(
         calibration = Calibration(calibrate, calibration_method, calibration_frames, int8_budget)
     options = ExportOptions(
         precision=precision,
-        qdq_target="cpu" if engines is None else "tensorrt",
+        target="cpu" if engines is None else "gpu",
         calibration=calibration,
         memory_rounding=memory_rounding,
         memory_tokens=memory_tokens,

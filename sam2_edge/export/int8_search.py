@@ -16,11 +16,11 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Feeds, Graph
+from sam2_edge.bundle.contract import Feeds, Graph, GraphTarget
 from sam2_edge.bundle.storage import file_entry, save_manifest
 from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.calibration.frames import CalibrationFrames
-from sam2_edge.calibration.qdq import QdqTarget, quantizable_layers, quantize_model
+from sam2_edge.calibration.qdq import quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import Method, collect_ranges
 from sam2_edge.calibration.tensor_stats import Range
 from sam2_edge.errors import ExportError
@@ -56,7 +56,7 @@ def plan_int8(
     frames: CalibrationFrames,
     *,
     method: Method,
-    qdq_target: QdqTarget,
+    target: GraphTarget,
     budget: float | None,
     clips: int = CLIPS,
     on_progress: Callable[[str], None] = lambda _step: None,
@@ -70,7 +70,7 @@ def plan_int8(
         bundle: Graphs in float32.
         frames: Calibration frames.
         method: Which of the values seen a range covers.
-        qdq_target: The runtime that the graph is written for.
+        target: What the graph is written for.
         budget: Largest loss of J&F; None quantizes every layer that can be.
         clips: Number of synthetic clips.
         on_progress: Called with the current step.
@@ -86,7 +86,7 @@ def plan_int8(
         return Int8Plan(ranges, tuple(layers))
     on_progress(f"trying {len(layers)} layers alone")
     few_frames = islice(frames, SENSITIVITY_FRAMES)
-    errors = layer_errors(model, ranges, layers, few_frames, qdq_target)
+    errors = layer_errors(model, ranges, layers, few_frames, target)
     on_progress("scoring float32")
     reference = _score(bundle, clips)
     best = 0.0
@@ -95,7 +95,7 @@ def plan_int8(
         left_out = tuple(islice(errors, count))
         kept = tuple(layer for layer in layers if layer not in left_out)
         with scratch_folder() as folder:
-            changed = {Graph.IMAGE_ENCODER: quantize_model(model, ranges, kept, qdq_target)}
+            changed = {Graph.IMAGE_ENCODER: quantize_model(model, ranges, kept, target)}
             score = _score(trial_bundle(bundle, folder, changed), clips)
         on_progress(f"J&F {score:.4f} ({reference:.4f}) with {count} layers in float")
         if reference - score <= budget:
@@ -113,14 +113,14 @@ def layer_errors(
     ranges: Mapping[str, Range],
     layers: Collection[str],
     inputs: Iterable[Feeds],
-    qdq_target: QdqTarget,
+    target: GraphTarget,
 ) -> dict[str, float]:
     """Mean `relative_error` over `inputs` with one layer alone in INT8, the worst layer first."""
     feeds = list(inputs)
     expected = _outputs(model, feeds)
     errors = {}
     for layer in layers:
-        outputs = _outputs(quantize_model(model, ranges, [layer], qdq_target), feeds)
+        outputs = _outputs(quantize_model(model, ranges, [layer], target), feeds)
         errors[layer] = float(
             np.mean([relative_error(a, b) for a, b in zip(outputs, expected, strict=True)])
         )

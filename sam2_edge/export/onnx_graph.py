@@ -21,7 +21,7 @@ OPSET = 18
 PROTOBUF_LIMIT = 2**31 - 2**20
 """Bytes of weights above which they go to a file beside the graph: protobuf allows 2 GB."""
 
-_EXAMPLE = {"M": 2, "P": 3, "B": 2, "N": 5}
+_EXAMPLE = {"R": 7, "M": 2, "P": 3, "B": 2, "N": 5, "H": 6, "K": 3}
 """Sizes for tracing; distinct and above 1, so that no axis is taken as constant."""
 
 _FOLD_LIMIT = 2**31

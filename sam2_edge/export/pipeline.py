@@ -11,7 +11,14 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Feeds, Geometry, Graph, Precision, graph_specs
+from sam2_edge.bundle.contract import (
+    Feeds,
+    Geometry,
+    Graph,
+    GraphTarget,
+    Precision,
+    graph_specs,
+)
 from sam2_edge.bundle.manifest import (
     FORMAT_VERSION,
     CalibrationEntry,
@@ -73,7 +80,7 @@ def export_bundle(
         scratch_folder() as scratch,
     ):
         exporter = _Exporter(loaded, geometry, options, folder, on_progress)
-        manifest = _manifest(loaded, geometry, memory, exporter.export())
+        manifest = _manifest(loaded, geometry, memory, options.target, exporter.export())
         if options.precision != "fp32":
             full = Bundle(folder, manifest)
             seen = _observe(full, options, scratch, on_progress)
@@ -119,7 +126,7 @@ def _observe(
         full,
         frames,
         method=calibration.method,
-        qdq_target=options.qdq_target,
+        target=options.target,
         budget=calibration.budget,
         on_progress=partial(on_progress, Graph.IMAGE_ENCODER),
     )
@@ -185,7 +192,7 @@ class _Exporter:
             source=seen.frames.source,
             frames=seen.frames.numbers,
             method=self._options.calibration.method,
-            ranges=convert_to_int8(path, seen.plan, self._options.qdq_target, inputs),
+            ranges=convert_to_int8(path, seen.plan, self._options.target, inputs),
             left_out=seen.plan.left_out,
             sensitivity=seen.plan.errors,
         )
@@ -225,6 +232,7 @@ def _manifest(
     loaded: LoadedModel,
     geometry: Geometry,
     memory: MemoryEntry,
+    target: GraphTarget,
     graphs: dict[Graph, GraphEntry],
 ) -> Manifest:
     return Manifest(
@@ -236,6 +244,8 @@ def _manifest(
         image_size=geometry.image_size,
         normalization=NormalizationEntry(mean=IMAGE_MEAN, std=IMAGE_STD),
         memory=memory,
+        target=target,
+        feature_dtype=geometry.feature_dtype,
         graphs=graphs,
     )
 

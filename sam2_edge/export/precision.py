@@ -9,9 +9,9 @@ from typing import Literal
 
 import onnx
 
-from sam2_edge.bundle.contract import Feeds, Graph, MemoryRounding, Precision
+from sam2_edge.bundle.contract import Feeds, Graph, GraphTarget, MemoryRounding, Precision
 from sam2_edge.calibration.frames import DEFAULT_FRAMES
-from sam2_edge.calibration.qdq import QdqTarget, quantize_model
+from sam2_edge.calibration.qdq import quantize_model
 from sam2_edge.calibration.ranges import Method
 from sam2_edge.calibration.tensor_stats import Range
 from sam2_edge.errors import ExportError
@@ -36,9 +36,9 @@ _COMMON: dict[PrecisionMode, dict[Graph, Precision]] = {
     "fp16": _FP16,
 }
 
-PRECISION_MODES: dict[QdqTarget, dict[PrecisionMode, dict[Graph, Precision]]] = {
+PRECISION_MODES: dict[GraphTarget, dict[PrecisionMode, dict[Graph, Precision]]] = {
     "cpu": {**_COMMON, "int8": {**_FP32, Graph.IMAGE_ENCODER: "int8"}},
-    "tensorrt": {**_COMMON, "int8": {**_FP16, Graph.IMAGE_ENCODER: "int8"}},
+    "gpu": {**_COMMON, "int8": {**_FP16, Graph.IMAGE_ENCODER: "int8"}},
 }
 """Precision of every graph by INT8 target and mode."""
 
@@ -67,7 +67,7 @@ class ExportOptions:
 
     Attributes:
         precision: See `PrecisionMode`.
-        qdq_target: The runtime that INT8 graphs are written for.
+        target: What the graphs are written for; see `GraphTarget`.
         calibration: Required for "int8". For "mixed" and "fp16" it shows which values are too large
             for float16; without it, seeded inputs do.
         memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
@@ -79,7 +79,7 @@ class ExportOptions:
     """
 
     precision: PrecisionMode = "fp32"
-    qdq_target: QdqTarget = "cpu"
+    target: GraphTarget = "cpu"
     calibration: Calibration | None = None
     memory_rounding: MemoryRounding = "bfloat16"
     memory_tokens: int | None = None
@@ -105,7 +105,7 @@ class ExportOptions:
     @property
     def precisions(self) -> dict[Graph, Precision]:
         """Precision of every graph."""
-        return PRECISION_MODES[self.qdq_target][self.precision]
+        return PRECISION_MODES[self.target][self.precision]
 
 
 def convert_to_fp16(path: Path, inputs: Iterable[Feeds]) -> None:
@@ -116,7 +116,7 @@ def convert_to_fp16(path: Path, inputs: Iterable[Feeds]) -> None:
 
 
 def convert_to_int8(
-    path: Path, plan: Int8Plan, qdq_target: QdqTarget, inputs: Iterable[Feeds]
+    path: Path, plan: Int8Plan, target: GraphTarget, inputs: Iterable[Feeds]
 ) -> dict[str, Range]:
     """Rewrite a float32 graph with the layers of `plan` in INT8.
 
@@ -126,8 +126,8 @@ def convert_to_int8(
         The ranges of the layers' inputs.
     """
     model = _load(path)
-    quantized = quantize_model(model, plan.ranges, plan.layers, qdq_target)
-    if qdq_target == "tensorrt":
+    quantized = quantize_model(model, plan.ranges, plan.layers, target)
+    if target == "gpu":
         keep = fp32_only_nodes(quantized) | overflowing_nodes(model, inputs)
         quantized = to_half(quantized, keep)
     onnx.save(quantized, path)

@@ -7,8 +7,9 @@ import onnx
 import onnxruntime as ort
 import pytest
 
+from sam2_edge.bundle.contract import GraphTarget
 from sam2_edge.calibration.frames import CalibrationFrames
-from sam2_edge.calibration.qdq import RECIPES, QdqTarget, quantizable_layers, quantize_model
+from sam2_edge.calibration.qdq import RECIPES, quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import METHODS, OPERATORS, Method, collect_ranges
 
 
@@ -48,7 +49,7 @@ def test_ranges_cover_the_observed_values(
 
 @pytest.mark.parametrize("target", RECIPES)
 def test_a_quantized_graph_is_near_the_float_one(
-    target: QdqTarget, encoder: onnx.ModelProto, calibration_frames: CalibrationFrames
+    target: GraphTarget, encoder: onnx.ModelProto, calibration_frames: CalibrationFrames
 ) -> None:
     names = quantizable_layers(encoder)
     made = quantize_model(
@@ -67,7 +68,7 @@ def test_a_quantized_graph_is_near_the_float_one(
     assert len(matrices) == len(names)
     largest = max(np.abs(matrix.astype(int)).max() for matrix in matrices)
     # Two products with an unsigned byte fit into 16 bits, as processors without VNNI add them.
-    assert largest == 127 if target == "tensorrt" else 60 < largest <= (2**15 - 1) // (2 * 255)
+    assert largest == 127 if target == "gpu" else 60 < largest <= (2**15 - 1) // (2 * 255)
 
 
 def test_quantizing_no_layer_changes_nothing(

@@ -44,7 +44,7 @@ pytestmark = pytest.mark.skipif(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", PRECISION_MODES["tensorrt"])
+@pytest.mark.parametrize("mode", PRECISION_MODES["gpu"])
 def test_every_graph_of_nano_becomes_an_engine(mode: PrecisionMode, tmp_path: Path) -> None:
     calibration = None
     if mode == "int8":
@@ -52,7 +52,7 @@ def test_every_graph_of_nano_becomes_an_engine(mode: PrecisionMode, tmp_path: Pa
     graphs = export_bundle(
         load_model("nano"),
         tmp_path / "onnx",
-        ExportOptions(precision=mode, qdq_target="tensorrt", calibration=calibration),
+        ExportOptions(precision=mode, target="gpu", calibration=calibration),
     )
     steps: list[tuple[Graph, str]] = []
 
@@ -65,7 +65,7 @@ def test_every_graph_of_nano_becomes_an_engine(mode: PrecisionMode, tmp_path: Pa
 
     for graph, entry in engines.manifest.graphs.items():
         assert entry.backend == "tensorrt-rtx"
-        assert entry.precision == PRECISION_MODES["tensorrt"][mode][graph]
+        assert entry.precision == PRECISION_MODES["gpu"][mode][graph]
         assert entry.engine is not None
         assert entry.engine.compute_capabilities == ((8, 6),)
         assert engines.graph_path(graph).stat().st_size > 100_000
@@ -83,7 +83,7 @@ def test_memory_attention_with_fewer_tokens_becomes_an_engine(
     graphs = export_bundle(
         loaded(small_model),
         tmp_path / "onnx",
-        ExportOptions(precision=mode, qdq_target="tensorrt", memory_tokens=24),
+        ExportOptions(precision=mode, target="gpu", memory_tokens=24),
     )
     engines = build_engines(graphs, tmp_path / "engines", RTX)
     assert engines.manifest.geometry.memory_tokens == 24
@@ -108,9 +108,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("graph", "precision"),
-    sorted(
-        {pair for precisions in PRECISION_MODES["tensorrt"].values() for pair in precisions.items()}
-    ),
+    sorted({pair for precisions in PRECISION_MODES["gpu"].values() for pair in precisions.items()}),
 )
 def test_every_graph_of_real_size_becomes_an_engine(
     graph: Graph, precision: Precision, tiny: Bundle, tmp_path: Path
@@ -125,7 +123,7 @@ def test_every_graph_of_real_size_becomes_an_engine(
     if precision == "int8":
         source = frames_of_a_clip(tmp_path / "data")
         frames = collect_frames(source, tmp_path, size=geometry.image_size, count=16)
-        plan = plan_int8(tiny, frames, method="minmax", qdq_target="tensorrt", budget=None)
+        plan = plan_int8(tiny, frames, method="minmax", target="gpu", budget=None)
         convert_to_int8(path, plan, "tensorrt", inputs[:1])
     check_structure(path, spec)
     profile = engine_profile(geometry, RTX)

@@ -53,7 +53,7 @@ def test_layers_stay_in_float_until_the_budget_is_met(
         nano_bundle,
         frames,
         method="minmax",
-        qdq_target="cpu",
+        target="cpu",
         budget=budget,
         clips=2,
         on_progress=steps.append,

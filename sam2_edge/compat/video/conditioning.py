@@ -66,7 +66,8 @@ def memory_inputs(
     pointers += _aged(past, {age: reach.back(frame, age) for age in range(1, span)})
     ages = np.array([[age] for age, _ in pointers], np.float32).reshape(-1, 1)
     return MemoryInputs(
-        memory=np.stack([out.memory[None] for _, out in memories]),
+        memory=np.stack([out.memory for _, out in memories]),
+        memory_rows=np.arange(len(memories), dtype=np.int32)[:, None],
         memory_age=np.array([[age] for age, _ in memories], np.int32),
         pointers=np.array([[out.pointer] for _, out in pointers], np.float32).reshape(
             -1, 1, geometry.hidden

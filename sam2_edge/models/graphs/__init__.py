@@ -7,6 +7,7 @@ from transformers import Sam2VideoModel
 
 from sam2_edge.bundle.contract import Graph, MemoryRounding
 from sam2_edge.models.graphs.image_encoder import ImageEncoder
+from sam2_edge.models.graphs.mask_bits import MaskBits
 from sam2_edge.models.graphs.mask_decoder import MaskDecoder
 from sam2_edge.models.graphs.mask_prompt import MaskPrompt
 from sam2_edge.models.graphs.memory_attention import MemoryAttention
@@ -23,6 +24,7 @@ def graph_modules(
         Graph.MASK_PROMPT: MaskPrompt(model),
         Graph.MASK_DECODER: MaskDecoder(model),
         Graph.MEMORY_ENCODER: MemoryEncoder(model, rounding=memory_rounding),
+        Graph.MASK_BITS: MaskBits(),
     }
     for module in modules.values():
         module.train(model.training)

@@ -23,13 +23,14 @@ Rotary = tuple[Tensor, Tensor]
 
 
 class MemoryAttention(nn.Module):
-    """embedding, memory, memory_age, pointers, pointer_age (, memory_cells) -> conditioned.
+    """embedding, memory, memory_rows, memory_age, pointers, pointer_age -> conditioned.
 
     Rotary encoding is written in real numbers. Permuted weights sort the channel pairs of queries
     and keys into two halves (the scores do not change), and the encoding is applied slot by slot,
     so that nothing is tiled along the keys.
 
-    The optional input memory_cells names the cells of each memory that cross-attention sees; the
+    memory holds all that is stored; memory_rows names each object's. The optional last input,
+    memory_cells, names the cells of each memory that cross-attention sees; the
     others are dropped before any computation. This is faster and not exact.
     """
 
@@ -84,15 +85,16 @@ class MemoryAttention(nn.Module):
         self,
         embedding: Tensor,
         memory: Tensor,
+        memory_rows: Tensor,
         memory_age: Tensor,
         pointers: Tensor,
         pointer_age: Tensor,
         memory_cells: Tensor | None = None,
     ) -> Tensor:
         """The embedding conditioned on memory, for B objects."""
-        slots, objects, channels = memory.shape[:3]
+        objects, channels = memory_rows.shape[1], memory.shape[1]
         side = embedding.shape[-1]
-        tokens = memory.permute(1, 0, 3, 4, 2).reshape(objects, slots, side * side, channels)
+        tokens = memory.flatten(2)[memory_rows.transpose(0, 1).long()].transpose(2, 3)
         # Age 0 (a conditioning frame) takes the last row of the table, age n the row n - 1.
         age = (memory_age.long() + self.slots - 1) % self.slots
         position = self.temporal.reshape(self.slots, channels)[age].transpose(0, 1)
