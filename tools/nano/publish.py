@@ -1,7 +1,8 @@
 """A training run's averaged weights as the bundled model: `python -m tools.nano.publish`.
 
 Writes a folder that is both a model in Hugging Face format (config.json, model.safetensors in half
-precision) and a bundle whose graphs read those same weights.
+precision) and a bundle whose graphs read those same weights. Given such a folder instead of a run,
+it keeps the weights and writes the graphs anew.
 """
 
 from __future__ import annotations
@@ -25,23 +26,26 @@ from tools.nano.packing import pack_bundle
 from tools.nano.trainer import CHECKPOINT
 
 WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
 CARD = "README.md"
 
 
-def publish(run: Path, target: Path) -> Bundle:
-    """Make or replace the bundle `target` from a training run; an existing model card is kept.
+def publish(source: Path, target: Path) -> Bundle:
+    """Make or replace the bundle `target`; an existing model card is kept.
+
+    Args:
+        source: A training run, or a published folder, which may be `target` itself.
+        target: The folder of the bundle.
 
     Raises:
-        CheckpointError: The run has no checkpoint.
+        CheckpointError: `source` has neither a checkpoint nor published weights.
     """
-    path = run / CHECKPOINT
-    if not path.is_file():
-        raise CheckpointError(f"{path} does not exist; give the folder of a training run")
-    content = torch.load(path, map_location="cpu", weights_only=True)
-    # The averages are of parameters; the positional frequencies are a buffer.
-    state = {**content["model"], **content["average"]}
     with new_bundle_folder(target, overwrite=True) as folder:
-        _write_weights(state, folder)
+        if (source / WEIGHTS).is_file():
+            for name in (WEIGHTS, CONFIG):
+                shutil.copy2(source / name, folder / name)
+        else:
+            _write_weights(_averaged(source), folder)
         # The origin of the weights, not the temporary folder.
         loaded = load_folder(folder, image_size=NANO_IMAGE_SIZE, name=NANO, source="sam2_edge")
         exported = export_bundle(loaded, folder / "graphs", ExportOptions(memory_rounding="none"))
@@ -54,6 +58,18 @@ def publish(run: Path, target: Path) -> Bundle:
     return load_bundle(target)
 
 
+def _averaged(run: Path) -> dict[str, torch.Tensor]:
+    path = run / CHECKPOINT
+    if not path.is_file():
+        raise CheckpointError(
+            f"{run} has neither {CHECKPOINT} nor {WEIGHTS}; give the folder of a training run, or "
+            "one that was published"
+        )
+    content = torch.load(path, map_location="cpu", weights_only=True)
+    # The averages are of parameters; the positional frequencies are a buffer.
+    return {**content["model"], **content["average"]}
+
+
 def _write_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
     half = {name: value.half().contiguous().clone() for name, value in state.items()}
     save_file(half, folder / WEIGHTS, metadata={"format": "pt"})
@@ -62,11 +78,11 @@ def _write_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
 
 
 @click.command()
-@click.argument("run", type=click.Path(path_type=Path, file_okay=False, exists=True))
+@click.argument("source", type=click.Path(path_type=Path, file_okay=False, exists=True))
 @click.argument("target", type=click.Path(path_type=Path, file_okay=False))
-def main(run: Path, target: Path) -> None:
-    """Publish the weights of RUN, a training folder, as the bundle TARGET."""
-    bundle = publish(run, target)
+def main(source: Path, target: Path) -> None:
+    """Publish the weights of SOURCE, a training run or a published folder, as the bundle TARGET."""
+    bundle = publish(source, target)
     size = sum(file.stat().st_size for file in bundle.path.iterdir())
     click.echo(f"{target}: {size / 1e6:.1f} MB")
 

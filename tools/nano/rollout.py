@@ -40,19 +40,20 @@ class Bank:
     cond_frames: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
     others: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def inputs(self, now: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Memory [M,R,m,h,w], memory_age, pointers [P,R,C], pointer_age at frame `now`."""
+    def inputs(self, now: int) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+        """Memory [M*R,m,h,w], memory_rows, memory_age [M,R], pointers [P,R,C], pointer_age."""
         recent = [t for t in self.others if now - t < self.slots]
         memories = [m for m, _ in self.cond_frames.values()] + [self.others[t][0] for t in recent]
         ages = [0] * len(self.cond_frames) + [now - t for t in recent]
         pointing = [t for t in self.others if now - t < self.pointers]
         pointers = [p for _, p in self.cond_frames.values()] + [self.others[t][1] for t in pointing]
         since = [now - t for t in [*self.cond_frames, *pointing]]
-        rows = memories[0].shape[0]
-        age = torch.tensor(ages, device=memories[0].device)[:, None].expand(-1, rows)
-        pointer_age = torch.tensor(since, dtype=torch.float32, device=memories[0].device)
+        rows, device = memories[0].shape[0], memories[0].device
+        memory_rows = torch.arange(len(memories) * rows, device=device).reshape(-1, rows)
+        age = torch.tensor(ages, device=device)[:, None].expand(-1, rows)
+        pointer_age = torch.tensor(since, dtype=torch.float32, device=device)
         pointer_age = (pointer_age / (self.pointers - 1))[:, None].expand(-1, rows)
-        return torch.stack(memories), age, torch.stack(pointers), pointer_age
+        return torch.cat(memories), memory_rows, age, torch.stack(pointers), pointer_age
 
 
 @dataclass(frozen=True, slots=True)
