@@ -130,7 +130,9 @@ def _difference(got: NDArray[np.generic], want: NDArray[np.generic], step: float
     Of packed bits, the share that differs.
     """
     if got.dtype == np.uint8:
-        return float(np.unpackbits(got ^ want).mean())
+        return float(
+            (np.unpackbits(got.view(np.uint8)) != np.unpackbits(want.view(np.uint8))).mean()
+        )
     reference = want.astype(np.float64)
     excess = np.abs(got.astype(np.float64) - reference) - step * np.abs(reference)
     # numpy's maximum, which keeps a NaN

@@ -25,5 +25,5 @@ class MaskBits(nn.Module):
         """Masks of B objects at the size of the frame."""
         columns = column_weights.flatten(1)
         resized = row_weights @ (mask_logits[:, 0] @ columns)
-        inside = (resized > 0).to(resized.dtype).unflatten(2, (-1, 8))
+        inside = (resized > 0).to(resized.dtype).reshape(*resized.shape[:2], -1, 8)
         return (inside * self.bit_values).sum(dim=3).to(torch.uint8)
