@@ -41,10 +41,10 @@ class Bundle:
         """The file of one graph."""
         return self.path / self.manifest.graphs[graph].file
 
-    def max_size(self, axis: str) -> int | None:
-        """Largest size of a dynamic axis that every engine takes; None without engines."""
-        engines = [entry.engine for entry in self.manifest.graphs.values() if entry.engine]
-        return min((e.profile[axis][2] for e in engines if axis in e.profile), default=None)
+    def max_size(self, graph: Graph, axis: str) -> int | None:
+        """Largest size of a dynamic axis that a graph's engine takes; None without an engine."""
+        engine = self.manifest.graphs[graph].engine
+        return None if engine is None else engine.profile[axis][2]
 
 
 def load_bundle(path: str | Path) -> Bundle:

@@ -76,12 +76,17 @@ class _Recorder(OnnxRuntimeCpu):
         self._folder = folder
         self._written = 0
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         if self.recording:
             arrays: dict[str, Any] = dict(inputs)
             np.savez(self._folder / f"{graph.value}-{self._written:04d}.npz", **arrays)
             self._written += 1
-        return super().run(graph, inputs)
+        return super().run(graph, inputs, outputs)
 
 
 def _first_prompts(size: int) -> list[Prompt]:

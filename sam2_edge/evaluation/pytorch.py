@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 
 from sam2_edge.bundle.contract import Graph, graph_specs
-from sam2_edge.bundle.manifest import Manifest, MemoryEntry
+from sam2_edge.bundle.manifest import Manifest
 from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.evaluation.tracker import MemoryAndPointer
 from sam2_edge.models.graphs import graph_modules
@@ -26,29 +26,45 @@ from sam2_edge.runtime.results import FrameResult, ObjectResult
 
 
 class TorchBackend(HostTensors):
-    """Runs the graph modules of a `Sam2VideoModel` on the CPU, with a bundle's memory settings.
+    """Runs the graph modules of a `Sam2VideoModel` in float32 on the CPU, with a bundle's settings.
 
     Attributes:
         geometry: Geometry of the model with these settings.
     """
 
-    def __init__(self, model: Any, memory: MemoryEntry) -> None:
+    def __init__(self, model: Any, manifest: Manifest) -> None:
         self.name = "pytorch"
-        self._modules = graph_modules(model, memory_rounding=memory.rounding)
-        self.geometry = replace(geometry_of(model.config), memory_tokens=memory.tokens)
+        self._modules = graph_modules(model, memory_rounding=manifest.memory.rounding)
+        self.geometry = replace(
+            geometry_of(model.config),
+            memory_tokens=manifest.memory.tokens,
+            feature_dtype=manifest.feature_dtype,
+        )
         self._specs = graph_specs(self.geometry)
 
     @torch.inference_mode()
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Run one graph's module."""
         spec = self._specs[graph]
         # PyTorch warns about read-only arrays.
-        arrays = (np.require(inputs[s.name], requirements=["C", "W"]) for s in spec.inputs)
+        arrays = (
+            np.require(inputs[s.name], s.dtype.replace("float16", "float32"), ["C", "W"])
+            for s in spec.inputs
+        )
         result = self._modules[graph](*map(torch.from_numpy, arrays))
         tensors = result if isinstance(result, tuple) else (result,)
-        names = (output.name for output in spec.outputs)
-        outputs = {name: tensor.numpy() for name, tensor in zip(names, tensors, strict=True)}
-        return cast("dict[str, Tensor]", outputs)
+        made = {
+            output.name: cast("Tensor", tensor.numpy().astype(output.dtype))
+            for output, tensor in zip(spec.outputs, tensors, strict=True)
+        }
+        for name, target in (outputs or {}).items():
+            self.copy(made[name], target)
+        return {**made, **(outputs or {})}
 
 
 class PyTorchTracker:

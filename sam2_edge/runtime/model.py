@@ -6,17 +6,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NoReturn, cast
+from typing import Any, NoReturn, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.contract import LABEL_PAD, Graph, graph_specs
 from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
 from sam2_edge.runtime.backends import Backend, BackendName, Tensor, open_backend
+from sam2_edge.runtime.mask_bits import PACKED, column_weights, row_weights
 from sam2_edge.runtime.prompts import NO_POINTS, ModelPrompt
 
 LOGIT_LIMIT = 32.0
@@ -58,16 +59,18 @@ class MemoryInputs:
     """Inputs of memory attention for B objects with equal numbers of memories and pointers.
 
     Attributes:
-        memory: [M, B, m, h, w].
+        memory: [R, m, h, w], all stored memories.
+        memory_rows: [M, B] int32, which of them belong to an object.
         memory_age: [M, B] int32, 0 for conditioning frames.
-        pointers: [P, B, C].
+        pointers: [P, B, C] float32.
         pointer_age: [P, B] float32, as a fraction of the maximum age.
         memory_cells: [M, B, N] int32, the cells of each memory to attend to; None for all.
     """
 
-    memory: Tensor
+    memory: Tensor | NDArray[np.float32]
+    memory_rows: NDArray[np.int32]
     memory_age: NDArray[np.int32]
-    pointers: Tensor
+    pointers: NDArray[np.float32]
     pointer_age: NDArray[np.float32]
     memory_cells: NDArray[np.int32] | None = None
 
@@ -100,20 +103,25 @@ class DecoderOutput:
 class Model(NotCopyable):
     """The graphs of one bundle on one backend.
 
-    Methods that take tensors upload numpy arrays first.
+    Methods that take tensors upload numpy arrays first, those of one call with a single copy.
     """
 
     def __init__(self, bundle: Bundle, backend: Backend) -> None:
         self.bundle = bundle
         self.backend = backend
         self.geometry = bundle.manifest.geometry
-        self._mask_size = self.geometry.mask_size
-        self.max_objects = bundle.max_size("B")
-        """Objects per run; None without a limit."""
+        self._specs = graph_specs(self.geometry)
+        self._dtypes = {t.name: t.dtype for spec in self._specs.values() for t in spec.inputs}
+        self._constants: dict[tuple[str, int], Tensor] = {}
+        self._resize: tuple[tuple[int, int], dict[str, Tensor]] | None = None
+        self.max_objects = bundle.max_size(Graph.MASK_DECODER, "B")
+        """Objects per run of the decoder and the memory encoder; None without a limit."""
+        self.max_attention = bundle.max_size(Graph.MEMORY_ATTENTION, "B")
+        """Objects per run of memory attention; None without a limit."""
 
     def check_points(self, count: int) -> None:
         """Raise PromptError if the engines take fewer than `count` points per object."""
-        limit = self.bundle.max_size("N")
+        limit = self.bundle.max_size(Graph.MASK_DECODER, "N")
         if limit is not None and count > limit:
             raise PromptError(
                 f"{count} points, including the corners of a box; this bundle's engines take "
@@ -124,31 +132,39 @@ class Model(NotCopyable):
         """Run the image encoder on an RGB image [1, S, S, 3] uint8."""
         return Features(**self._run(Graph.IMAGE_ENCODER, {"image": image}))
 
-    def attend(self, features: Features, inputs: MemoryInputs) -> Tensor:
-        """Condition a frame on the memory of B objects.
+    def attend(self, features: Features, *batches: MemoryInputs) -> Tensor:
+        """Condition a frame on the memory of objects, in one batch or several.
 
         Returns:
-            The conditioned embedding [B, C, h, w].
+            The conditioned embedding [B, C, h, w] of all objects, in order.
 
         Raises:
             BackendError: If there is no pointer, and the graphs are engines.
         """
-        if not inputs.pointers.shape[0] and self.bundle.max_size("P") is not None:
+        graph = Graph.MEMORY_ATTENTION
+        for batch in batches:
+            self._check_pointers(batch)
+        inputs = self._uploaded(*(_given(batch) for batch in batches))
+        sizes = [batch.memory_rows.shape[1] for batch in batches]
+        if len(inputs) == 1:
+            outputs = self.backend.run(graph, {"embedding": features.embedding, **inputs[0]})
+            return outputs["conditioned"]
+        shape = (sum(sizes), *features.embedding.shape[1:])
+        conditioned = self.backend.empty(shape, self.geometry.feature_dtype)
+        start = 0
+        for size, tensors in zip(sizes, inputs, strict=True):
+            part = {"conditioned": conditioned[start : start + size]}
+            self.backend.run(graph, {"embedding": features.embedding, **tensors}, part)
+            start += size
+        return conditioned
+
+    def _check_pointers(self, batch: MemoryInputs) -> None:
+        if not len(batch.pointers) and self.bundle.max_size(Graph.MEMORY_ATTENTION, "P"):
             raise BackendError(
                 "this bundle's engines need at least one object pointer, but there is none on this "
                 "side of the prompted frame; start tracking at the prompted frame, or use a bundle "
                 "of ONNX graphs"
             )
-        tensors = {
-            "embedding": features.embedding,
-            "memory": inputs.memory,
-            "memory_age": inputs.memory_age,
-            "pointers": inputs.pointers,
-            "pointer_age": inputs.pointer_age,
-        }
-        if inputs.memory_cells is not None:
-            tensors["memory_cells"] = inputs.memory_cells
-        return self._run(Graph.MEMORY_ATTENTION, tensors)["conditioned"]
 
     def decode(
         self,
@@ -158,6 +174,7 @@ class Model(NotCopyable):
         *,
         multimask: bool,
         mask_input: Tensor | NDArray[np.float32] | None = None,
+        outputs: Mapping[str, Tensor] | None = None,
     ) -> DecoderOutput:
         """Run the mask decoder for B objects.
 
@@ -167,22 +184,27 @@ class Model(NotCopyable):
             prompt: One prompt for all objects, or one row per object.
             multimask: Whether to choose among masks 1 to 3.
             mask_input: [B, 1, s, s] logits of the mask to refine.
+            outputs: Tensors to write some of the outputs to, see `Backend.run`.
         """
         batch, points = conditioned.shape[0], prompt.labels.shape[-1]
-        has_mask = mask_input is not None
-        if mask_input is None:
-            mask_input = np.zeros((batch, 1, self._mask_size, self._mask_size), np.float32)
-        inputs = {
+        low = self.geometry.mask_size
+        inputs: dict[str, Tensor | NDArray[Any]] = {
             "conditioned": conditioned,
             "high_res_0": features.high_res_0,
             "high_res_1": features.high_res_1,
-            "point_coords": np.broadcast_to(prompt.coords, (batch, points, 2)),
-            "point_labels": np.broadcast_to(prompt.labels, (batch, points)),
-            "mask_input": mask_input,
-            "has_mask": np.full(batch, has_mask, np.int32),
-            "multimask": np.full(batch, multimask, np.int32),
+            "has_mask": self._constant("has_mask", batch, int(mask_input is not None)),
+            "multimask": self._constant("multimask", batch, int(multimask)),
         }
-        return DecoderOutput(**self._run(Graph.MASK_DECODER, inputs))
+        if mask_input is None:
+            mask_input = self._constant("mask_input", batch, 0, (1, low, low))
+        inputs["mask_input"] = mask_input
+        if prompt is NO_POINTS:
+            inputs["point_coords"] = self._constant("point_coords", batch, 0, (1, 2))
+            inputs["point_labels"] = self._constant("point_labels", batch, LABEL_PAD, (1,))
+        else:
+            inputs["point_coords"] = np.broadcast_to(prompt.coords, (batch, points, 2))
+            inputs["point_labels"] = np.broadcast_to(prompt.labels, (batch, points))
+        return DecoderOutput(**self._run(Graph.MASK_DECODER, inputs, outputs))
 
     def encode_mask(self, mask: NDArray[np.float32]) -> tuple[Tensor, Tensor]:
         """Run the mask prompt graph on a mask [S, S] of 0 and 1.
@@ -212,6 +234,7 @@ class Model(NotCopyable):
         object_score: Tensor | NDArray[np.float32],
         *,
         binarize: bool,
+        memory: Tensor | None = None,
     ) -> Tensor:
         """Encode a frame and its masks as the memory of B objects.
 
@@ -220,28 +243,94 @@ class Model(NotCopyable):
             mask_logits: [B, 1, s, s].
             object_score: [B].
             binarize: Whether to binarize the masks first, as for prompted frames.
+            memory: [B, m, h, w] to write the memory to; None for a new tensor.
 
         Returns:
             The memory [B, m, h, w].
         """
-        batch = mask_logits.shape[0]
         inputs = {
             "embedding": features.embedding,
             "mask_logits": mask_logits,
             "object_score": object_score,
-            "binarize": np.full(batch, binarize, np.int32),
+            "binarize": self._constant("binarize", mask_logits.shape[0], int(binarize)),
         }
-        return self._run(Graph.MEMORY_ENCODER, inputs)["memory"]
+        outputs = None if memory is None else {"memory": memory}
+        return self._run(Graph.MEMORY_ENCODER, inputs, outputs)["memory"]
+
+    def packs_masks(self, frame_size: tuple[int, int]) -> bool:
+        """Whether masks of frames of (height, width) pixels are resized and packed on the device.
+
+        A CPU resizes faster by itself, and a frame may be larger than the engine takes.
+        """
+        height, width = frame_size
+        limits = (self.bundle.max_size(Graph.MASK_BITS, axis) for axis in ("H", "K"))
+        sizes = (height, -(-width // PACKED))
+        return self.backend.on_device and all(
+            limit is None or size <= limit for size, limit in zip(sizes, limits, strict=True)
+        )
+
+    def write_bits(self, mask_logits: Tensor, frame_size: tuple[int, int], bits: Tensor) -> None:
+        """Resize the logits [B, 1, s, s] of B objects to a frame and pack the masks into `bits`."""
+        if self._resize is None or self._resize[0] != frame_size:
+            low, (height, width) = self.geometry.mask_size, frame_size
+            weights = {
+                "row_weights": row_weights(low, height),
+                "column_weights": column_weights(low, width),
+            }
+            self._resize = frame_size, self.backend.upload_block(weights)
+        objects = mask_logits.shape[0]
+        size = self.bundle.max_size(Graph.MASK_BITS, "B") or objects
+        for start in range(0, objects, size):
+            part = slice(start, min(start + size, objects))
+            inputs = {"mask_logits": mask_logits[part], **self._resize[1]}
+            self.backend.run(Graph.MASK_BITS, inputs, {"bits": bits[part]})
+
+    def close(self) -> None:
+        """Release the backend's engines and memory."""
+        self._constants.clear()
+        self._resize = None
+        self.backend.close()
+
+    def _constant(self, name: str, objects: int, value: int, shape: tuple[int, ...] = ()) -> Tensor:
+        """Return an input [B, ...] of one value, which stays on the device."""
+        tensor = self._constants.get((name, value))
+        if tensor is None or tensor.shape[0] < objects:
+            array = np.full((objects, *shape), value, self._dtypes[name])
+            tensor = self._constants[name, value] = self.backend.upload(array)
+        part: Tensor = tensor[:objects]
+        return part
 
     def _run(
-        self, graph: Graph, inputs: Mapping[str, Tensor | NDArray[np.generic]]
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor | NDArray[Any]],
+        outputs: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
-        upload = self.backend.upload
-        tensors = {
-            name: upload(value) if isinstance(value, np.ndarray) else value
+        (tensors,) = self._uploaded(inputs)
+        return self.backend.run(graph, tensors, outputs)
+
+    def _uploaded(self, *several: Mapping[str, Tensor | NDArray[Any]]) -> list[dict[str, Tensor]]:
+        """Return the inputs of several runs with their numpy arrays as tensors."""
+        arrays = {
+            f"{name} {number}": np.asarray(value, self._dtypes[name])
+            for number, inputs in enumerate(several)
             for name, value in inputs.items()
+            if isinstance(value, np.ndarray)
         }
-        return self.backend.run(graph, tensors)
+        tensors = self.backend.upload_block(arrays) if arrays else {}
+        return [
+            {
+                name: tensors.get(f"{name} {number}", cast("Tensor", value))
+                for name, value in inputs.items()
+            }
+            for number, inputs in enumerate(several)
+        ]
+
+
+def _given(batch: MemoryInputs) -> dict[str, Tensor | NDArray[Any]]:
+    """The inputs of memory attention that a batch has."""
+    values = {field.name: getattr(batch, field.name) for field in fields(batch)}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def open_model(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, cast
@@ -14,6 +15,7 @@ from pycocotools import mask as coco_mask
 
 from sam2_edge.bundle.contract import NO_OBJECT_LOGIT
 from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.runtime.mask_bits import unpack_masks
 
 if TYPE_CHECKING:
     import supervision
@@ -44,20 +46,33 @@ def full_size(logits: NDArray[np.float32], frame_size: tuple[int, int]) -> NDArr
     return cast("NDArray[np.float32]", resized)
 
 
+@dataclass(frozen=True, slots=True)
+class DeviceMask:
+    """A mask that was made on a GPU.
+
+    Attributes:
+        bits: [H, ceil(W / 8)] uint8, packed as by `numpy.packbits`.
+        fetch_logits: Copies its logits [S/4, S/4] from the device while they are there.
+    """
+
+    bits: NDArray[np.uint8]
+    fetch_logits: Callable[[], NDArray[np.float32]]
+
+
 @dataclass(frozen=True)
 class ObjectResult:
     """One object on one frame.
 
     Attributes:
         object_id: As in its prompt.
-        logits: [S/4, S/4] float32 mask logits over the whole frame; above 0 on the object.
+        source: [S/4, S/4] float32 logits, or the mask as it comes from a GPU.
         iou: Predicted IoU of the mask, 0 to 1.
         object_score: Logit; above 0 if the object is present.
         frame_size: Height, width in pixels.
     """
 
     object_id: int
-    logits: NDArray[np.float32]
+    source: NDArray[np.float32] | DeviceMask
     iou: float
     object_score: float
     frame_size: tuple[int, int]
@@ -68,8 +83,22 @@ class ObjectResult:
         return self.object_score > 0
 
     @cached_property
+    def logits(self) -> NDArray[np.float32]:
+        """[S/4, S/4] float32 mask logits over the whole frame; above 0 on the object.
+
+        On a GPU they are copied on first access, which must come before the next frame is tracked,
+        unless the tracker was opened with `logits=True`.
+
+        Raises:
+            Sam2EdgeError: They are no longer on the GPU.
+        """
+        return self.source.fetch_logits() if isinstance(self.source, DeviceMask) else self.source
+
+    @cached_property
     def mask(self) -> NDArray[np.bool_]:
         """[H, W] bool at the frame's own size; computed on first access."""
+        if isinstance(self.source, DeviceMask):
+            return unpack_masks(self.source.bits, self.frame_size[1])
         if self.logits.max() <= NO_OBJECT_LOGIT:
             return np.zeros(self.frame_size, np.bool_)
         return full_size(self.logits, self.frame_size) > MASK_LOGIT
@@ -135,16 +164,19 @@ class FrameResult:
             Sam2EdgeError: For an object id above `MAX_MASK_ID`.
         """
         size = size or self.frame_size
-        indexed = np.zeros(size, np.uint8)
-        best = np.full(size, MASK_LOGIT, np.float32)
         for result in self.objects:
             if result.object_id > MAX_MASK_ID:
                 raise Sam2EdgeError(
                     f"object id {result.object_id} does not fit an indexed mask; use ids up to "
                     f"{MAX_MASK_ID}"
                 )
-            if not result.present:
-                continue
+        indexed = np.zeros(size, np.uint8)
+        present = [result for result in self.objects if result.present]
+        if len(present) == 1 and size == self.frame_size:
+            indexed[present[0].mask] = present[0].object_id
+            return indexed
+        best = np.full(size, MASK_LOGIT, np.float32)
+        for result in present:
             logits = full_size(result.logits, size)
             wins = logits > best
             indexed[wins] = result.object_id

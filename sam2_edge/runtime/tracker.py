@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle
+from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
 from sam2_edge.runtime.backends import Backend, BackendName
+from sam2_edge.runtime.decoded import DecodedBatch
 from sam2_edge.runtime.memory.bank import DEFAULT_MAX_COND_FRAMES, MemoryBank
-from sam2_edge.runtime.memory.pending import DecodedBatch, PendingFrame
+from sam2_edge.runtime.memory.pending import PendingFrame
 from sam2_edge.runtime.memory.policies import (
     MemoryPolicy,
     MemoryPolicyName,
@@ -26,6 +28,7 @@ from sam2_edge.runtime.memory.token_selection import select_cells
 from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_model
 from sam2_edge.runtime.preprocess import PreparedFrame, prepare_frame
 from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
+from sam2_edge.runtime.readout import BITS, Readout
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
 
@@ -49,6 +52,8 @@ class VideoTracker(NotCopyable):
             until it reappears.
         memory_policy: How masks and remembered frames are chosen: "original" as published, the
             experimental "motion" or "distractor", or a policy such as `MotionMemory(weight=0.1)`.
+        logits: Whether every result keeps its logits. Otherwise, on a GPU, results have masks, and
+            logits can be read until the next frame is tracked. On a CPU they always have logits.
 
     Raises:
         BundleError: If the bundle cannot be used.
@@ -67,6 +72,7 @@ class VideoTracker(NotCopyable):
         clip_frames: int | None = None,
         remember_absent: bool = True,
         memory_policy: MemoryPolicyName | MemoryPolicy = "original",
+        logits: bool = False,
     ) -> None:
         for name, value in (
             ("max_cond_frames", max_cond_frames),
@@ -89,12 +95,15 @@ class VideoTracker(NotCopyable):
             geometry,
             max_cond_frames=max_cond_frames,
             slot_policy=policy_slots(policy, geometry.recent_memories, recent_memories),
-            max_batch=self._model.max_objects,
+            max_batch=self._model.max_attention,
         )
         self._policies = ObjectPolicies(policy, self._model.backend)
         self._pending = PendingFrame(
             self._model, self._bank, self._policies, remember_absent=remember_absent
         )
+        # Policies and the choice of tokens look at the masks as the decoder made them.
+        needed = logits or policy.name != "original" or geometry.memory_tokens is not None
+        self._readout = Readout(self._model, logits=needed)
         self._span = min(clip_frames or geometry.pointers, geometry.pointers)
         self._index = -1
         self._image: NDArray[np.uint8] | None = None
@@ -196,7 +205,7 @@ class VideoTracker(NotCopyable):
         if latest is None:
             return None
         memory, pointer = latest
-        return self._model.backend.download(memory), self._model.backend.download(pointer)
+        return self._model.backend.download(memory).astype(np.float32), pointer
 
     def remove(self, object_id: int) -> None:
         """Stop tracking an object and drop its memory.
@@ -223,6 +232,17 @@ class VideoTracker(NotCopyable):
         self._image = self._features = None
         self._index = -1
 
+    def close(self) -> None:
+        """Release the engines and their memory; the tracker cannot be used afterward."""
+        self.reset()
+        self._model.close()
+
+    def __enter__(self) -> VideoTracker:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
     def _check_frame(self) -> None:
         if self._image is None:
             raise PromptError("there is no frame yet; call track with the first frame")
@@ -241,10 +261,16 @@ class VideoTracker(NotCopyable):
 
     def _track_unprompted(self, object_ids: Sequence[int]) -> None:
         features = self._encoded()
-        for ids, inputs in self._bank.read(self._index, object_ids, span=self._span):
-            conditioned = self._model.attend(features, inputs)
-            output = self._model.decode(features, conditioned, multimask=True)
-            batch = DecodedBatch.of(ids, output)
+        ordered = self._bank.in_batches(self._index, object_ids)
+        size = self._model.max_objects or len(ordered)
+        for start in range(0, len(ordered), size):
+            ids = tuple(ordered[start : start + size])
+            batches = self._bank.read(self._index, ids, span=self._span)
+            conditioned = self._model.attend(features, *batches)
+            outputs = self._readout.allocate(len(ids), self._frame_size)
+            bits = outputs.pop(BITS, None)
+            output = self._model.decode(features, conditioned, multimask=True, outputs=outputs)
+            batch = DecodedBatch.of(ids, output, bits=bits)
             if self._policies.objects:
                 chosen = self._policies.choose(ids, output)
                 batch.replace_masks(output, chosen, self._model.backend)
@@ -266,8 +292,8 @@ class VideoTracker(NotCopyable):
         else:
             conditioned = features.unconditioned
             if not initial:
-                ((_, inputs),) = self._bank.read(self._index, [object_id], span=self._span)
-                conditioned = self._model.attend(features, inputs)
+                batches = self._bank.read(self._index, [object_id], span=self._span)
+                conditioned = self._model.attend(features, *batches)
             previous = self._pending.logits(object_id)
             output = self._model.decode(
                 features,
@@ -285,20 +311,12 @@ class VideoTracker(NotCopyable):
     def _accept(self, batch: DecodedBatch) -> None:
         """Make a batch the current result of its objects."""
         self._pending.add(batch)
-        download = self._model.backend.download
-        logits, iou = download(batch.mask_logits), download(batch.iou)
-        score = download(batch.object_score)
+        results = self._readout.read(batch, self._frame_size)
         if self._model.geometry.memory_tokens is not None:
             # Select them now: afterwards the caller owns the result arrays and may modify them.
-            batch.memory_cells = select_cells(logits[:, 0], self._model.geometry)
-        for row, object_id in enumerate(batch.object_ids):
-            result = ObjectResult(
-                object_id=int(object_id),
-                logits=logits[row, 0],
-                iou=float(iou[row]),
-                object_score=float(score[row]),
-                frame_size=self._frame_size,
-            )
+            logits = np.stack([result.logits for result in results])
+            batch.memory_cells = select_cells(logits, self._model.geometry)
+        for result in results:
             self._results[result.object_id] = result
             if self._policies.objects:
                 self._policies.observe(result, from_prompt=batch.from_prompt)
@@ -314,7 +332,7 @@ class VideoTracker(NotCopyable):
 
 def _check_engine_memory(bundle: Bundle, max_cond_frames: int) -> None:
     """Raise BackendError if memory may outgrow what the engines were built for."""
-    limit = bundle.max_size("M")
+    limit = bundle.max_size(Graph.MEMORY_ATTENTION, "M")
     allowed = None if limit is None else limit - bundle.manifest.geometry.recent_memories
     if allowed is not None and max_cond_frames > allowed:
         raise BackendError(

@@ -96,10 +96,10 @@ def ages(monkeypatch: pytest.MonkeyPatch) -> dict[int, list[list[int]]]:
     seen: dict[int, list[list[int]]] = {}
     ran = OnnxRuntimeCpu.run
 
-    def recorded(self: OnnxRuntimeCpu, graph: Graph, feeds: Any) -> Any:
+    def recorded(self: OnnxRuntimeCpu, graph: Graph, feeds: Any, outputs: Any = None) -> Any:
         if graph is Graph.MEMORY_ATTENTION:
             seen.setdefault(id(self), []).append(feeds["memory_age"][:, 0].tolist())
-        return ran(self, graph, feeds)
+        return ran(self, graph, feeds, outputs)
 
     monkeypatch.setattr(OnnxRuntimeCpu, "run", recorded)
     return seen

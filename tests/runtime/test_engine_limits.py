@@ -24,10 +24,15 @@ class Batches(OnnxRuntimeCpu):
         super().__init__(bundle)
         self.objects: list[int] = []
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         if graph is Graph.MASK_DECODER:
             self.objects.append(inputs["conditioned"].shape[0])
-        return super().run(graph, inputs)
+        return super().run(graph, inputs, outputs)
 
 
 def test_more_objects_than_an_engine_takes_are_split_into_batches(

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from numpy.typing import NDArray
 
 from sam2_edge import Bundle
-from sam2_edge.runtime.backends import Backend, open_backend
+from sam2_edge.runtime.backends import Backend, Tensor, open_backend
+from sam2_edge.runtime.backends.host import HostTensors
 from sam2_edge.runtime.memory.bank import MemoryBank
-from sam2_edge.runtime.memory.slots import RecentFrames, closest_frames
-from tests.helpers.memory import GEOMETRY, SPAN, store
+from sam2_edge.runtime.memory.slots import Keep, KeptFrames, RecentFrames, closest_frames
+from tests.helpers.memory import GEOMETRY, SPAN, memories, store
 
 
 @pytest.fixture(scope="module")
@@ -52,29 +52,31 @@ class Naive:
 def assert_equals_naive(
     bank: MemoryBank, naive: dict[int, Naive], frame: int, tokens: int | None = None
 ) -> None:
-    seen: list[int] = []
-    for ids, batch in bank.read(frame, list(naive), span=SPAN):
-        memory, pointers = np.asarray(batch.memory), np.asarray(batch.pointers)
-        assert memory.flags.c_contiguous
-        assert pointers.flags.c_contiguous
+    order = iter(ids := bank.in_batches(frame, list(naive)))
+    assert sorted(ids) == sorted(naive)
+    batches = bank.read(frame, ids, span=SPAN)
+    counts = [(len(batch.memory_rows), len(batch.pointers)) for batch in batches]
+    assert len(set(counts)) == len(counts)  # equal ones share a batch
+    for batch in batches:
+        memory = memories(batch)
         if tokens is None:
             assert batch.memory_cells is None
         else:  # every memory has cells of its own
-            expected = np.repeat(memory[:, :, 0, 0, :1], tokens, axis=2)
+            expected = np.repeat(memory[:, :, None], tokens, axis=2)
             np.testing.assert_array_equal(batch.memory_cells, expected)
-        for column, object_id in enumerate(ids):
+        for column in range(memory.shape[1]):
+            object_id = next(order)
             ages = batch.memory_age[:, column].tolist()
-            values = memory[:, column, 0, 0, 0].tolist()
+            values = memory[:, column].tolist()
             assert sorted(zip(ages, values, strict=True)) == sorted(
                 naive[object_id].memories(frame)
             )
             ages = np.round(batch.pointer_age[:, column] * (SPAN - 1)).astype(int).tolist()
-            values = pointers[:, column, 0].tolist()
+            values = batch.pointers[:, column, 0].tolist()
             assert sorted(zip(ages, values, strict=True)) == sorted(
                 naive[object_id].pointers(frame)
             )
-            seen.append(object_id)
-    assert sorted(seen) == sorted(naive)
+    assert next(order, None) is None
 
 
 STEPS = st.lists(
@@ -119,34 +121,78 @@ def test_any_history_equals_the_published_rule(
     assert_equals_naive(bank, naive, len(steps), tokens)
 
 
-def test_a_steady_stream_neither_allocates_nor_copies(small_bundle: Bundle) -> None:
-    class Counting:
-        """The real backend, which counts allocations and copies."""
+class Counting(HostTensors):
+    """Counts allocations and copies."""
 
-        def __init__(self, inner: Backend) -> None:
-            self.inner, self.copies, self.allocations = inner, 0, 0
+    def __init__(self) -> None:
+        self.copies = self.allocations = 0
 
-        def copy(self, source: NDArray[np.float32], target: NDArray[np.float32]) -> None:
-            self.copies += 1
-            self.inner.copy(source, target)
+    def copy(self, source: Tensor, target: Tensor) -> None:
+        self.copies += 1
+        super().copy(source, target)
 
-        def empty(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
-            self.allocations += 1
-            return self.inner.empty(shape)
+    def empty(self, shape: tuple[int, ...], dtype: str = "float32") -> Tensor:
+        self.allocations += 1
+        return super().empty(shape, dtype)
 
-    counting = Counting(open_backend(small_bundle))
+
+def test_a_steady_stream_neither_allocates_nor_copies_and_repeats_its_rows() -> None:
+    counting = Counting()
     bank = MemoryBank(counting, GEOMETRY)
-    ids = [1, 2, 3]
+    ids, used = [1, 2, 3], []
     for frame in range(60):
         if frame:
-            ((together, batch),) = bank.read(frame, ids, span=SPAN)
-            assert together == (1, 2, 3)
+            (batch,) = bank.read(frame, ids, span=SPAN)
+            used.append(batch.memory_rows)
         if frame == 20:
             counting.copies = counting.allocations = 0
         store(bank, frame, ids, [1.0, 2.0, 3.0], conditioning=frame == 0)
-    # 40 frames, 3 objects, a memory and a pointer each: only what is new is written.
-    assert (counting.copies, counting.allocations) == (40 * 3 * 2, 0)
-    assert (batch.memory.shape[0], batch.pointers.shape[0]) == (7, 16)
+    assert (counting.copies, counting.allocations) == (0, 0)
+    assert (len(batch.memory_rows), len(batch.pointers)) == (7, 16)
+    # The written row, whose address a captured CUDA graph holds, takes 7 places.
+    assert len({tuple(rows[-1]) for rows in used[20:]}) == 7
+
+
+def test_the_buffer_follows_the_number_of_objects() -> None:
+    bank = MemoryBank(Counting(), GEOMETRY)
+    everyone = list(range(1, 21))
+    sizes = []
+    for frame in range(40):
+        ids = everyone if 10 <= frame < 20 else [1]
+        for object_id in everyone:
+            if object_id not in ids:
+                bank.remove(object_id)
+        new = [i for i in ids if i not in bank]
+        known = [i for i in ids if i in bank]
+        if known:
+            order = bank.in_batches(frame, known)
+            values = np.concatenate([memories(b)[-1] for b in bank.read(frame, order, span=SPAN)])
+            assert values.tolist() == [100 * i + frame - 1 for i in order]
+        for members, conditioning in ((known, False), (new, True)):
+            if members:
+                values = [100.0 * i + frame for i in members]
+                store(bank, frame, members, values, conditioning=conditioning)
+        (batch, *_) = bank.read(frame + 1, [1], span=SPAN)
+        sizes.append(batch.memory.shape[0])
+    assert sizes[9] <= 12
+    assert 7 * 20 <= max(sizes) <= 2 * 8 * 20
+    assert sizes[-1] <= 4 * 8
+
+
+def test_rows_of_one_object_between_others_do_not_keep_the_buffer_growing() -> None:
+    bank = MemoryBank(Counting(), GEOMETRY, slot_policy=KeptFrames(3, 3))
+    for frame in range(300):
+        ids = [1, 2, 3, 4]
+        keep = [(Keep.ANCHOR,) if (frame + i) % 5 == 0 else (Keep.TRANSIENT,) for i in ids]
+        rows, memory = bank.take_rows(4)
+        memory[:] = np.array(ids, np.float32)[:, None, None, None]
+        pointers = np.zeros((4, 8), np.float32)
+        bank.write(frame, ids, rows, pointers, conditioning=frame == 0, keep=keep)
+        order = bank.in_batches(frame + 1, ids)
+        batches = bank.read(frame + 1, order, span=SPAN)
+        found = np.concatenate([memories(batch)[0] for batch in batches])
+        assert found.tolist() == order
+        assert batches[0].memory.shape[0] <= 64
 
 
 @pytest.mark.parametrize(
@@ -171,26 +217,24 @@ def test_objects_are_read_in_batches_within_the_limit(backend: Backend) -> None:
     store(bank, 0, [1, 2, 3, 4, 5], [1.0, 2.0, 3.0, 4.0, 5.0], conditioning=True)
     for frame in (1, 2):
         batches = bank.read(frame, [1, 2, 3, 4, 5], span=SPAN)
-        assert [ids for ids, _ in batches] == [(1, 2), (3, 4), (5,)]
-        for ids, batch in batches:
-            pointers = backend.download(batch.pointers)
-            assert (pointers == np.array(ids)[:, None]).all()
-            store(bank, frame, list(ids), list(ids), conditioning=False)
+        for ids, batch in zip(([1, 2], [3, 4], [5]), batches, strict=True):
+            assert (batch.pointers == np.array(ids)[:, None]).all()
+            assert (memories(batch) == np.array(ids)).all()
+            store(bank, frame, ids, ids, conditioning=False)
 
 
 def test_fewer_recent_memories_are_kept_on_request_and_all_pointers(backend: Backend) -> None:
     bank = MemoryBank(backend, GEOMETRY, slot_policy=RecentFrames(2))
     for frame in range(9):
         store(bank, frame, [1], [float(frame)], conditioning=frame == 0)
-    ((_, batch),) = bank.read(9, [1], span=SPAN)
+    (batch,) = bank.read(9, [1], span=SPAN)
     assert sorted(batch.memory_age[:, 0].tolist()) == [0, 1, 2]
-    kept = backend.download(batch.memory)[:, 0, 0, 0, 0]
-    assert sorted(kept.tolist()) == [0.0, 7.0, 8.0]
+    assert sorted(memories(batch)[:, 0].tolist()) == [0.0, 7.0, 8.0]
     assert len(batch.pointers) == 9
 
 
 def test_each_object_of_a_batch_keeps_its_own_cells(backend: Backend) -> None:
     bank = MemoryBank(backend, replace(GEOMETRY, memory_tokens=3))
     store(bank, 0, [1, 2], [5.0, 7.0], conditioning=True, tokens=3)
-    ((_, batch),) = bank.read(1, [1, 2], span=SPAN)
+    (batch,) = bank.read(1, [1, 2], span=SPAN)
     np.testing.assert_array_equal(batch.memory_cells, [[[5, 5, 5], [7, 7, 7]]])

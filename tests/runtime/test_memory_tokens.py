@@ -28,11 +28,16 @@ CLICK = (34, 38)
 class RecordingBackend(DelegatingBackend):
     """Keeps the latest cells and ages passed to memory attention."""
 
-    def run(self, graph: Graph, inputs: Mapping[str, RunTensor]) -> dict[str, RunTensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, RunTensor],
+        outputs: Mapping[str, RunTensor] | None = None,
+    ) -> dict[str, RunTensor]:
         if graph is Graph.MEMORY_ATTENTION:
             self.cells = np.array(inputs["memory_cells"])
             self.ages = np.array(inputs["memory_age"])
-        return super().run(graph, inputs)
+        return super().run(graph, inputs, outputs)
 
 
 def test_the_tracker_passes_the_cells_of_every_frame(tokens_bundle: Bundle, clip: Clip) -> None:
@@ -68,7 +73,7 @@ def test_the_tracker_passes_the_cells_of_every_frame(tokens_bundle: Bundle, clip
 def test_a_clip_is_tracked_as_in_pytorch(
     small_model: Sam2VideoModel, tokens_bundle: Bundle, clip: Clip
 ) -> None:
-    torch_backend = TorchBackend(small_model, tokens_bundle.manifest.memory)
+    torch_backend = TorchBackend(small_model, tokens_bundle.manifest)
     assert torch_backend.geometry == tokens_bundle.manifest.geometry
     trackers = [
         VideoTracker(tokens_bundle, threads=1),

@@ -31,7 +31,7 @@ from sam2_edge.runtime.memory.slots import Keep, KeptFrames, RecentFrames, SlotP
 from sam2_edge.synthetic import center_click
 from sam2_edge.synthetic import clip as synthetic_clip
 from tests.helpers.clips import Clip
-from tests.helpers.memory import GEOMETRY, SPAN, store
+from tests.helpers.memory import GEOMETRY, SPAN, memories, store
 
 CLICK = Prompt(1, points=[(34, 38)])
 OTHER = Prompt(2, box=(70, 70, 120, 120))
@@ -78,15 +78,17 @@ def test_any_history_keeps_the_latest_memories_of_each_kind(
                     kept[object_id].append((gone, Keep.RECENT))
             else:
                 side = GEOMETRY.embedding_size
-                memory = np.full((1, 4, side, side), frame, np.float32)
+                rows, memory = bank.take_rows(1)
+                memory[:] = np.full((1, 4, side, side), frame, np.float32)
                 pointer = np.full((1, 8), frame, np.float32)
-                bank.write(frame, [object_id], memory, pointer, conditioning=False, keep=[action])
+                bank.write(frame, [object_id], rows, pointer, conditioning=False, keep=[action])
                 kept[object_id] += [(frame, kind) for kind in action]
-        for ids, batch in bank.read(frame + 1, list(conditioning), span=SPAN):
-            assert len(batch.memory) <= cap + recent + anchors
-            assert batch.memory_age.shape == (len(batch.memory), len(ids))
-            for column, object_id in enumerate(ids):
-                values = np.asarray(batch.memory)[:, column, 0, 0, 0].astype(int).tolist()
+        order = iter(ids := bank.in_batches(frame + 1, list(conditioning)))
+        for batch in bank.read(frame + 1, ids, span=SPAN):
+            assert len(batch.memory_rows) <= cap + recent + anchors
+            assert batch.memory_age.shape == batch.memory_rows.shape
+            for column, object_id in zip(range(batch.memory_age.shape[1]), order, strict=False):
+                values = memories(batch)[:, column].astype(int).tolist()
                 found = sorted(zip(batch.memory_age[:, column].tolist(), values, strict=True))
                 assert found == _expected(conditioning[object_id], kept[object_id], recent, anchors)
 
@@ -118,9 +120,14 @@ class Counting(OnnxRuntimeCpu):
         self.downloads, self.graphs = 0, []
         self.decoded: Mapping[str, Tensor] = {}
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         self.graphs.append(graph)
-        outputs = super().run(graph, inputs)
+        outputs = super().run(graph, inputs, outputs)
         if graph is Graph.MASK_DECODER:
             self.decoded = {name: np.array(value) for name, value in outputs.items()}
         return outputs
@@ -143,8 +150,8 @@ def test_the_original_policy_is_the_default_and_downloads_only_results(
         for object_id in (1, 2):
             np.testing.assert_array_equal(a[object_id].logits, b[object_id].logits)
             np.testing.assert_array_equal(a[object_id].logits, c[object_id].logits)
-    # Mask, IoU and score: per object on the first frame, then per batch.
-    assert counting.downloads == 3 * (2 + 11)
+    # Mask, IoU, score and pointer: per object on the first frame, then per batch.
+    assert counting.downloads == 4 * (2 + 11)
     assert counting.graphs.count(Graph.MEMORY_ENCODER) == 2 + 10
 
 
@@ -237,10 +244,10 @@ def test_memory_stays_bounded_and_ages_in_range_under_any_prompts(
         if index == 9:
             tracker.prompt(1, points=[(40, 50), (100, 20)], labels=[1, 0])
         for entry in tracker._bank._objects.values():
-            assert len(entry.memory) <= 2 + 6
-            assert entry.group.memory.shape[0] == 2 + 6
-            assert any(slot.conditioning for slot in entry.memory)
-        for _, batch in tracker._bank.read(index + 1, list(tracker._bank._objects), span=SPAN):
+            assert len(entry.memories) <= 2 + 6
+            assert any(slot.conditioning for slot in entry.memories)
+        for batch in tracker._bank.read(index + 1, list(tracker._bank._objects), span=SPAN):
+            assert batch.memory.shape[0] <= 2 * 2 * (2 + 6 + 1)
             assert ((batch.memory_age >= 0) & (batch.memory_age <= 6)).all()
     assert (
         len(tracker._policies.objects)

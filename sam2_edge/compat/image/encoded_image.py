@@ -41,7 +41,7 @@ class EncodedImage:
     @property
     def embedding(self) -> NDArray[np.float32]:
         """[1, C, h, w], as the decoder sees it."""
-        return self._graphs.backend.download(self._features.unconditioned)
+        return self._graphs.backend.download(self._features.unconditioned).astype(np.float32)
 
     def decode(
         self, prompt: ModelPrompt, mask_input: NDArray[np.float32] | None, *, multimask: bool
@@ -87,7 +87,9 @@ class EncodedImage:
         if rows == 1:
             return embedding
         if self._repeated is None or self._repeated.shape[0] < rows:
-            self._repeated = self._graphs.backend.empty((rows, *embedding.shape[1:]))
+            self._repeated = self._graphs.backend.empty(
+                (rows, *embedding.shape[1:]), self._graphs.geometry.feature_dtype
+            )
             for row in range(rows):
                 self._graphs.backend.copy(embedding[0], self._repeated[row])
         return cast("Tensor", self._repeated[:rows])

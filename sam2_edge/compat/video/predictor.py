@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_edge.bundle.contract import Graph
 from sam2_edge.compat.checkpoint import hub_checkpoint
 from sam2_edge.compat.model import Sam2Model, build_model
 from sam2_edge.compat.prompts import join_points, mask_prompt, points_prompt
@@ -366,7 +367,9 @@ class SAM2VideoPredictor:
     ) -> MemoryInputs:
         geometry = self._graphs.geometry
         limits = [] if self.max_cond_frames_in_attn == -1 else [self.max_cond_frames_in_attn]
-        max_memories = self._graphs.bundle.max_size("M")  # that the engines take
+        max_memories = self._graphs.bundle.max_size(
+            Graph.MEMORY_ATTENTION, "M"
+        )  # that the engines take
         if max_memories is not None:
             limits.append(max_memories - geometry.recent_memories)
         reach = MemoryReach(

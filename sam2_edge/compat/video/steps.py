@@ -89,7 +89,7 @@ def encode_memory(
     cells = None
     if model.geometry.memory_tokens is not None:
         cells = select_cells(logits[None], model.geometry)[0]
-    return model.backend.download(memory)[0], cells
+    return model.backend.download(memory)[0].astype(np.float32), cells
 
 
 def _absent_pointer(model: Model, features: Features) -> NDArray[np.float32]:
@@ -98,7 +98,9 @@ def _absent_pointer(model: Model, features: Features) -> NDArray[np.float32]:
     It is a weight, so a graph has to produce it: the decoder does if its score is not above 0,
     and NaN is not.
     """
-    nothing = model.backend.upload(np.full(features.embedding.shape, np.nan, np.float32))
+    nothing = model.backend.upload(
+        np.full(features.embedding.shape, np.nan, model.geometry.feature_dtype)
+    )
     output = model.decode(features, nothing, multimask=False)
     pointer = model.backend.download(output.pointer)[0]
     if not np.isfinite(pointer).all():

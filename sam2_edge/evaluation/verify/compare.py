@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
-from sam2_edge.bundle.contract import Feeds, Graph
+from sam2_edge.bundle.contract import Feeds, Geometry, Graph, graph_specs
 from sam2_edge.evaluation.clips import PromptedClip
 from sam2_edge.evaluation.delegating import DelegatingBackend
 from sam2_edge.evaluation.differences import CHOSEN, Difference, difference, rows_of_equal_choice
@@ -182,7 +182,7 @@ def verify(
         BackendError: If a graph cannot run.
     """
     script = prompts or {clip.numbers[0]: clip.prompts}
-    comparing = ComparingBackend(backend, reference.backend, swapped)
+    comparing = ComparingBackend(backend, reference.backend, bundle.manifest.geometry, swapped)
     tracker: Tracker = VideoTracker(
         bundle,
         backend=comparing,
@@ -225,28 +225,49 @@ class ComparingBackend(DelegatingBackend):
     only compared if both sides choose the same one.
     """
 
-    def __init__(self, inner: Backend, reference: Backend, swapped: Collection[Graph] = ()) -> None:
+    def __init__(
+        self,
+        inner: Backend,
+        reference: Backend,
+        geometry: Geometry,
+        swapped: Collection[Graph] = (),
+    ) -> None:
         super().__init__(inner)
+        self._specs = graph_specs(geometry)
         self.recording = False
         self.differences: Differences = {}
         self.inputs: dict[Graph, Feeds] = {}
         self._reference, self._swapped = reference, frozenset(swapped)
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Run one graph, and compare it while recording."""
         swapped = graph in self._swapped
-        if not (self.recording or swapped):
-            return self._inner.run(graph, inputs)
+        # Masks at the size of the frame have no weights, and no counterpart in PyTorch.
+        if not (self.recording or swapped) or graph is Graph.MASK_BITS:
+            return self._inner.run(graph, inputs, outputs)
         feeds = {name: self._inner.download(tensor) for name, tensor in inputs.items()}
         if self.recording:
             self.inputs[graph] = feeds
         if swapped:
-            expected = self._run_reference(graph, feeds)
-            return {name: self._inner.upload(array) for name, array in expected.items()}
-        outputs = self._inner.run(graph, inputs)
-        got = {name: self._inner.download(tensor) for name, tensor in outputs.items()}
+            made = self._upload(graph, self._run_reference(graph, feeds))
+            for name, target in (outputs or {}).items():
+                self._inner.copy(made[name], target)
+            return {**made, **(outputs or {})}
+        made = self._inner.run(graph, inputs, outputs)
+        got = {name: self._inner.download(tensor) for name, tensor in made.items()}
         self._record(graph, got, self._run_reference(graph, feeds))
-        return outputs
+        return made
+
+    def _upload(self, graph: Graph, arrays: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+        dtypes = {output.name: output.dtype for output in self._specs[graph].outputs}
+        return {
+            name: self._inner.upload(array.astype(dtypes[name])) for name, array in arrays.items()
+        }
 
     def _run_reference(
         self, graph: Graph, feeds: Mapping[str, NDArray[Any]]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from sam2_edge.bundle import BUNDLED, Bundle, load_bundle
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import MANIFEST_FILE, Manifest
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
 from sam2_edge.evaluation.delegating import DelegatingBackend
@@ -67,7 +67,8 @@ def _bundle_reference(
     bundle: Bundle, other: Bundle, backend_name: BackendName, threads: int | None
 ) -> Reference:
     ours, theirs = bundle.manifest.geometry, other.manifest.geometry
-    if theirs not in (ours, replace(ours, memory_tokens=None)):
+    same_features = replace(ours, feature_dtype=theirs.feature_dtype)
+    if theirs not in (same_features, replace(same_features, memory_tokens=None)):
         raise BundleError(
             f"{other.path} has another geometry ({theirs}) than {bundle.path} ({ours}); compare "
             "bundles of the same model and image size, with the same number of memory tokens or a "
@@ -81,18 +82,31 @@ def _bundle_reference(
     return Reference(
         name=str(other.path),
         bundle=other,
-        backend=backend if theirs == ours else _AllTokens(backend),
+        backend=backend if theirs == ours else _Adapted(backend, other),
         make_tracker=make_tracker,
         same_weights=_same(bundle.manifest.model.sha256, other.manifest.model.sha256),
     )
 
 
-class _AllTokens(DelegatingBackend):
-    """Attends to all memory tokens, as a reference for a bundle that selects some."""
+class _Adapted(DelegatingBackend):
+    """Takes the inputs of another bundle: in other dtypes, and with a selection of tokens."""
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run one graph, ignoring the selection of tokens."""
-        return super().run(graph, {n: x for n, x in inputs.items() if n != "memory_cells"})
+    def __init__(self, inner: Backend, bundle: Bundle) -> None:
+        super().__init__(inner)
+        self._specs = graph_specs(bundle.manifest.geometry)
+
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
+        """Run one graph on its own inputs, in its own dtypes."""
+        arrays = {
+            tensor.name: self.download(inputs[tensor.name]).astype(tensor.dtype)
+            for tensor in self._specs[graph].inputs
+        }
+        return super().run(graph, self.upload_block(arrays), outputs)
 
 
 def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) -> Reference:
@@ -104,7 +118,7 @@ def _pytorch_reference(bundle: Bundle, name: str | None, threads: int | None) ->
 
     if threads is not None:
         torch.set_num_threads(threads)
-    backend = TorchBackend(loaded.model, manifest.memory)
+    backend = TorchBackend(loaded.model, manifest)
     if backend.geometry != manifest.geometry:
         raise BundleError(
             f"{loaded.name} has another geometry ({backend.geometry}) than {bundle.path} "

@@ -52,14 +52,22 @@ class OnnxRuntimeCpu(HostTensors):
             for graph, session in self._sessions.items()
         }
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Run one graph on numpy arrays."""
         try:
             results = self._sessions[graph].run(None, dict(inputs))
         except RUN_ERRORS as error:
             shapes = ", ".join(f"{name} {tuple(x.shape)}" for name, x in inputs.items())
             raise BackendError(f"{graph.value} failed on {shapes}: {error}") from error
-        return cast("dict[str, Tensor]", dict(zip(self._outputs[graph], results, strict=True)))
+        made = cast("dict[str, Tensor]", dict(zip(self._outputs[graph], results, strict=True)))
+        for name, target in (outputs or {}).items():
+            self.copy(made[name], target)
+        return {**made, **(outputs or {})}
 
 
 def check_onnx(bundle: Bundle) -> None:
@@ -72,7 +80,12 @@ def check_onnx(bundle: Bundle) -> None:
         )
 
 
-_DTYPES = {"tensor(float)": "float32", "tensor(int32)": "int32", "tensor(uint8)": "uint8"}
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+}
 
 
 def check_session(path: Path, spec: GraphSpec, session: ort.InferenceSession) -> None:

@@ -1,9 +1,9 @@
-"""The memory bank: memories and object pointers of past frames, in bounded buffers.
+"""The memory bank: memories and object pointers of past frames, bounded for any length of stream.
 
-Objects with equal numbers of memories and pointers share buffers and run as one batch. Buffers are
-slots-first: attention is independent of the order of slots, since each slot's age is a separate
-input. So a new memory overwrites the oldest one in place, and the valid slots are a prefix that is
-used without a copy. Buffers are reallocated only when objects are added, removed or prompted.
+Memories stay on the backend's device, in rows of one buffer (`rows.py`); pointers are small and
+stay on the host. For every frame memory attention gets the numbers of an object's rows and their
+ages. Objects with equal numbers of memories and pointers run as one batch; attention does not
+depend on the order of memories.
 
 The frames in use are those of the published predictor (SAM 2 paper, section 4; `sam2_base.py`): up
 to `max_cond_frames` conditioning frames at age 0, the closest in time; of the others, the memories
@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,36 +23,33 @@ from numpy.typing import NDArray
 from sam2_edge.bundle.contract import Geometry
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.backends.base import Backend, Tensor
-from sam2_edge.runtime.memory.slots import Keep, RecentFrames, Slot, SlotPolicy, slot_ages
+from sam2_edge.runtime.memory.rows import MemoryRows, Row
+from sam2_edge.runtime.memory.slots import (
+    Keep,
+    MemorySlot,
+    PointerSlot,
+    RecentFrames,
+    Slot,
+    SlotPolicy,
+    slot_ages,
+)
 from sam2_edge.runtime.model import MemoryInputs
 
 DEFAULT_MAX_COND_FRAMES = 4
 """Conditioning frames kept per object; with 6 recent frames this makes up to 10 memories. The
 published model attends to all of them, which would be unbounded in a stream."""
 
-
-@dataclass(slots=True)
-class _Group:
-    """Buffers shared by B objects: memory [slots, B, m, h, w] and pointers [slots, B, C]."""
-
-    object_ids: tuple[int, ...]
-    memory: Tensor
-    pointers: Tensor
+AnySlot = TypeVar("AnySlot", bound=Slot)
+Number = TypeVar("Number", np.int32, np.float32)
 
 
 @dataclass(slots=True)
 class _Object:
-    """An object's column in a group, and the contents of its slots by slot index.
+    """What is remembered of an object; `frozen` frames did not age it."""
 
-    Attributes:
-        frozen: Number of frames on which its memory did not age.
-    """
-
-    group: _Group
-    column: int = 0
     frozen: int = 0
-    memory: list[Slot] = field(default_factory=list)
-    pointers: list[Slot] = field(default_factory=list)
+    memories: list[MemorySlot] = field(default_factory=list)
+    pointers: list[PointerSlot] = field(default_factory=list)
 
 
 class MemoryBank:
@@ -61,7 +59,7 @@ class MemoryBank:
     object.
 
     Args:
-        backend: Owns the buffers.
+        backend: Owns the memories.
         geometry: Geometry of the model.
         max_cond_frames: Conditioning frames kept per object, at least 1.
         slot_policy: Selects the other memories; None for the recent frames, as many as the model
@@ -78,12 +76,12 @@ class MemoryBank:
         slot_policy: SlotPolicy | None = None,
         max_batch: int | None = None,
     ) -> None:
-        self._backend = backend
         self._geometry = geometry
         self._max_cond_frames = max_cond_frames
         self._slot_policy = slot_policy or RecentFrames(geometry.recent_memories)
         self._pointer_policy = RecentFrames(geometry.recent_pointers)
         self._max_batch = max_batch
+        self._rows = MemoryRows(backend, geometry)
         self._objects: dict[int, _Object] = {}
 
     def __contains__(self, object_id: int) -> bool:
@@ -92,175 +90,154 @@ class MemoryBank:
     def clear(self) -> None:
         """Drop every object."""
         self._objects.clear()
+        self._rows.clear()
 
     def remove(self, object_id: int) -> None:
         """Drop one object, if it is in the bank."""
         self._objects.pop(object_id, None)
+        if not self._objects:
+            self._rows.clear()
 
     def freeze(self, object_id: int) -> None:
         """Skip a frame for an object, if it is in the bank: its memory does not age."""
         if object_id in self._objects:
             self._objects[object_id].frozen += 1
 
-    def latest(self, object_id: int) -> tuple[Tensor, Tensor] | None:
+    def latest(self, object_id: int) -> tuple[Tensor, NDArray[np.float32]] | None:
         """Return the newest memory [m, h, w] and pointer [C] of an object; None if it has none.
 
-        Both are views, valid until the next `write`.
+        The memory is a view, valid until the next `take_rows`.
         """
         entry = self._objects.get(object_id)
         if entry is None:
             return None
-        memory, pointer = (
-            buffer[max(range(len(slots)), key=lambda index: slots[index].frame)][entry.column]
-            for slots, buffer in (
-                (entry.memory, entry.group.memory),
-                (entry.pointers, entry.group.pointers),
-            )
-        )
-        return memory, pointer
+        memory = max(entry.memories, key=lambda slot: slot.frame)
+        pointer = max(entry.pointers, key=lambda slot: slot.frame)
+        return self._rows.buffer[memory.row.index], pointer.pointer
+
+    def take_rows(self, count: int) -> tuple[list[Row], Tensor]:
+        """Reserve rows for the memories of a frame, to be passed to `write` once they are written.
+
+        Returns:
+            The rows, and a view of them [count, m, h, w], valid until the next call.
+        """
+        return self._rows.take(count)
 
     def write(
         self,
         frame: int,
         object_ids: Sequence[int],
-        memory: Tensor | None,
-        pointers: Tensor,
+        memory: Sequence[Row] | None,
+        pointers: NDArray[np.float32],
         *,
         conditioning: bool,
         rows: NDArray[np.bool_] | None = None,
         keep: Sequence[Collection[Keep]] | None = None,
         cells: NDArray[np.int32] | None = None,
     ) -> None:
-        """Store the memories and pointers of a frame.
+        """Keep the memories and pointers of a frame.
 
         Args:
             frame: Number of the frame.
-            object_ids: Object of each row.
-            memory: [B, m, h, w]; None if no memory is kept.
+            object_ids: Object of each entry, B in all.
+            memory: The row of each memory; None if no memory is kept.
             pointers: [B, C].
             conditioning: Whether this is a conditioning frame of these objects.
-            rows: [B], the rows to store; None for all.
-            keep: How to keep each row's memory, unless `conditioning`; None for recent.
+            rows: [B], the entries to keep; None for all.
+            keep: How to keep each entry's memory, unless `conditioning`; None for recent.
             cells: [B, N], the cells of each memory to attend to; required if the geometry has
                 `memory_tokens`.
         """
-        for row, object_id in enumerate(object_ids):
-            if rows is not None and not rows[row]:
+        for index, object_id in enumerate(object_ids):
+            if rows is not None and not rows[index]:
                 continue
-            entry = self._objects.get(object_id)
-            if entry is None:
-                entry = self._objects[object_id] = _Object(self._new_group((object_id,)))
-            now, group = frame - entry.frozen, entry.group
-            for kind in (Keep.RECENT,) if conditioning or keep is None else keep[row]:
+            entry = self._objects.setdefault(object_id, _Object())
+            now = frame - entry.frozen
+            for kind in (Keep.RECENT,) if conditioning or keep is None else keep[index]:
                 assert memory is not None  # required to keep a memory
-                new = Slot(now, conditioning, kind, None if cells is None else cells[row])
-                slot = self._claim(entry.memory, new, self._slot_policy)
-                self._backend.copy(memory[row], group.memory[slot][entry.column])
-            slot = self._claim(entry.pointers, Slot(now, conditioning), self._pointer_policy)
-            self._backend.copy(pointers[row], group.pointers[slot][entry.column])
+                chosen = None if cells is None else cells[index]
+                new = MemorySlot(now, conditioning, kind, row=memory[index], cells=chosen)
+                self._add(entry.memories, new, self._slot_policy)
+            pointer = PointerSlot(now, conditioning, pointer=pointers[index].copy())
+            self._add(entry.pointers, pointer, self._pointer_policy)
 
-    def read(
-        self, frame: int, object_ids: Sequence[int], *, span: int
-    ) -> list[tuple[tuple[int, ...], MemoryInputs]]:
-        """Return memory attention's inputs for a frame, in batches with their object ids.
+    def in_batches(self, frame: int, object_ids: Sequence[int]) -> list[int]:
+        """Return objects in an order in which those that `read` puts into one batch are adjacent.
 
         Args:
             frame: Number of the frame.
             object_ids: Objects to track; all must be in the bank.
+        """
+        by_counts: dict[tuple[int, int], list[int]] = {}
+        for object_id in object_ids:
+            entry = self._objects[object_id]
+            self._ages(entry, frame - entry.frozen)  # drops what is not used any more
+            counts = len(entry.memories), len(entry.pointers)
+            by_counts.setdefault(counts, []).append(object_id)
+        return [object_id for members in by_counts.values() for object_id in members]
+
+    def read(self, frame: int, object_ids: Sequence[int], *, span: int) -> list[MemoryInputs]:
+        """Return memory attention's inputs for a frame, in batches of adjacent objects.
+
+        Args:
+            frame: Number of the frame.
+            object_ids: Objects to track; all must be in the bank; see `in_batches`.
             span: Number of pointers by which pointer ages are normalized: 16, or the number of
                 frames in a shorter clip.
         """
-        by_counts: dict[tuple[int, int], list[int]] = {}
-        ages: dict[int, list[int]] = {}
+        batches: list[list[int]] = []
+        latest = None
+        ages = {}
         for object_id in object_ids:
             entry = self._objects[object_id]
-            ages[object_id] = self._settle(entry, frame - entry.frozen)
-            by_counts.setdefault((len(entry.memory), len(entry.pointers)), []).append(object_id)
-        batches = []
-        for members in by_counts.values():
-            size = self._max_batch or len(members)
-            for start in range(0, len(members), size):
-                ids = tuple(members[start : start + size])
-                batches.append((ids, self._inputs(frame, ids, [ages[i] for i in ids], span)))
-        return batches
+            ages[object_id] = self._ages(entry, frame - entry.frozen)
+            counts = len(entry.memories), len(entry.pointers)
+            if counts != latest or len(batches[-1]) == self._max_batch:
+                batches.append([])
+            latest = counts
+            batches[-1].append(object_id)
+        return [self._inputs(frame, ids, [ages[i] for i in ids], span) for ids in batches]
 
     def _inputs(
-        self, frame: int, ids: tuple[int, ...], memory_ages: list[list[int]], span: int
+        self, frame: int, ids: Sequence[int], memory_ages: list[list[int]], span: int
     ) -> MemoryInputs:
-        """Return the inputs for settled objects with equal numbers of memories and pointers."""
-        group = self._group(ids)
+        """Return the inputs for objects with equal numbers of memories and pointers."""
         entries = [self._objects[i] for i in ids]
-        memories, pointers = len(entries[0].memory), len(entries[0].pointers)
-        pointer_age = [
-            [frame - e.frozen - e.pointers[slot].frame for e in entries] for slot in range(pointers)
-        ]
+        pointer_age = [[frame - e.frozen - slot.frame for slot in e.pointers] for e in entries]
         cells = None
         if self._geometry.memory_tokens is not None:
-            cells = np.array([[e.memory[slot].cells for e in entries] for slot in range(memories)])
+            cells = np.array([[s.cells for s in e.memories] for e in entries]).swapaxes(0, 1)
+        pointers = np.array([[slot.pointer for slot in e.pointers] for e in entries], np.float32)
         return MemoryInputs(
-            memory=group.memory[:memories],
-            memory_age=np.array(memory_ages, np.int32).T.copy(),
-            pointers=group.pointers[:pointers],
-            pointer_age=np.array(pointer_age, np.float32) / np.float32(max(span - 1, 1)),
+            memory=self._rows.buffer,
+            memory_rows=_by_slot([[s.row.index for s in e.memories] for e in entries], np.int32),
+            memory_age=_by_slot(memory_ages, np.int32),
+            pointers=pointers.swapaxes(0, 1),
+            pointer_age=_by_slot(pointer_age, np.float32) / np.float32(max(span - 1, 1)),
             memory_cells=cells,
         )
 
-    def _claim(self, slots: list[Slot], new: Slot, policy: SlotPolicy) -> int:
-        """Return the slot for a new frame: one that the next frame no longer uses, or a new one."""
-        ages = slot_ages([*slots, new], new.frame + 1, policy, self._max_cond_frames)
-        for index in range(len(slots)):
-            if ages[index] is None:
-                slots[index] = new
-                return index
-        if len(slots) == self._max_cond_frames + policy.max_slots:
+    def _add(self, slots: list[AnySlot], new: AnySlot, policy: SlotPolicy) -> None:
+        """Add a slot, and drop those that the next frame no longer uses."""
+        slots.append(new)
+        ages = slot_ages(slots, new.frame + 1, policy, self._max_cond_frames)
+        if ages[-1] is None:
             raise Sam2EdgeError(
                 f"a frame's memory was kept as {new.keep}, for which {policy} has no slot"
             )
-        slots.append(new)
-        return len(slots) - 1
+        slots[:] = [slot for slot, age in zip(slots, ages, strict=True) if age is not None]
 
-    def _settle(self, entry: _Object, frame: int) -> list[int]:
-        """Drop unused slots and fill the gaps, so that valid slots form a prefix.
+    def _ages(self, entry: _Object, frame: int) -> list[int]:
+        """Drop slots that are not used on a frame or later; return the ages of the memories."""
+        self._drop_unused(entry.pointers, frame, self._pointer_policy)
+        return self._drop_unused(entry.memories, frame, self._slot_policy)
 
-        Returns:
-            The ages of the memories.
-        """
-        for slots, buffer, policy in (
-            (entry.pointers, entry.group.pointers, self._pointer_policy),
-            (entry.memory, entry.group.memory, self._slot_policy),
-        ):
-            ages = slot_ages(slots, frame, policy, self._max_cond_frames)
-            for index in reversed(range(len(slots))):
-                if ages[index] is not None:
-                    continue
-                last = len(slots) - 1
-                if index != last:
-                    self._backend.copy(buffer[last][entry.column], buffer[index][entry.column])
-                    slots[index], ages[index] = slots[last], ages[last]
-                slots.pop()
-                ages.pop()
+    def _drop_unused(self, slots: list[AnySlot], frame: int, policy: SlotPolicy) -> list[int]:
+        ages = slot_ages(slots, frame, policy, self._max_cond_frames)
+        slots[:] = [slot for slot, age in zip(slots, ages, strict=True) if age is not None]
         return [age for age in ages if age is not None]
 
-    def _group(self, ids: tuple[int, ...]) -> _Group:
-        """Return the group of exactly these objects, reallocated if they do not share it yet."""
-        current = self._objects[ids[0]].group
-        if current.object_ids == ids and all(self._objects[i].group is current for i in ids):
-            return current
-        group = self._new_group(ids)
-        for column, object_id in enumerate(ids):
-            entry = self._objects[object_id]
-            for old, new, slots in (
-                (entry.group.memory, group.memory, entry.memory),
-                (entry.group.pointers, group.pointers, entry.pointers),
-            ):
-                for slot in range(len(slots)):
-                    self._backend.copy(old[slot][entry.column], new[slot][column])
-            entry.group, entry.column = group, column
-        return group
 
-    def _new_group(self, ids: tuple[int, ...]) -> _Group:
-        geometry, cond, objects = self._geometry, self._max_cond_frames, len(ids)
-        side = geometry.embedding_size
-        memory = (cond + self._slot_policy.max_slots, objects, geometry.memory_channels, side, side)
-        pointers = (cond + self._pointer_policy.max_slots, objects, geometry.hidden)
-        return _Group(ids, self._backend.empty(memory), self._backend.empty(pointers))
+def _by_slot(rows: list[list[int]], dtype: type[Number]) -> NDArray[Number]:
+    """Values by object and slot as an array [slots, objects]."""
+    return np.ascontiguousarray(np.array(rows, dtype).T)

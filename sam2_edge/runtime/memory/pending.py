@@ -7,100 +7,16 @@ is available sooner.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.runtime.backends import Backend, Tensor
+from sam2_edge.runtime.decoded import DecodedBatch
 from sam2_edge.runtime.memory.bank import MemoryBank
 from sam2_edge.runtime.memory.policies.objects import EVERY_FRAME, ObjectPolicies
 from sam2_edge.runtime.memory.slots import Keep
-from sam2_edge.runtime.model import MASK_PROMPT_SCORE, DecoderOutput, Features, Model
+from sam2_edge.runtime.model import Features, Model
 from sam2_edge.runtime.results import ObjectResult
-
-
-@dataclass(slots=True)
-class DecodedBatch:
-    """Objects decoded together on one frame.
-
-    Attributes:
-        object_ids: Object of each row.
-        current: [B] bool, whether a row is still its object's result on this frame.
-        mask_logits: [B, 1, s, s].
-        pointer: [B, C].
-        object_score: [B].
-        iou: [B].
-        conditioning: Whether this becomes a conditioning frame of these objects.
-        from_prompt: Whether the masks come from a prompt, so that memory uses binarized masks.
-        memory_cells: [B, N] int32, the cells of their memories to attend to; None for all.
-    """
-
-    object_ids: tuple[int, ...]
-    current: NDArray[np.bool_]
-    mask_logits: Tensor
-    pointer: Tensor
-    object_score: Tensor
-    iou: Tensor
-    conditioning: bool
-    from_prompt: bool
-    memory_cells: NDArray[np.int32] | None = None
-
-    @classmethod
-    def of(
-        cls,
-        object_ids: tuple[int, ...],
-        output: DecoderOutput,
-        *,
-        conditioning: bool = False,
-        from_prompt: bool = False,
-    ) -> DecodedBatch:
-        """Make a batch of the decoder's own choice for each object."""
-        return cls(
-            object_ids=object_ids,
-            current=np.ones(len(object_ids), np.bool_),
-            mask_logits=output.best_mask,
-            pointer=output.pointer,
-            object_score=output.object_score,
-            iou=output.best_iou,
-            conditioning=conditioning,
-            from_prompt=from_prompt,
-        )
-
-    @classmethod
-    def of_mask(
-        cls,
-        object_id: int,
-        logits: Tensor,
-        pointer: Tensor,
-        backend: Backend,
-        *,
-        conditioning: bool,
-    ) -> DecodedBatch:
-        """Make a batch of a mask prompt, which implies that the object is present."""
-        return cls(
-            object_ids=(object_id,),
-            current=np.ones(1, np.bool_),
-            mask_logits=logits,
-            pointer=pointer,
-            object_score=backend.upload(np.array([MASK_PROMPT_SCORE], np.float32)),
-            iou=backend.upload(np.ones(1, np.float32)),
-            conditioning=conditioning,
-            from_prompt=True,
-        )
-
-    def replace_masks(
-        self, output: DecoderOutput, chosen: Mapping[int, int], backend: Backend
-    ) -> None:
-        """Replace the decoder's choice, by row, with other masks of its output."""
-        if not chosen:
-            return
-        iou, candidates = backend.download(self.iou), backend.download(output.iou)
-        for row, index in chosen.items():
-            backend.copy(output.masks[row][index], self.mask_logits[row][0])
-            backend.copy(output.mask_pointers[row][index], self.pointer[row])
-            iou[row] = candidates[row, index]
-        self.iou = backend.upload(iou)
 
 
 class PendingFrame:
@@ -131,6 +47,8 @@ class PendingFrame:
 
     def clear(self) -> None:
         """Drop every batch."""
+        for batch in self._batches:
+            batch.release()
         self._batches.clear()
 
     def discard(self, object_id: int) -> None:
@@ -138,6 +56,9 @@ class PendingFrame:
         for batch in self._batches:
             batch.current &= np.array([i != object_id for i in batch.object_ids])
         # Results must not accumulate while a frame is refined repeatedly.
+        for batch in self._batches:
+            if not batch.current.any():
+                batch.release()
         self._batches = [batch for batch in self._batches if batch.current.any()]
 
     def logits(self, object_id: int) -> NDArray[np.float32] | None:
@@ -145,7 +66,7 @@ class PendingFrame:
         for batch in self._batches:
             for row in np.flatnonzero(batch.current):
                 if batch.object_ids[row] == object_id:
-                    return self._model.backend.download(batch.mask_logits)[row][None]
+                    return self._model.backend.download(batch.mask_logits[row])[None]
         return None
 
     def write(
@@ -168,17 +89,23 @@ class PendingFrame:
                 continue
             memory = None
             if batch.conditioning or any(keep[row] for row in np.flatnonzero(batch.current)):
-                memory = self._model.encode_memory(
-                    features, batch.mask_logits, batch.object_score, binarize=batch.from_prompt
+                memory, target = self._bank.take_rows(len(batch.object_ids))
+                self._model.encode_memory(
+                    features,
+                    batch.mask_logits,
+                    batch.object_score,
+                    binarize=batch.from_prompt,
+                    memory=target,
                 )
+            assert batch.host_pointer is not None  # results are read before the next frame
             self._bank.write(
                 frame,
                 batch.object_ids,
                 memory,
-                batch.pointer,
+                batch.host_pointer,
                 rows=batch.current,
                 conditioning=batch.conditioning,
                 keep=keep,
                 cells=batch.memory_cells,
             )
-        self._batches.clear()
+        self.clear()

@@ -9,6 +9,8 @@ from enum import Enum
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_edge.runtime.memory.rows import Row
+
 
 class Keep(Enum):
     """How the memory of an unprompted frame is kept."""
@@ -23,19 +25,37 @@ class Keep(Enum):
 
 @dataclass(slots=True)
 class Slot:
-    """Contents of one slot of a buffer.
+    """A remembered frame of an object.
 
     Attributes:
         frame: Frame number, without the frames on which the object was frozen.
-        conditioning: Whether it belongs to a conditioning frame.
+        conditioning: Whether it is a conditioning frame.
         keep: How it is kept, unless `conditioning`.
-        cells: [N] int32, the cells of a memory to attend to; None for all.
     """
 
     frame: int
     conditioning: bool
     keep: Keep = Keep.RECENT
-    cells: NDArray[np.int32] | None = field(default=None, compare=False)
+
+
+@dataclass(slots=True)
+class MemorySlot(Slot):
+    """A stored memory.
+
+    Attributes:
+        row: Where it is stored.
+        cells: [N] int32, the cells of the memory to attend to; None for all.
+    """
+
+    row: Row = field(kw_only=True)
+    cells: NDArray[np.int32] | None = field(default=None, kw_only=True)
+
+
+@dataclass(slots=True)
+class PointerSlot(Slot):
+    """A stored object pointer [C] float32."""
+
+    pointer: NDArray[np.float32] = field(kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)

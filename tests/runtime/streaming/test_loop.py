@@ -190,7 +190,7 @@ def test_the_memory_of_an_absent_object_is_kept(tracker: VideoTracker) -> None:
     for frame in scene.frames[1:6]:
         assert tracker.track(frame)[1].present
     assert [tracker.track(empty)[1].present for _ in range(12)] == [False] * 12
-    ((_, batch),) = tracker._bank.read(tracker.frame_index, [1], span=16)
+    (batch,) = tracker._bank.read(tracker.frame_index, [1], span=16)
     assert sorted(batch.memory_age[:, 0].tolist()) == [0, 1, 2, 3, 4, 5]
 
 

@@ -1,0 +1,94 @@
+"""The rows of one buffer in which the memories of all objects are stored.
+
+The memory encoder writes the memories of a frame straight into consecutive rows, and memory
+attention reads an object's rows by their numbers: nothing is copied between them. A row is free
+again when nothing refers to it. The lowest free rows are taken first, so that a tracker in its
+steady state repeats the same few rows, as captured CUDA graphs require.
+"""
+
+from __future__ import annotations
+
+import weakref
+
+from sam2_edge.bundle.contract import Geometry
+from sam2_edge.runtime.backends.base import Backend, Tensor
+
+MIN_CAPACITY = 8
+"""Rows of the smallest buffer: the memories of one object, and the one being written."""
+
+SPARE_SHARE = 4
+"""A buffer is replaced by a smaller one if fewer than one of this many rows are in use."""
+
+
+class Row:
+    """A row that holds a memory; it stays in use as long as this object exists."""
+
+    __slots__ = ("__weakref__", "index")
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+        """Current number; it changes when the buffer is reallocated."""
+
+
+class MemoryRows:
+    """A buffer [R, m, h, w] that grows and shrinks with the number of rows in use."""
+
+    def __init__(self, backend: Backend, geometry: Geometry) -> None:
+        side = geometry.embedding_size
+        self._shape = (geometry.memory_channels, side, side)
+        self._backend, self._dtype = backend, geometry.feature_dtype
+        self._used: list[weakref.ref[Row] | None] = []
+        self._buffer: Tensor | None = None
+
+    @property
+    def buffer(self) -> Tensor:
+        """All rows [R, m, h, w]; replaced by another buffer at times."""
+        assert self._buffer is not None  # callers have taken rows
+        return self._buffer
+
+    def take(self, count: int) -> tuple[list[Row], Tensor]:
+        """Reserve consecutive rows; their contents are undefined.
+
+        Returns:
+            The rows, and a view of them [count, m, h, w], valid until the next call.
+        """
+        first = self._find(count)
+        in_use = sum(row is not None for row in self._live())
+        if first is None or self._is_too_large(in_use + count):
+            self._reallocate(max(MIN_CAPACITY, (in_use + count) * 3 // 2))
+            first = in_use
+        rows = [Row(first + offset) for offset in range(count)]
+        for row in rows:
+            self._used[row.index] = weakref.ref(row)
+        view: Tensor = self.buffer[first : first + count]
+        return rows, view
+
+    def clear(self) -> None:
+        """Free the buffer."""
+        self._buffer, self._used = None, []
+
+    def _live(self) -> list[Row | None]:
+        return [None if reference is None else reference() for reference in self._used]
+
+    def _find(self, count: int) -> int | None:
+        """Return the first of `count` free rows in succession; None if there are none."""
+        free = 0
+        for index, row in enumerate(self._live()):
+            free = free + 1 if row is None else 0
+            if free == count:
+                return index - count + 1
+        return None
+
+    def _is_too_large(self, needed: int) -> bool:
+        return len(self._used) > max(2 * MIN_CAPACITY, SPARE_SHARE * needed)
+
+    def _reallocate(self, capacity: int) -> None:
+        """Move the rows in use to the start of a new buffer."""
+        old, live = self._buffer, [row for row in self._live() if row is not None]
+        self._buffer = self._backend.empty((capacity, *self._shape), self._dtype)
+        self._used = [None] * capacity
+        for index, row in enumerate(live):
+            assert old is not None  # it holds this row
+            self._backend.copy(old[row.index], self._buffer[index])
+            row.index = index
+            self._used[index] = weakref.ref(row)
