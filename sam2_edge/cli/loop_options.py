@@ -155,7 +155,13 @@ def make_loop(
         prompts=prompts,
         max_objects=max_objects,
         sinks=_sinks(options, open_source(source).fps if is_file else None),
-        tracker=options.tracking.open_tracker(options.bundle, remember_absent=False),
+        # Logits decide to which object of several a pixel of an indexed mask belongs; a server
+        # (which limits objects) sends such masks to its viewers.
+        tracker=options.tracking.open_tracker(
+            options.bundle,
+            remember_absent=False,
+            logits=options.masks is not None or max_objects is not None,
+        ),
         every_frame=options.every_frame,
         paced=paced,
         heartbeat=watchdog.ping,

@@ -98,7 +98,12 @@ class TrackingOptions:
     threads: int | None
 
     def open_tracker(
-        self, bundle: Path | Bundle, *, clip_frames: int | None = None, remember_absent: bool = True
+        self,
+        bundle: Path | Bundle,
+        *,
+        clip_frames: int | None = None,
+        remember_absent: bool = True,
+        logits: bool = False,
     ) -> VideoTracker:
         """Open a tracker with these options; see `VideoTracker` for the arguments."""
         return VideoTracker(
@@ -109,6 +114,7 @@ class TrackingOptions:
             memory_policy=self.memory_policy,
             clip_frames=clip_frames,
             remember_absent=remember_absent,
+            logits=logits,
         )
 
 

@@ -83,7 +83,8 @@ def track(
         sinks.append(MaskFolder(masks, overwrite=overwrite))
     if jsonl is not None:
         sinks.append(JsonLines(jsonl, overwrite=overwrite))
-    tracker = tracking.open_tracker(bundle, clip_frames=opened.frames)
+    # Logits decide to which object of several a pixel of an indexed mask belongs.
+    tracker = tracking.open_tracker(bundle, clip_frames=opened.frames, logits=masks is not None)
     _run(opened, tracker, chosen, sinks)
 
 

@@ -110,8 +110,8 @@ class Model(NotCopyable):
         self.bundle = bundle
         self.backend = backend
         self.geometry = bundle.manifest.geometry
-        self._specs = graph_specs(self.geometry)
-        self._dtypes = {t.name: t.dtype for spec in self._specs.values() for t in spec.inputs}
+        specs = graph_specs(self.geometry).values()
+        self._dtypes = {tensor.name: tensor.dtype for spec in specs for tensor in spec.inputs}
         self._constants: dict[tuple[str, int], Tensor] = {}
         self._resize: tuple[tuple[int, int], dict[str, Tensor]] | None = None
         self.max_objects = bundle.max_size(Graph.MASK_DECODER, "B")

@@ -77,6 +77,7 @@ class _Worker:
             backend=self._backend,
             clip_frames=len(video.frames),
             memory_policy=job.settings.memory_policy,
+            logits=True,  # indexed masks of several objects are scored
         )
         with job.folder.new_masks(video.name) as folder:
             record = evaluate_video(
