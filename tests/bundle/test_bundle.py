@@ -59,7 +59,7 @@ def make_engine(manifest: dict[str, Any], profile: dict[str, list[int]]) -> None
 
 
 CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
-    "newer format": (lambda m: m.update(format_version=3), "format version 3, .* reads 2"),
+    "newer format": (lambda m: m.update(format_version=4), "format version 4, .* reads 3"),
     "no format": (lambda m: m.pop("format_version"), "format version None"),
     "unknown field": (lambda m: m.update(extra=1), "extra"),
     "missing field": (lambda m: m.pop("image_size"), "image_size"),
