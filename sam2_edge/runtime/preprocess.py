@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import cv2
 import numpy as np
@@ -26,6 +26,10 @@ class PreparedFrame:
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
+
+
+TrackerInput: TypeAlias = NDArray[np.uint8] | PreparedFrame
+"""A frame as `VideoTracker.track` takes it."""
 
 
 def prepare_frame(frame: NDArray[Any] | PreparedFrame, size: int) -> PreparedFrame:

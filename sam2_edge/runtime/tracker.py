@@ -122,6 +122,11 @@ class VideoTracker(NotCopyable):
         """Ids of the tracked objects, in the order in which they were added."""
         return tuple(self._results)
 
+    @property
+    def on_device(self) -> bool:
+        """Whether the model runs beside the CPU, on a GPU."""
+        return bool(getattr(self._model.backend, "on_device", False))
+
     def prepare(self, frame: NDArray[Any]) -> PreparedFrame:
         """Check and resize a frame for `track`; any thread may do so while another tracks.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Generator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +15,13 @@ from sam2_edge.evaluation.prompting import PromptKind, prompt_from_mask
 from sam2_edge.evaluation.vos.datasets import LayoutName, Video
 from sam2_edge.evaluation.vos.protocols import FrameScore, score
 from sam2_edge.evaluation.vos.results import ObjectRecord, VideoRecord
+from sam2_edge.runtime.preprocess import PreparedFrame
 from sam2_edge.runtime.prompts import Prompt, model_prompt
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks.files import make_folder
 from sam2_edge.runtime.sinks.masks import write_indexed_png
 from sam2_edge.runtime.sources.image_file import read_image
+from sam2_edge.runtime.sources.read_ahead import read_ahead
 from sam2_edge.runtime.tracker import VideoTracker
 
 
@@ -56,15 +59,26 @@ def evaluate_video(
     evaluation = _Evaluation(video, layout, kind, image_size)
     for name in video.masks:
         make_folder(folder / name)
-    for index, path in enumerate(video.frames):
-        if stopped():
-            raise StoppedError
-        picture = read_image(path)
-        truth = video.read_masks(index, (picture.shape[0], picture.shape[1]))
-        result = tracker.track(picture, evaluation.prompts(index, truth))
-        predicted = _write_masks(folder, path.stem, video, result)
-        evaluation.score(index, truth, predicted)
+    with closing(_read_frames(video, tracker)) as frames:
+        for index, (prepared, truth) in enumerate(frames):
+            if stopped():
+                raise StoppedError
+            result = tracker.track(prepared, evaluation.prompts(index, truth))
+            predicted = _write_masks(folder, video.frames[index].stem, video, result)
+            evaluation.score(index, truth, predicted)
     return evaluation.record()
+
+
+def _read_frames(
+    video: Video, tracker: VideoTracker
+) -> Generator[tuple[PreparedFrame, dict[int, Mask]], None, None]:
+    """Read frames, prepared for the tracker, and their masks while earlier ones are tracked."""
+
+    def read(index: int) -> tuple[PreparedFrame, dict[int, Mask]]:
+        prepared = tracker.prepare(read_image(video.frames[index]))
+        return prepared, video.read_masks(index, prepared.size)
+
+    return read_ahead((index for index in range(len(video.frames))), read)
 
 
 def _write_masks(folder: Path, name: str, video: Video, result: FrameResult) -> dict[int, Mask]:

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from sam2_edge.errors import SourceError
-from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.preprocess import Frame, TrackerInput
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera
 from sam2_edge.runtime.streaming.frames import Unusable, usable_frame
@@ -84,6 +84,7 @@ class Capture:
         open_camera: Called in that thread, and again after every failure.
         every_frame: Whether the reader waits rather than dropping frames.
         stall_s: Seconds without a frame after which the camera is reopened.
+        prepare: Called in that thread to make each frame the tracker's input.
 
     Attributes:
         counts: Events since the start.
@@ -95,13 +96,15 @@ class Capture:
         *,
         every_frame: bool = False,
         stall_s: float = STALL_S,
+        prepare: Callable[[Frame], TrackerInput] = lambda picture: picture,
     ) -> None:
         self.open_camera = open_camera
         self.every_frame = every_frame
         self.stall_s = stall_s
         self.counts = CaptureCounts()
+        self._prepare = prepare
         self._changed = threading.Condition()
-        self._frames: deque[SourceFrame] = deque()
+        self._frames: deque[tuple[SourceFrame, TrackerInput]] = deque()
         self._reader = _Reader(self._run)
         self._hung: list[_Reader] = []
         self._alive_s = 0.0
@@ -119,10 +122,11 @@ class Capture:
         self._alive_s = time.monotonic()
         self._reader.start()
 
-    def next(self, timeout_s: float) -> SourceFrame | None:
+    def next(self, timeout_s: float) -> tuple[SourceFrame, TrackerInput] | None:
         """Wait for the next frame; None if none arrives in time or the source has ended.
 
-        Frames are numbered from 0, including dropped ones.
+        It comes with the tracker's input: its picture, or what `prepare` made of it. Frames are
+        numbered from 0, including dropped ones.
 
         Raises:
             SourceError: If the source could not be opened initially, or a file is damaged.
@@ -209,7 +213,7 @@ class Capture:
         last_good_s = time.monotonic()
         told = set[str]()
         while not reader.abandoned:
-            frame, fault = _read_frame(camera)
+            frame, fault = _read_frame(camera, self._prepare)
             with self._changed:
                 if reader.abandoned or self._over:
                     break
@@ -224,7 +228,7 @@ class Capture:
                     if self._skip(frame, time.monotonic() - last_good_s) and not camera.ends:
                         return frame.reason
                     continue
-                self._take(frame)
+                self._take(*frame)
                 last_good_s = self._alive_s
                 if self.every_frame:
                     self._changed.wait_for(
@@ -258,7 +262,7 @@ class Capture:
         self._over, self._fault = True, fault
         self._changed.notify_all()
 
-    def _take(self, picture: Frame) -> None:
+    def _take(self, picture: Frame, ready: TrackerInput) -> None:
         size = (picture.shape[1], picture.shape[0])
         if self._size not in (None, size):
             self.counts.size_changes += 1
@@ -274,19 +278,22 @@ class Capture:
             self.counts.dropped += 1
         index = self.counts.captured
         frame = SourceFrame(index, f"{index:08d}", picture, time.time(), self._alive_s)
-        self._frames.append(frame)
+        self._frames.append((frame, ready))
         self.counts.captured += 1
         self._changed.notify_all()
 
 
-def _read_frame(camera: Camera) -> tuple[Frame | Unusable | None, SourceError | None]:
-    """Read one frame; returns it or None, and what the camera raised."""
+def _read_frame(
+    camera: Camera, prepare: Callable[[Frame], TrackerInput]
+) -> tuple[tuple[Frame, TrackerInput] | Unusable | None, SourceError | None]:
+    """Read and prepare one frame; returns both or None, and what the camera raised."""
     try:
         picture = camera.read()
         if picture is None:
             return None, None
         # A file's frames of a single color are kept, for the sake of its numbering.
-        return usable_frame(picture, uniform=camera.ends), None
+        frame = usable_frame(picture, uniform=camera.ends)
+        return frame if isinstance(frame, Unusable) else (frame, prepare(frame)), None
     except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
         return None, _as_source_error(error)
 

@@ -20,6 +20,7 @@ from typing import Any
 from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.errors import LoopError, PromptError
+from sam2_edge.runtime.preprocess import Frame, TrackerInput
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.sinks import Sink
@@ -28,6 +29,7 @@ from sam2_edge.runtime.sources.camera import Camera, is_camera, open_camera
 from sam2_edge.runtime.streaming.capture import STALL_S, Capture, CaptureCounts
 from sam2_edge.runtime.streaming.commands import MAX_WAITING_COMMANDS, CommandQueue
 from sam2_edge.runtime.streaming.guarded import Guarded
+from sam2_edge.runtime.streaming.preparing import FramePreparer
 from sam2_edge.runtime.streaming.writer import ResultWriter
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -104,7 +106,12 @@ class CameraLoop:
         self.writer = ResultWriter(sinks, wait=bool(every_frame))
         self.tracked = 0
         self._tracker = tracker
-        self._capture = Capture(source, every_frame=bool(every_frame), stall_s=stall_s)
+        self._capture = Capture(
+            source,
+            every_frame=bool(every_frame),
+            stall_s=stall_s,
+            prepare=_preparation(tracker, every_frame=bool(every_frame)),
+        )
         self._prompts, self._max_objects = tuple(prompts), max_objects
         self._heartbeat = Guarded("the heartbeat", heartbeat)
         self._commands = CommandQueue(self._heartbeat)
@@ -181,16 +188,17 @@ class CameraLoop:
 
     def _step(self) -> Iterator[LoopResult]:
         """Poll for a frame, track it, run commands, and yield a new or updated result."""
-        frame = None
+        taken = None
         if self._paused:
             self._wake.wait(POLL_S)
             self._wake.clear()
         else:
-            frame = self._capture.next(POLL_S)
+            taken = self._capture.next(POLL_S)
         began_s = time.monotonic()
-        if frame is not None:
+        if taken is not None:
             first = self._last is None
-            result = self._tracker.track(frame.picture, self._prompts if first else ())
+            frame, ready = taken
+            result = self._tracker.track(ready, self._prompts if first else ())
             self._last = frame
             self.tracked += 1
             if self._commands.run(at_least=MAX_WAITING_COMMANDS if first else 0):
@@ -232,3 +240,13 @@ class CameraLoop:
             self._capture.close()
         finally:  # even if a second signal interrupts the wait
             self.writer.close()
+
+
+def _preparation(tracker: VideoTracker, *, every_frame: bool) -> Callable[[Frame], TrackerInput]:
+    """Return what the reading thread does with each frame for the tracker.
+
+    On a CPU, preparing frames that are dropped would take time from the model.
+    """
+    if every_frame:
+        return tracker.prepare
+    return FramePreparer(tracker.prepare) if tracker.on_device else lambda picture: picture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import Source, SourceFrame
 from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, check_prompts
+from sam2_edge.runtime.sources.read_ahead import read_ahead
 from sam2_edge.runtime.tracker import VideoTracker
 
 
@@ -31,9 +32,11 @@ def track_source(
             stack.callback(sink.close)
         check_prompts(prompts, source.start, source.limit)
         index = source.start - 1
-        for frame in source:
+        prepared = read_ahead(iter(source), lambda frame: (frame, tracker.prepare(frame.picture)))
+        # Closed even if the error of a caller keeps this frame of the stack alive.
+        for frame, ready in stack.enter_context(closing(prepared)):
             index = frame.index
-            result = tracker.track(frame.picture, prompts.get(index, ()))
+            result = tracker.track(ready, prompts.get(index, ()))
             for sink in sinks:
                 sink.write(frame, result)
             yield frame, result

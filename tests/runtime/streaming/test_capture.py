@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
 from sam2_edge import SourceError
+from sam2_edge.runtime.preprocess import PreparedFrame, prepare_frame
 from sam2_edge.runtime.streaming import capture as capture_module
 from sam2_edge.runtime.streaming.capture import (
     MAX_HUNG_READERS,
@@ -54,9 +56,9 @@ def take(capture: Capture, count: int) -> list[int]:
     found: list[int] = []
 
     def enough() -> bool:
-        frame = capture.next(0.02)
-        if frame is not None:
-            found.append(int(frame.picture[0, 0, 0]))
+        taken = capture.next(0.02)
+        if taken is not None:
+            found.append(int(taken[0].picture[0, 0, 0]))
         return len(found) == count or capture.ended
 
     wait_until(enough)
@@ -257,3 +259,46 @@ def test_a_camera_that_raises_is_reopened_but_a_file_or_a_first_opening_is_an_er
 def test_a_camera_that_cannot_be_opened_at_first_is_an_error(start: Make) -> None:
     with pytest.raises(SourceError, match="no such camera"):
         take(start(SourceError("no such camera")), 1)
+
+
+def test_frames_are_prepared_by_the_reader_and_come_with_their_picture() -> None:
+    threads = set[str]()
+
+    def prepare(frame: np.ndarray) -> PreparedFrame:
+        threads.add(threading.current_thread().name)
+        return prepare_frame(frame, 32)
+
+    file = ScriptedCamera([picture(1), picture(2)[..., 0], picture(3)], ends=True)
+    capture = Capture(opener(file), every_frame=True, prepare=prepare)
+    capture.start()
+    for index in range(3):
+        taken = capture.next(WAIT_S)
+        assert taken is not None
+        frame, ready = taken
+        assert frame.index == index
+        assert isinstance(ready, PreparedFrame)
+        np.testing.assert_array_equal(ready.pixels, prepare_frame(frame.picture, 32).pixels)
+    capture.close()
+    assert threads == {"sam2_edge reader"}
+
+
+def test_frames_that_cannot_be_tracked_are_not_prepared_and_a_failure_reopens(
+    clock: FakeTime,  # noqa: ARG001
+) -> None:
+    seen: list[int] = []
+
+    def prepare(frame: np.ndarray) -> PreparedFrame:
+        seen.append(int(frame[0, 0, 0]))
+        if len(seen) == 2:
+            raise MemoryError
+        return prepare_frame(frame, 32)
+
+    first = ScriptedCamera([picture(1), BLACK, picture(2), picture(3)])
+    capture = Capture(
+        opener(first, ScriptedCamera([picture(4)])), every_frame=True, prepare=prepare
+    )
+    capture.start()
+    assert take(capture, 2) == [1, 4]
+    capture.close()
+    assert seen[:3] == [1, 2, 4]
+    assert capture.counts.reconnects >= 1

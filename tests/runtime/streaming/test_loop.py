@@ -14,6 +14,7 @@ import pytest
 
 from sam2_edge import LoopError, Prompt, PromptError, VideoTracker
 from sam2_edge.evaluation.metrics import region_similarity
+from sam2_edge.runtime.preprocess import PreparedFrame
 from sam2_edge.runtime.streaming.commands import MAX_CREDIT_S, MAX_WAITING_COMMANDS
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.synthetic import SyntheticClip, center_click, clip
@@ -242,3 +243,36 @@ def test_a_failing_heartbeat_is_logged_once_and_does_not_end_the_loop(
     loop = CameraLoop(opener(camera), tracker, every_frame=True, heartbeat=fail)
     assert [tracked.frame.index for tracked in loop] == [0, 1]
     assert [r.message for r in caplog.records] == ["the heartbeat failed; the loop continues"]
+
+
+@pytest.mark.parametrize(
+    ("every_frame", "on_device", "reader_prepares"),
+    [(True, False, True), (True, True, True), (False, True, True), (False, False, False)],
+)
+def test_frames_are_prepared_while_reading_unless_the_cpu_could_do_so_in_vain(
+    scene: SyntheticClip, every_frame: bool, on_device: bool, reader_prepares: bool
+) -> None:
+    inputs: list[Any] = []
+
+    class Recording(VideoTracker):
+        """A tracker whose model may seem to run on a GPU."""
+
+        on_device = False
+
+        def track(self, frame: Any, *arguments: Any) -> Any:
+            inputs.append(frame)
+            return super().track(frame, *arguments)
+
+    Recording.on_device = on_device  # type: ignore[method-assign]
+    tracker, plain = Recording("nano", threads=1), VideoTracker("nano", threads=1)
+    # Of the latest frames only the first has time to be prepared for sure.
+    loop = CameraLoop(file_of(scene, 3 if every_frame else 1), tracker, every_frame=every_frame)
+    for tracked in loop:
+        np.testing.assert_array_equal(tracked.frame.picture, scene.frames[tracked.frame.index])
+        ready = inputs[-1]
+        assert isinstance(ready, PreparedFrame) == reader_prepares
+        if reader_prepares:
+            expected = plain.prepare(tracked.frame.picture)
+            np.testing.assert_array_equal(ready.pixels, expected.pixels)
+            assert ready.size == expected.size
+    assert inputs

@@ -19,7 +19,7 @@ def test_resident_memory_is_measured() -> None:
 
 
 def test_without_descriptors_the_memory_is_unknown_and_the_rest_is_there() -> None:
-    loop = CameraLoop(opener(ScriptedCamera([])), VideoTracker.__new__(VideoTracker))
+    loop = CameraLoop(opener(ScriptedCamera([])), VideoTracker("nano", threads=1))
     stats = LoopStats(loop)
     with no_descriptors():
         with pytest.raises(OSError, match="Too many open files"):
