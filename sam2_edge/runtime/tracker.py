@@ -125,7 +125,7 @@ class VideoTracker(NotCopyable):
     @property
     def on_device(self) -> bool:
         """Whether the model runs beside the CPU, on a GPU."""
-        return bool(getattr(self._model.backend, "on_device", False))
+        return self._model.backend.on_device
 
     def prepare(self, frame: NDArray[Any]) -> PreparedFrame:
         """Check and resize a frame for `track`; any thread may do so while another tracks.
