@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 from transformers import Sam2VideoModel
 
-from sam2_edge.bundle.contract import Graph, MemoryRounding
+from sam2_edge.bundle.contract import Graph, GraphTarget, MemoryRounding
 from sam2_edge.models.graphs.image_encoder import ImageEncoder
 from sam2_edge.models.graphs.mask_bits import MaskBits
 from sam2_edge.models.graphs.mask_decoder import MaskDecoder
@@ -15,12 +15,15 @@ from sam2_edge.models.graphs.memory_encoder import MemoryEncoder
 
 
 def graph_modules(
-    model: Sam2VideoModel, *, memory_rounding: MemoryRounding = "bfloat16"
+    model: Sam2VideoModel,
+    *,
+    memory_rounding: MemoryRounding = "bfloat16",
+    target: GraphTarget = "cpu",
 ) -> dict[Graph, nn.Module]:
     """One module per graph of the contract, in evaluation mode if the model is."""
     modules: dict[Graph, nn.Module] = {
-        Graph.IMAGE_ENCODER: ImageEncoder(model),
-        Graph.MEMORY_ATTENTION: MemoryAttention(model),
+        Graph.IMAGE_ENCODER: ImageEncoder(model, target=target),
+        Graph.MEMORY_ATTENTION: MemoryAttention(model, target=target),
         Graph.MASK_PROMPT: MaskPrompt(model),
         Graph.MASK_DECODER: MaskDecoder(model),
         Graph.MEMORY_ENCODER: MemoryEncoder(model, rounding=memory_rounding),

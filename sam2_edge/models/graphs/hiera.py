@@ -18,17 +18,29 @@ QUERY_TILE = 512
 1024 pixels."""
 
 
-def block_output(block: Any, hidden: Tensor) -> Tensor:
-    """A block of Hiera: [B,H,W,C] -> [B,H,W,C'], at half the size where a stage begins."""
+def block_output(block: Any, hidden: Tensor, *, tiled: bool) -> Tensor:
+    """A block of Hiera: [B,H,W,C] -> [B,H,W,C'], at half the size where a stage begins.
+
+    Args:
+        block: transformers' block.
+        hidden: Its input.
+        tiled: Whether global attention goes through the queries in tiles of `QUERY_TILE`.
+    """
     normed = block.layer_norm1(hidden)
     stride = block.query_stride
     if block.dim != block.dim_out:
         hidden = _pooled(block.proj(normed), stride)
-    hidden = hidden + _attention(block.attn, normed, block.window_size, stride)
+    hidden = hidden + _attention(block.attn, normed, block.window_size, stride, tiled)
     return hidden + block.mlp(block.layer_norm2(hidden))
 
 
-def _attention(attn: Any, x: Tensor, window: int, stride: tuple[int, int] | None) -> Tensor:
+def _attention(
+    attn: Any,
+    x: Tensor,
+    window: int,
+    stride: tuple[int, int] | None,
+    tiled: bool,  # noqa: FBT001 # a private step of `block_output`
+) -> Tensor:
     """Attention within windows (0: the whole picture); queries are pooled by `stride`."""
     heads = attn.num_attention_heads
     weights, biases = _thirds(attn.qkv.weight), _thirds(attn.qkv.bias)
@@ -40,7 +52,7 @@ def _attention(attn: Any, x: Tensor, window: int, stride: tuple[int, int] | None
         for w, b in zip(weights[1:], biases[1:], strict=True)
     )
     query = _windows(_pad(query, query_window), query_window, heads)
-    attended = _attend(query * attn.scale, key.transpose(-2, -1), value)
+    attended = _attend(query * attn.scale, key.transpose(-2, -1), value, tiled=tiled)
     return attn.proj(_picture(attended, query_window, (height, width)))
 
 
@@ -90,7 +102,9 @@ def _picture(x: Tensor, window: int, size: tuple[int, int]) -> Tensor:
     return x[:, :height, :width]
 
 
-def _attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """[N,h,Q,d], [N,h,d,K], [N,h,K,d] -> [N,h,Q,d], tile by tile of the queries."""
+def _attend(query: Tensor, key: Tensor, value: Tensor, *, tiled: bool) -> Tensor:
+    """[N,h,Q,d], [N,h,d,K], [N,h,K,d] -> [N,h,Q,d]."""
+    if not tiled:
+        return (query @ key).softmax(dim=-1) @ value
     tiles = torch.split(query, QUERY_TILE, dim=2)
     return torch.cat([(tile @ key).softmax(dim=-1) @ value for tile in tiles], dim=2)

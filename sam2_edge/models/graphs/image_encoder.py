@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2VideoModel
 
-from sam2_edge.bundle.contract import MASK_STRIDE
+from sam2_edge.bundle.contract import MASK_STRIDE, GraphTarget
 from sam2_edge.models.graphs.hiera import block_output
 
 IMAGE_MEAN = (0.485, 0.456, 0.406)
@@ -22,8 +22,9 @@ class ImageEncoder(nn.Module):
     std: Tensor
     position: Tensor
 
-    def __init__(self, model: Sam2VideoModel) -> None:
+    def __init__(self, model: Sam2VideoModel, *, target: GraphTarget = "cpu") -> None:
         super().__init__()
+        self.tiled = target == "cpu"
         self.backbone = model.vision_encoder.backbone
         self.neck = model.vision_encoder.neck
         self.conv_s0 = model.mask_decoder.conv_s0
@@ -53,7 +54,7 @@ class ImageEncoder(nn.Module):
         hidden = self.backbone.patch_embed(pixels) + position
         stages = []
         for index, block in enumerate(self.backbone.blocks):
-            hidden = block_output(block, hidden)
+            hidden = block_output(block, hidden, tiled=self.tiled)
             if index in self.backbone.stage_ends:
                 stages.append(hidden)
         features, _ = self.neck(tuple(stages))

@@ -75,7 +75,10 @@ class MaskDecoder(nn.Module):
     def _embed_points(self, coords: Tensor, labels: Tensor) -> Tensor:
         """Point prompts [B,N,2], [B,N] -> tokens [B,N+1,C], the last one padding."""
         frequencies = self.prompts.shared_embedding.positional_embedding
-        angle = 2 * math.pi * ((2 / self.image_size) * (coords + 0.5) - 1) @ frequencies
+        where = 2 * math.pi * ((2 / self.image_size) * (coords + 0.5) - 1)
+        # Multiplications instead of a product of matrices: on compute capability 7.5, TensorRT
+        # refuses such products in float32, which these angles need.
+        angle = where[..., :1] * frequencies[0] + where[..., 1:] * frequencies[1]
         position = torch.cat([angle.sin(), angle.cos()], dim=-1)
         padding = self.prompts.not_a_point_embed.weight
         kinds = torch.cat([padding, self.prompts.point_embed.weight], dim=0)

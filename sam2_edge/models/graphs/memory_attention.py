@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import Sam2VideoModel
 
+from sam2_edge.bundle.contract import GraphTarget
 from sam2_edge.models.variants import geometry_of
 
 QUERY_TILE = 512
@@ -41,8 +42,9 @@ class MemoryAttention(nn.Module):
     cosine: Tensor
     sine: Tensor
 
-    def __init__(self, model: Sam2VideoModel) -> None:
+    def __init__(self, model: Sam2VideoModel, *, target: GraphTarget = "cpu") -> None:
         super().__init__()
+        self.fused = target == "gpu"
         config = model.config
         if config.memory_attention_num_attention_heads != 1:
             raise ValueError("memory attention has one head in every SAM 2 variant")
@@ -105,9 +107,9 @@ class MemoryAttention(nn.Module):
             where, rotary = where[0][cells], (self.cosine[cells], self.sine[cells])
         keyed = tokens + where + position[:, :, None, :]
         pointer_tokens, pointer_keyed = self._pointer_tokens(pointers, pointer_age, channels)
-        values = torch.cat([tokens.flatten(1, 2), pointer_tokens], dim=1)
+        values = torch.cat([tokens.flatten(1, 2), pointer_tokens], dim=1)[:, None]
         hidden = _flat(embedding) + 0.1 * self.embedding_position
-        hidden = hidden.expand(objects, -1, -1)
+        hidden = hidden.expand(objects, -1, -1)[:, None]
         for layer in self.layers:
             hidden = hidden + self._self_attention(layer.self_attn, layer.layer_norm1(hidden))
             query = layer.layer_norm2(hidden)
@@ -116,7 +118,7 @@ class MemoryAttention(nn.Module):
             )
             inner = layer.activation(layer.linear1(layer.layer_norm3(hidden)))
             hidden = hidden + layer.linear2(inner)
-        hidden = self.norm(hidden).transpose(1, 2)
+        hidden = self.norm(hidden).transpose(2, 3)
         return hidden.reshape(objects, -1, side, side)
 
     def _pointer_tokens(
@@ -146,7 +148,7 @@ class MemoryAttention(nn.Module):
     def _self_attention(self, attention: Any, x: Tensor) -> Tensor:
         query = self._rotate(self._project(attention.q_proj, x))
         key = self._rotate(self._project(attention.k_proj, x))
-        return attention.o_proj(_attend(query, key, attention.v_proj(x), attention.scaling))
+        return attention.o_proj(self._attend(query, key, attention.v_proj(x), attention.scaling))
 
     def _cross_attention(
         self,
@@ -160,11 +162,21 @@ class MemoryAttention(nn.Module):
         tokens, rotary = keyed
         memory_key = self._rotate(self._project(attention.k_proj, tokens), rotary).flatten(1, 2)
         pointer_key = self._project(attention.k_proj, pointer_keyed)
-        key = torch.cat([memory_key, pointer_key], dim=1)
-        # The weights of a query sum to one: the mean of projected values is the projected mean, of
-        # a quarter of the channels in every SAM 2 variant.
-        mean = _attend(query, key, values, attention.scaling)
-        return attention.o_proj(attention.v_proj(mean))
+        key = torch.cat([memory_key, pointer_key], dim=1)[:, None]
+        if self.fused:
+            attended = self._attend(query, key, attention.v_proj(values), attention.scaling)
+        else:
+            # The weights of a query sum to one: the mean of projected values is the projected mean,
+            # of a quarter of the channels in every SAM 2 variant.
+            mean = self._attend(query, key, values, attention.scaling)
+            attended = attention.v_proj(mean)
+        return attention.o_proj(attended)
+
+    def _attend(self, query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
+        """Attention of one head: [B,1,Q,C], [B,1,K,C], [B,1,K,V] -> [B,1,Q,V]."""
+        keys = key.transpose(2, 3)
+        tiles = [query * scale] if self.fused else torch.split(query * scale, QUERY_TILE, dim=2)
+        return torch.cat([(tile @ keys).softmax(dim=-1) @ value for tile in tiles], dim=2)
 
 
 def _flat(grid: Tensor) -> Tensor:
@@ -176,10 +188,3 @@ def _flat(grid: Tensor) -> Tensor:
 def sine_grid(encoding: nn.Module, grid: Tensor) -> Tensor:
     """The sine encoding that a transformers position module gives for a grid's shape."""
     return encoding(grid.shape, grid.device, grid.dtype).clone()
-
-
-def _attend(query: Tensor, key: Tensor, value: Tensor, scale: float) -> Tensor:
-    """Attention of one head: [B,Q,C], [B,K,C], [B,K,V] -> [B,Q,V], tile by tile of the queries."""
-    keys = key.transpose(1, 2)
-    tiles = torch.split(query * scale, QUERY_TILE, dim=1)
-    return torch.cat([(tile @ keys).softmax(dim=-1) @ value for tile in tiles], dim=1)
