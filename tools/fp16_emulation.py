@@ -20,7 +20,7 @@ def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
     """A float32 graph that rounds to float16's precision wherever `half`, from `to_half`, does.
 
     Sums inside an operator stay in float32, as on tensor cores; the range of float16 is not
-    emulated.
+    emulated. Inputs in float16 become float32 and are taken as they are.
     """
     types = tensor_types(onnx.shape_inference.infer_shapes(half).graph)
     model = onnx.ModelProto()
@@ -34,6 +34,9 @@ def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
     model.graph.initializer.append(
         numpy_helper.from_array(np.array(_SPLITTER, np.float32), _SPLITTER_NAME)
     )
+    for value in (*model.graph.input, *model.graph.output):
+        if value.type.tensor_type.elem_type == HALF:
+            value.type.tensor_type.elem_type = FLOAT
     for original in half.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(original)

@@ -35,7 +35,7 @@ NO_OBJECT_LOGIT = -1024.0
 """Mask logit of every pixel where the object score is not positive (SAM 2's own constant)."""
 
 Precision = Literal["fp32", "fp16", "int8"]
-"""Precision of a graph's computation; inputs and outputs do not depend on it."""
+"""Precision of a graph's computation."""
 
 PARITY_TOLERANCE: dict[Precision, float] = {"fp32": 1e-3, "fp16": 3e-2, "int8": 0.3}
 """Largest allowed difference between a graph and its PyTorch module, by precision, relative to

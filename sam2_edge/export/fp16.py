@@ -1,7 +1,7 @@
 """An ONNX graph in half precision, node by node, with float32 where half would spoil the result.
 
-Inputs and outputs of the graph keep their types, so the runtime needs no change. Precision is in
-the graph itself, as strongly typed engines require: every float16 node has float16 inputs, and a
+Inputs and outputs of the graph keep their types, except those that are named. Precision is in the
+graph itself, as strongly typed engines require: every float16 node has float16 inputs, and a
 Cast stands where float16 and float32 meet. Why no library does this: docs/guides/precision.md.
 """
 
@@ -42,12 +42,18 @@ _ALWAYS_FLOAT = {"Resize": (1, 2)}
 """Inputs that the operator's definition fixes at float32 (Resize: roi and scales)."""
 
 
-def to_half(model: onnx.ModelProto, keep: Collection[str]) -> onnx.ModelProto:
+def to_half(
+    model: onnx.ModelProto, keep: Collection[str], features: Collection[str] = ()
+) -> onnx.ModelProto:
     """Copy a float32 graph with every node in float16 except those named in `keep`.
 
-    `fp32_only_nodes` and `overflowing_nodes` find the nodes to keep.
+    Args:
+        model: A float32 graph.
+        keep: Names of nodes; `fp32_only_nodes` and `overflowing_nodes` find them.
+        features: Names of the graph's inputs and outputs that become float16.
     """
-    return _Converter(onnx.shape_inference.infer_shapes(model), frozenset(keep)).convert()
+    inferred = onnx.shape_inference.infer_shapes(model)
+    return _Converter(inferred, frozenset(keep), frozenset(features)).convert()
 
 
 def fp32_only_nodes(model: onnx.ModelProto) -> set[str]:
@@ -83,6 +89,7 @@ class _Converter:
 
     model: onnx.ModelProto
     keep: frozenset[str]
+    features: frozenset[str]
     types: dict[str, int] = field(default_factory=dict)
     casts: dict[tuple[str, int], str] = field(default_factory=dict)
     nodes: list[onnx.NodeProto] = field(default_factory=list)
@@ -93,13 +100,18 @@ class _Converter:
         graph = self.model.graph
         self.types = tensor_types(graph)
         self.constants = {t.name: t for t in graph.initializer}
+        self.types |= {value.name: HALF for value in graph.input if value.name in self.features}
         for node in graph.node:
             self._convert(node)
         for output in graph.output:
-            if output.type.tensor_type.elem_type == FLOAT and self.types[output.name] == HALF:
-                self._restore(output.name)
+            wanted = HALF if output.name in self.features else FLOAT
+            if self.types[output.name] in (FLOAT, HALF) and self.types[output.name] != wanted:
+                self._cast_output(output.name, wanted)
         converted = onnx.ModelProto()
         converted.CopyFrom(self.model)
+        for value in (*converted.graph.input, *converted.graph.output):
+            if value.name in self.features:
+                value.type.tensor_type.elem_type = HALF
         for name in ("node", "initializer", "value_info"):
             converted.graph.ClearField(name)
         converted.graph.node.extend(self.nodes)
@@ -148,13 +160,13 @@ class _Converter:
             self.kept_constants[half] = numpy_helper.from_array(values, half)
         return half
 
-    def _restore(self, output: str) -> None:
-        """Cast a float16 output of the graph to float32, under its own name."""
-        half = f"{output}_{_suffix(HALF)}"
+    def _cast_output(self, output: str, wanted: int) -> None:
+        """Cast an output of the graph to the other float type, under its own name."""
+        made = f"{output}_{_suffix(self.types[output])}"
         for node in self.nodes:
-            rename_tensor(node.input, output, half)
-            rename_tensor(node.output, output, half)
-        self.nodes.append(helper.make_node("Cast", [half], [output], name=output, to=FLOAT))
+            rename_tensor(node.input, output, made)
+            rename_tensor(node.output, output, made)
+        self.nodes.append(helper.make_node("Cast", [made], [output], name=output, to=wanted))
 
 
 def _suffix(kind: int) -> str:

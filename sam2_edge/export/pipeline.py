@@ -15,6 +15,7 @@ from sam2_edge.bundle.contract import (
     Feeds,
     Geometry,
     Graph,
+    GraphSpec,
     GraphTarget,
     Precision,
     graph_specs,
@@ -35,7 +36,13 @@ from sam2_edge.calibration.recording import Recording, record_inputs
 from sam2_edge.errors import ExportError
 from sam2_edge.export.int8_search import Int8Plan, plan_int8
 from sam2_edge.export.onnx_graph import export_onnx, opset_of
-from sam2_edge.export.precision import ExportOptions, convert_to_fp16, convert_to_int8
+from sam2_edge.export.precision import (
+    ExportOptions,
+    cast_features,
+    convert_to_fp16,
+    convert_to_int8,
+    float16_tensors,
+)
 from sam2_edge.export.validate import check_numbers, check_structure, example_feeds
 from sam2_edge.models.checkpoints import LoadedModel
 from sam2_edge.models.graphs import graph_modules
@@ -84,7 +91,9 @@ def export_bundle(
         if options.precision != "fp32":
             full = Bundle(folder, manifest)
             seen = _observe(full, options, scratch, on_progress)
-            manifest = manifest.model_copy(update={"graphs": exporter.convert(manifest, seen)})
+            converted = exporter.convert(manifest, seen)
+            update = {"graphs": converted, "feature_dtype": options.feature_dtype}
+            manifest = manifest.model_copy(update=update)
         save_manifest(folder, manifest)
     return load_bundle(target)
 
@@ -144,9 +153,12 @@ class _Exporter:
         folder: Path,
         on_progress: ProgressCallback,
     ) -> None:
-        self._modules = graph_modules(loaded.model, memory_rounding=options.memory_rounding)
+        self._modules = graph_modules(
+            loaded.model, memory_rounding=options.rounding, target=options.target
+        )
         self._geometry = geometry
         self._specs = graph_specs(geometry)
+        self._final = graph_specs(replace(geometry, feature_dtype=options.feature_dtype))
         self._options = options
         self._folder = folder
         self._on_progress = on_progress
@@ -157,7 +169,8 @@ class _Exporter:
         for graph, module in self._modules.items():
             self._on_progress(graph, "exporting")
             export_onnx(module, self._specs[graph], self._path(graph))
-            entries[graph] = self._check(graph, "fp32", self._inputs(graph, None))
+            inputs = self._inputs(graph, None)
+            entries[graph] = self._check(self._specs[graph], "fp32", inputs)
             if self._options.precision == "fp32":
                 self._on_progress(graph, "done")
         return entries
@@ -166,22 +179,27 @@ class _Exporter:
         """Bring the float32 graphs to their precision and check them on what was seen."""
         entries = dict(full.graphs)
         for graph, precision in self._options.precisions.items():
-            calibration = None
-            if precision != "fp32":
+            spec, calibration = self._final[graph], None
+            changed = precision != "fp32" or spec != self._specs[graph]
+            if changed:
                 self._on_progress(graph, "changing the precision")
-                calibration = self._convert(graph, precision, seen)
-            if precision != "fp32" or seen is not None:
-                entry = self._check(graph, precision, self._inputs(graph, seen))
+                calibration = self._convert(spec, precision, seen)
+            if changed or seen is not None:
+                entry = self._check(spec, precision, self._inputs(graph, seen))
                 entries[graph] = entry.model_copy(update={"calibration": calibration})
             self._on_progress(graph, "done")
         return entries
 
     def _convert(
-        self, graph: Graph, precision: Precision, seen: _Observations | None
+        self, spec: GraphSpec, precision: Precision, seen: _Observations | None
     ) -> CalibrationEntry | None:
-        path, inputs = self._path(graph), self._inputs(graph, seen)
+        path, inputs = self._path(spec.graph), self._inputs(spec.graph, seen)
+        features = float16_tensors(spec)
+        if precision == "fp32":
+            cast_features(path, features)
+            return None
         if precision == "fp16":
-            convert_to_fp16(path, inputs)
+            convert_to_fp16(path, inputs, features)
             if seen is None:
                 return None
             return CalibrationEntry(source=seen.frames.source, frames=seen.frames.numbers)
@@ -192,18 +210,19 @@ class _Exporter:
             source=seen.frames.source,
             frames=seen.frames.numbers,
             method=self._options.calibration.method,
-            ranges=convert_to_int8(path, seen.plan, self._options.target, inputs),
+            ranges=convert_to_int8(path, seen.plan, self._options.target, inputs, features),
             left_out=seen.plan.left_out,
             sensitivity=seen.plan.errors,
         )
 
-    def _check(self, graph: Graph, precision: Precision, inputs: Iterable[Feeds]) -> GraphEntry:
+    def _check(self, spec: GraphSpec, precision: Precision, inputs: Iterable[Feeds]) -> GraphEntry:
         """Check a file against the contract and PyTorch, and describe it."""
-        path, spec = self._path(graph), self._specs[graph]
+        graph = spec.graph
+        path = self._path(graph)
         self._on_progress(graph, "checking the structure")
         check_structure(path, spec)
         self._on_progress(graph, "comparing with PyTorch")
-        rounded = self._options.memory_rounding == "bfloat16"
+        rounded = self._options.rounding == "bfloat16"
         module = self._modules[graph]
         parity = check_numbers(path, module, spec, inputs, rounded=rounded, precision=precision)
         weights = self._folder.glob(f"{path.name}.data")
@@ -257,7 +276,7 @@ def _memory_entry(geometry: Geometry, options: ExportOptions) -> MemoryEntry:
             pointers=geometry.pointers,
             channels=geometry.memory_channels,
             hidden=geometry.hidden,
-            rounding=options.memory_rounding,
+            rounding=options.rounding,
             tokens=geometry.memory_tokens,
         )
     except ValidationError as error:

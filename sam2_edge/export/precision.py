@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import onnx
 
-from sam2_edge.bundle.contract import Feeds, Graph, GraphTarget, MemoryRounding, Precision
+from sam2_edge.bundle.contract import (
+    FeatureDtype,
+    Feeds,
+    Graph,
+    GraphSpec,
+    GraphTarget,
+    MemoryRounding,
+    Precision,
+)
 from sam2_edge.calibration.frames import DEFAULT_FRAMES
 from sam2_edge.calibration.qdq import quantize_model
 from sam2_edge.calibration.ranges import Method
@@ -40,7 +48,7 @@ PRECISION_MODES: dict[GraphTarget, dict[PrecisionMode, dict[Graph, Precision]]] 
     "cpu": {**_COMMON, "int8": {**_FP32, Graph.IMAGE_ENCODER: "int8"}},
     "gpu": {**_COMMON, "int8": {**_FP16, Graph.IMAGE_ENCODER: "int8"}},
 }
-"""Precision of every graph by INT8 target and mode."""
+"""Precision of every graph by target and mode."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +78,8 @@ class ExportOptions:
         target: What the graphs are written for; see `GraphTarget`.
         calibration: Required for "int8". For "mixed" and "fp16" it shows which values are too large
             for float16; without it, seeded inputs do.
-        memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full.
+        memory_rounding: "bfloat16" stores memory as the published predictor does, "none" in full;
+            see `rounding`.
         memory_tokens: Tokens of each memory that memory attention sees, chosen by the object's mask
             (`runtime/memory/token_selection.py`); None for all. Fewer are faster and not exact.
 
@@ -107,20 +116,60 @@ class ExportOptions:
         """Precision of every graph."""
         return PRECISION_MODES[self.target][self.precision]
 
+    @property
+    def feature_dtype(self) -> FeatureDtype:
+        """Dtype of features and memories between graphs.
 
-def convert_to_fp16(path: Path, inputs: Iterable[Feeds]) -> None:
-    """Rewrite a float32 graph in float16; `inputs` show which values are too large for it."""
+        float16 on a GPU wherever the encoder and memory attention compute in it: what they read and
+        write is then rounded to float16 in any case.
+        """
+        return "float16" if self.target == "gpu" and self.precision != "fp32" else "float32"
+
+    @property
+    def rounding(self) -> MemoryRounding:
+        """How the memory encoder rounds what is stored.
+
+        Memory in float16 is not rounded to bfloat16: it has 3 bits less, and GPUs of compute
+        capability 7.5 do not know it.
+        """
+        return "none" if self.feature_dtype == "float16" else self.memory_rounding
+
+
+def float16_tensors(spec: GraphSpec) -> frozenset[str]:
+    """Names of a graph's inputs and outputs in float16."""
+    return frozenset(t.name for t in (*spec.inputs, *spec.outputs) if t.dtype == "float16")
+
+
+def cast_features(path: Path, features: Collection[str]) -> None:
+    """Rewrite a float32 graph so that the named inputs and outputs are float16."""
+    model = _load(path)
+    onnx.save(to_half(model, {node.name for node in model.graph.node}, features), path)
+
+
+def convert_to_fp16(path: Path, inputs: Iterable[Feeds], features: Collection[str] = ()) -> None:
+    """Rewrite a float32 graph in float16.
+
+    Args:
+        path: The file.
+        inputs: Show which values are too large for float16.
+        features: Names of its inputs and outputs that become float16.
+    """
     model = _load(path)
     keep = fp32_only_nodes(model) | overflowing_nodes(model, inputs)
-    onnx.save(to_half(model, keep), path)
+    onnx.save(to_half(model, keep, features), path)
 
 
 def convert_to_int8(
-    path: Path, plan: Int8Plan, target: GraphTarget, inputs: Iterable[Feeds]
+    path: Path,
+    plan: Int8Plan,
+    target: GraphTarget,
+    inputs: Iterable[Feeds],
+    features: Collection[str] = (),
 ) -> dict[str, Range]:
     """Rewrite a float32 graph with the layers of `plan` in INT8.
 
-    For TensorRT the rest becomes float16; `inputs` show which values are too large for it.
+    For a GPU the rest becomes float16; `inputs` show which values are too large for it, and
+    `features` names inputs and outputs that become float16.
 
     Returns:
         The ranges of the layers' inputs.
@@ -129,7 +178,7 @@ def convert_to_int8(
     quantized = quantize_model(model, plan.ranges, plan.layers, target)
     if target == "gpu":
         keep = fp32_only_nodes(quantized) | overflowing_nodes(model, inputs)
-        quantized = to_half(quantized, keep)
+        quantized = to_half(quantized, keep, features)
     onnx.save(quantized, path)
     layers = [node for node in model.graph.node if node.name in plan.layers]
     return {node.input[0]: plan.ranges[node.input[0]] for node in layers}

@@ -80,7 +80,7 @@ def check_numbers(
         path: The ONNX file.
         module: The module, in float32.
         spec: The graph's contract.
-        examples: Inputs; each is run on both sides.
+        examples: Inputs; each is run on both sides, rounded where the contract says float16.
         rounded: Memory is rounded to bfloat16 on both sides, where a value near the middle of two
             steps may go either way: one step is allowed on top of the tolerance.
         precision: Precision of the graph.
@@ -94,11 +94,12 @@ def check_numbers(
     session = ort.InferenceSession(path, providers=["CPUExecutionProvider"])
     worst = {s.name: 0.0 for s in spec.outputs}
     for feeds in examples:
+        given = {s.name: feeds[s.name].astype(s.dtype) for s in spec.inputs}
         with torch.inference_mode():
-            result = module(*(torch.from_numpy(feeds[s.name]) for s in spec.inputs))
+            result = module(*(_full(given[s.name]) for s in spec.inputs))
         tensors = result if isinstance(result, tuple) else (result,)
         expected = dict(zip(worst, (tensor.numpy() for tensor in tensors), strict=True))
-        got = dict(zip(worst, session.run(None, dict(feeds)), strict=True))
+        got = dict(zip(worst, session.run(None, given), strict=True))
         alike = rows_of_equal_choice(got, expected) if precision != "fp32" else slice(None)
         for name, so_far in worst.items():
             rows = alike if name in CHOSEN else slice(None)
@@ -122,6 +123,11 @@ def example_feeds(spec: GraphSpec, geometry: Geometry) -> list[Feeds]:
     return [
         {s.name: _example(s, sizes, geometry, generator) for s in spec.inputs} for sizes in _SIZES
     ]
+
+
+def _full(values: NDArray[np.generic]) -> torch.Tensor:
+    """A tensor for a float32 module."""
+    return torch.from_numpy(values.astype(np.float32) if values.dtype == np.float16 else values)
 
 
 def _difference(got: NDArray[np.generic], want: NDArray[np.generic], step: float) -> float:

@@ -96,7 +96,7 @@ class MemoryAttention(nn.Module):
         """The embedding conditioned on memory, for B objects."""
         objects, channels = memory_rows.shape[1], memory.shape[1]
         side = embedding.shape[-1]
-        tokens = memory.flatten(2)[memory_rows.transpose(0, 1).long()].transpose(2, 3)
+        tokens = memory[memory_rows.transpose(0, 1).long()].flatten(3).transpose(2, 3)
         # Age 0 (a conditioning frame) takes the last row of the table, age n the row n - 1.
         age = (memory_age.long() + self.slots - 1) % self.slots
         position = self.temporal.reshape(self.slots, channels)[age].transpose(0, 1)
