@@ -137,6 +137,8 @@ def test_an_engine_is_compared_with_the_contract() -> None:
     check_signature(path, spec, *engine_tensors(Engine(MEMORY_ENCODER)))
 
     half = [*MEMORY_ENCODER[:-1], ("binarize", "INPUT", "HALF", (-1,))]
-    with pytest.raises(BundleError, match=r"inputs binarize HALF \[\?\] instead of binarize int32"):
+    with pytest.raises(
+        BundleError, match=r"inputs binarize float16 \[\?\] instead of binarize int32"
+    ):
         check_signature(path, spec, *engine_tensors(Engine(half)))
     assert TensorSpec("binarize", "int32", ("?",)) in engine_tensors(Engine(MEMORY_ENCODER))[0]

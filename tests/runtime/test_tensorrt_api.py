@@ -18,8 +18,11 @@ from pathlib import Path
 import pytest
 
 from sam2_edge.export.tensorrt import worker
-from sam2_edge.runtime.backends import tensorrt
+from sam2_edge.runtime.backends import contexts, runtime_cache, tensorrt, tensorrt_variant
 from sam2_edge.runtime.backends.tensorrt_variant import rtx_targets
+from tests.helpers.late_device import LateDevice
+from tests.helpers.late_device import tensorrt as stand_in
+from tests.helpers.late_device.tensorrt import Module
 
 VERSIONS = ["10.3.0", "10.16.1.11", "11.4.0.106"]
 """The version in JetPack 6, the last version 10, and the latest at the time of writing."""
@@ -45,8 +48,13 @@ OWNERS = {
     "self._runtime": "Runtime",
     "runtime": "Runtime",
     "config": "IBuilderConfig",
+    "runtime_config": "IRuntimeConfig",
+    "self._cache": "IRuntimeCache",
 }
 """The TensorRT class of an expression in our code."""
+
+RTX_ONLY = {"ComputeCapability", "IRuntimeCache", "IRuntimeConfig"}
+"""Classes whose names are used only with TensorRT-RTX."""
 
 CALLED_INDIRECTLY = {
     "Builder": {"create_network", "create_builder_config", "build_serialized_network"},
@@ -54,15 +62,14 @@ CALLED_INDIRECTLY = {
     "OnnxParser": {"parse_from_file", "num_errors", "get_error"},
     "IBuilderConfig": {"add_optimization_profile", "create_timing_cache", "progress_monitor"},
     "IOptimizationProfile": {"set_shape"},
-    "ICudaEngine": {"create_execution_context"},
 }
-"""Names used by Polygraphy and `runtime_cache.py`."""
+"""Names used by Polygraphy."""
 
 
 def used_names() -> dict[str, set[str]]:
     """Return the names that our code uses, by TensorRT class, from its syntax trees."""
     names = defaultdict(set, {owner: set(found) for owner, found in CALLED_INDIRECTLY.items()})
-    for module in (worker, tensorrt):
+    for module in (worker, tensorrt, contexts, runtime_cache, tensorrt_variant):
         for node in ast.walk(ast.parse(inspect.getsource(module))):
             if not isinstance(node, ast.Attribute):
                 continue
@@ -78,18 +85,20 @@ def used_names() -> dict[str, set[str]]:
 
 def test_names_are_collected_from_our_code() -> None:
     names = used_names()
-    assert {"execute_async_v3", "set_input_shape"} <= names["IExecutionContext"]
+    assert {
+        "execute_async_v3",
+        "set_device_memory",
+        "set_input_shape",
+        "set_tensor_address",
+        "update_device_memory_size_for_shapes",
+    } <= names["IExecutionContext"]
+    assert {"create_execution_context", "device_memory_size_v2"} <= names["ICudaEngine"]
+    assert "USER_MANAGED" in names["ExecutionContextAllocationStrategy"]
+    assert "cuda_graph_strategy" in names["IRuntimeConfig"]
+    assert {"deserialize", "serialize"} <= names["IRuntimeCache"]
     assert "deserialize_cuda_engine" in names["Runtime"]
     assert "clear_flag" in names["IBuilderConfig"]
     assert {"ILogger", "IProgressMonitor", "Runtime", "BuilderFlag"} <= names.keys()
-
-
-def test_names_used_with_tensorrt_rtx_alone_exist() -> None:
-    trt = pytest.importorskip("tensorrt_rtx")
-    assert "WHOLE_GRAPH_CAPTURE" in trt.CudaGraphStrategy.__members__
-    for name in ("cuda_graph_strategy", "create_runtime_cache", "set_runtime_cache"):
-        assert hasattr(trt.IRuntimeConfig, name)
-    assert "SM86" in rtx_targets(trt)
 
 
 @pytest.fixture(scope="module", params=VERSIONS)
@@ -126,8 +135,9 @@ for owner, names in json.load(sys.stdin).items():
         lacking += [f"{owner}.{n}" for n in names if not hasattr(getattr(trt, owner), n)]
 sys.path.append(sys.argv[2])
 from sam2_edge.export.tensorrt.worker import _monitor
-from sam2_edge.runtime.backends.tensorrt import _logger
-_logger(trt).log(trt.ILogger.ERROR, "said")
+from sam2_edge.runtime.backends.tensorrt_variant import logger
+logger(trt).log(trt.ILogger.ERROR, "said")
+assert logger(trt) is logger(trt)
 monitor = _monitor(trt, lambda now: None)
 monitor.phase_start("a", None, 2)
 assert monitor.step_complete("a", 0) is True
@@ -137,7 +147,7 @@ print(json.dumps({"version": trt.__version__, "lacking": lacking,
 
 
 def test_every_used_name_exists(bindings: Path) -> None:
-    names = {owner: sorted(found) for owner, found in used_names().items()}
+    names = {owner: sorted(found) for owner, found in used_names().items() if owner not in RTX_ONLY}
     root = str(Path(__file__).parent.parent.parent)
     done = subprocess.run(
         [sys.executable, "-c", CHECK, str(bindings), root],
@@ -155,11 +165,23 @@ def test_every_used_name_exists(bindings: Path) -> None:
 
 def test_every_used_name_exists_in_tensorrt_rtx() -> None:
     rtx = pytest.importorskip("tensorrt_rtx")
-    cache = {
-        "ICudaEngine": {"create_runtime_config"},
-        "IRuntimeConfig": {"create_runtime_cache", "set_runtime_cache"},
-        "IRuntimeCache": {"serialize", "deserialize"},
-        "ComputeCapability": {"SM86"},
-    }
-    for owner, names in [*used_names().items(), *cache.items()]:
+    for owner, names in used_names().items():
         assert [name for name in names if not hasattr(getattr(rtx, owner), name)] == []
+    assert hasattr(rtx.ICudaEngine, "create_runtime_config")
+    assert "WHOLE_GRAPH_CAPTURE" in rtx.CudaGraphStrategy.__members__
+    assert "SM86" in rtx_targets(rtx)
+
+
+def test_the_stand_ins_have_only_what_the_real_modules_have(late_device: LateDevice) -> None:
+    rtx = pytest.importorskip("tensorrt_rtx")
+    module = Module(late_device, rtx=True)
+    known = {"module", "logger", "device", "rtx", "runtime", "session", "strategy", "cache"}
+    for name in ("Runtime", "ICudaEngine", "IExecutionContext", "IRuntimeConfig", "IRuntimeCache"):
+        assert public(getattr(stand_in, name)) - known <= public(getattr(rtx, name)), name
+    for name in public(type(module)) - {"install"}:
+        members = getattr(getattr(module, name), "__members__", {})
+        assert members.keys() <= set(dir(getattr(rtx, name))), name
+
+
+def public(owner: type) -> set[str]:
+    return {name for name in dir(owner) if not name.startswith("_")}

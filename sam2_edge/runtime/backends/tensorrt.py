@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import logging
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from types import ModuleType
 from typing import Any, cast
 
@@ -13,14 +12,13 @@ from sam2_edge.bundle.contract import Graph, GraphSpec, TensorSpec
 from sam2_edge.bundle.manifest import EngineEntry
 from sam2_edge.errors import BackendError
 from sam2_edge.runtime.backends.base import Tensor
+from sam2_edge.runtime.backends.contexts import Contexts, EngineRun, Scratch
 from sam2_edge.runtime.backends.cuda.backend import DeviceBackend, axis_sizes
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
-from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
-from sam2_edge.runtime.backends.runtime_cache import new_context
+from sam2_edge.runtime.backends.cuda.memory import DeviceMemory, DeviceTensor
+from sam2_edge.runtime.backends.runtime_cache import ContextFactory
 from sam2_edge.runtime.backends.signature import DYNAMIC, check_signature
-from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant, import_tensorrt
-
-_log = logging.getLogger(__name__)
+from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant, import_tensorrt, logger
 
 _REBUILD = "build the engines again on this machine: sam2-edge build-engines BUNDLE --target"
 
@@ -40,7 +38,7 @@ class TensorRt(DeviceBackend):
             for graph, entry in bundle.manifest.graphs.items()
             if entry.engine and entry.engine.variant == variant
         }
-        missing = [graph.value for graph in Graph if graph not in entries]
+        missing = [graph.value for graph in bundle.manifest.graphs if graph not in entries]
         if missing:
             raise BackendError(
                 f"{bundle.path} has no {variant} engine for {', '.join(missing)}; build them from "
@@ -51,41 +49,71 @@ class TensorRt(DeviceBackend):
         for graph, entry in entries.items():
             check_engine_fits(entry, trt.__version__, gpu, what=str(bundle.graph_path(graph)))
         self.name: str = variant
-        super().__init__(bundle.manifest.geometry)
-        self._runtime = trt.Runtime(_logger(trt))
-        self._engines = {
-            graph: _Engine(
-                self._runtime, bundle, self._specs[graph], entry, self._memory.stream, gpu
+        # TensorRT-RTX captures graphs itself, one per engine: see `runtime_cache`.
+        super().__init__(bundle.manifest.geometry, whole_frames=variant == "tensorrt")
+        self._engines: dict[Graph, _Engine] = {}
+        self._scratch = Scratch(self._memory)
+        self.commands.on_drop(self._drop)
+        self._runtime = trt.Runtime(logger(trt))
+        for graph, entry in entries.items():
+            spec = self._specs[graph]
+            self._engines[graph] = _Engine(
+                trt, self._runtime, bundle, spec, entry, self._scratch, gpu
             )
-            for graph, entry in entries.items()
-        }
 
-    def run(self, graph: Graph, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    def run(
+        self,
+        graph: Graph,
+        inputs: Mapping[str, Tensor],
+        outputs: Mapping[str, Tensor] | None = None,
+    ) -> dict[str, Tensor]:
         """Run one engine on tensors in GPU memory."""
-        spec = self._specs[graph]
+        spec, loaded = self._specs[graph], self._engines[graph]
         tensors = cast("Mapping[str, DeviceTensor]", inputs)
         sizes = axis_sizes(spec, tensors)
-        self._engines[graph].check_sizes(sizes)
-        outputs = self._outputs(spec, sizes)
-        self._engines[graph].run(tensors, outputs)
-        return cast("dict[str, Tensor]", outputs)
+        loaded.check_sizes(sizes)
+        results = self._outputs(spec, sizes, outputs)
+        run = EngineRun(
+            graph.value,
+            tuple((i.name, tuple(tensors[i.name].shape)) for i in spec.inputs),
+            tuple((i.name, tensors[i.name].address) for i in spec.inputs)
+            + tuple((name, t.address) for name, t in results.items()),
+        )
+        self._scratch.reserve(loaded.contexts.needed_memory(run))
+        memory = self._memory
+        self.commands.submit(run, lambda captured: loaded.enqueue(run, memory, captured=captured))
+        return cast("dict[str, Tensor]", results)
+
+    def _drop(self, keys: Iterable[Hashable]) -> None:
+        """Drop the contexts of graphs that are gone."""
+        for loaded in self._engines.values():
+            loaded.contexts.drop(keys)
+
+    def _close_engines(self) -> None:
+        for loaded in getattr(self, "_engines", {}).values():
+            loaded.close()
+        self._engines = {}
+        self._runtime = None
+        if hasattr(self, "_scratch"):
+            self._scratch.free()
 
 
 class _Engine:
-    """One engine with its execution context."""
+    """One engine with its execution contexts."""
 
     def __init__(
         self,
+        trt: ModuleType,
         runtime: Any,
         bundle: Bundle,
         spec: GraphSpec,
         entry: EngineEntry,
-        stream: int,
+        scratch: Scratch,
         gpu: DeviceInfo,
     ) -> None:
         graph = spec.graph
         path = bundle.graph_path(graph)
-        self._graph, self._profile, self._stream = graph, entry.profile, stream
+        self._graph, self._profile = graph, entry.profile
         self._engine = runtime.deserialize_cuda_engine(path.read_bytes())
         if self._engine is None:
             raise BackendError(
@@ -97,32 +125,31 @@ class _Engine:
         key = hashlib.sha256(repr(identity).encode()).hexdigest()[:16]
         folder = bundle.path.resolve()
         kernels = folder.with_name(f"{folder.name}.kernels") / f"{graph.value}-{key}"
-        self._context = new_context(self._engine, kernels)
-        if self._context is None:
-            raise BackendError(
-                f"{path} needs {self._engine.device_memory_size_v2 / 2**20:.0f} MiB of free GPU "
-                "memory to run; free some, or export with a smaller image size"
-            )
+        factory = ContextFactory(trt, self._engine, kernels)
+        self.contexts = Contexts(factory, scratch, int(self._engine.device_memory_size_v2))
 
     def check_sizes(self, sizes: Mapping[str, int]) -> None:
         """Raise BackendError if an axis is outside the range that the engine was built for."""
         for axis, size in sizes.items():
             low, _, high = self._profile[axis]
             if not low <= size <= high:
+                what, remedy = _AXES.get(axis, (f"of axis {axis}", "build the engines again"))
                 raise BackendError(
-                    f"{self._graph.value} was built for {low} to {high} {_AXES[axis][0]}, not "
-                    f"{size}; {_AXES[axis][1]}"
+                    f"{self._graph.value} was built for {low} to {high} {what}, not {size}; "
+                    f"{remedy}"
                 )
 
-    def run(self, inputs: Mapping[str, DeviceTensor], outputs: Mapping[str, DeviceTensor]) -> None:
-        """Enqueue the engine on the stream."""
-        tensors = {**inputs, **outputs}
-        done = [self._context.set_input_shape(name, t.shape) for name, t in inputs.items()]
-        done += [self._context.set_tensor_address(name, t.address) for name, t in tensors.items()]
-        if not (all(done) and self._context.execute_async_v3(self._stream)):
+    def enqueue(self, run: EngineRun, memory: DeviceMemory, *, captured: bool) -> None:
+        """Enqueue a run on the stream; see `Contexts.enqueue`."""
+        if not self.contexts.enqueue(run, memory, captured=captured):
             raise BackendError(
                 f"{self._graph.value} failed on the GPU; TensorRT's messages are in the log"
             )
+
+    def close(self) -> None:
+        """Drop the contexts, then the engine; their work must be done."""
+        self.contexts.close()
+        self._engine = None
 
 
 _AXES = {
@@ -134,7 +161,7 @@ _AXES = {
 """What each dynamic axis counts, and the remedy if it is out of range."""
 
 
-_DTYPES = {"FLOAT": "float32", "INT32": "int32", "UINT8": "uint8"}
+_DTYPES = {"FLOAT": "float32", "HALF": "float16", "INT32": "int32", "UINT8": "uint8"}
 
 
 def engine_tensors(engine: Any) -> tuple[list[TensorSpec], list[TensorSpec]]:
@@ -163,17 +190,3 @@ def check_engine_fits(entry: EngineEntry, version: str, gpu: DeviceInfo, *, what
             f"{what} was built for compute capability {built_for}, but {gpu.name} has {here}; "
             f"{_REBUILD} {entry.variant}"
         )
-
-
-def _logger(trt: ModuleType) -> Any:
-    """Return a logger that forwards TensorRT's messages to Python's logging."""
-
-    class Logger(trt.ILogger):  # type: ignore[misc,name-defined] # a module as a value
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-
-        def log(self, severity: Any, message: str) -> None:
-            serious = severity in (trt.ILogger.INTERNAL_ERROR, trt.ILogger.ERROR)
-            _log.log(logging.ERROR if serious else logging.DEBUG, "%s", message)
-
-    return Logger()

@@ -1,6 +1,6 @@
 """A GPU that runs late: a stand-in for NVIDIA's driver library, compiled here.
 
-Its memory lies on the host's heap, overwritten with 0xFF when it is taken and given back. Copies,
+Its memory is the host's, overwritten with 0xFF when it is taken and given back. Copies,
 events, graph launches and engine runs are queued per stream and carried out when the host waits for
 them, so that memory that is reused too early, a missing wait or an outdated graph shows.
 """
@@ -69,9 +69,18 @@ def _compiled() -> tuple[Path, tempfile.TemporaryDirectory[str]]:
     here = Path(__file__).parent
     folder = tempfile.TemporaryDirectory(prefix="late-device-")
     library = Path(folder.name) / "libcuda.so.1"
-    options = ["-O1", "-Wall", "-Wextra", "-Werror", "-D_GNU_SOURCE", "-shared", "-fPIC"]
+    options = [
+        "-O1",
+        "-Wall",
+        "-Wextra",
+        "-Werror",
+        "-D_GNU_SOURCE",
+        "-shared",
+        "-fPIC",
+        "-Wl,-Bsymbolic",
+    ]
     sources = [str(here / name) for name in SOURCES]
-    subprocess.run([compiler, *options, "-o", str(library), *sources, "-pthread"], check=True)
+    subprocess.run([compiler, *options, "-o", str(library), *sources], check=True)
     return library, folder
 
 
@@ -147,6 +156,10 @@ class LateDevice:
         self._runs[self._number] = run
         return self._library.late_enqueue(stream, self._run, self._done, self._number) == 0
 
+    def synchronize(self, stream: int) -> None:
+        """Wait for a stream, as a library would that shares it."""
+        self._library.cuStreamSynchronize(ctypes.c_void_p(stream))
+
     def pending(self, stream: int) -> int:
         """Number of entries in a stream's queue."""
         return int(self._library.late_pending(stream))
@@ -171,6 +184,13 @@ class LateDevice:
 
     def _forget(self, number: int) -> None:
         del self._runs[number]
+
+    def forgive(self) -> tuple[list[BaseException], list[str]]:
+        """Return and forget the errors and misuses so far, which a test meant to cause."""
+        errors, misuses = self.errors, self.misuses
+        self.errors = []
+        self._library.late_forgive()
+        return errors, misuses
 
     def check(self) -> None:
         """Raise AssertionError if a run failed or the device was misused."""

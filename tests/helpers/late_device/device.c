@@ -6,8 +6,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
-enum { ALIGNMENT = 256, POISON = 0xFF, GUARD = 0xA5, KEPT = 256 << 20, MOST_FAULTS = 16 };
+enum { ALIGNMENT = 256, POISON = 0xFF, GUARD = 0xA5, PAGE = 4096, LARGE = 1 << 20, MOST_FAULTS = 16 };
 
 Counts counts;
 Settings settings = {(uint64_t)8 << 30, 1, 0, 13000, 8, 6, 0, "Late Device"};
@@ -34,7 +35,10 @@ typedef struct Block {
 } Block;
 
 static Block *blocks;  // also freed ones: late use of them must not reach memory of others
-static size_t kept;
+
+// Addresses ascend and never come again, so that a test's frames are the same every time.
+static const size_t RESERVED = (size_t)64 << 30;  // of addresses, not of memory
+static unsigned char *next_address, *last_address;
 
 static Status fault_of(const char *function) {
     for (int i = 0; i < MOST_FAULTS; i++) {
@@ -102,6 +106,14 @@ const char *late_misuses(void) { return misuses; }
 void late_misuse(const char *message) {
     enter("", 0);
     misuse("%s", message);
+    leave(SUCCESS);
+}
+
+// Forgets misuses and the lasting error.
+void late_forgive(void) {
+    enter("", 0);
+    misuses[0] = 0;
+    error = SUCCESS;
     leave(SUCCESS);
 }
 
@@ -262,8 +274,17 @@ static Status take(void **address, size_t size, int place) {
     if (spoil_captures()) return CAPTURE_UNSUPPORTED;
     if (place == 1 && counts.device_bytes + size > settings.memory_bytes) return OUT_OF_MEMORY;
     size_t room = (size + 2 * ALIGNMENT - 1) / ALIGNMENT * ALIGNMENT;  // and at least one byte more
+    if (next_address == NULL) {
+        int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+        void *reserved = mmap(NULL, RESERVED, PROT_READ | PROT_WRITE, flags, -1, 0);
+        if (reserved == MAP_FAILED) return OUT_OF_MEMORY;
+        next_address = reserved;
+        last_address = next_address + RESERVED;
+    }
+    if (room > (size_t)(last_address - next_address)) return OUT_OF_MEMORY;
     Block *block = malloc(sizeof *block);
-    *block = (Block){blocks, aligned_alloc(ALIGNMENT, room), size, place};
+    *block = (Block){blocks, next_address, size, place};
+    next_address += room;
     memset(block->start, POISON, size);
     memset(block->start + size, GUARD, room - size);
     blocks = block;
@@ -279,21 +300,6 @@ static Status take(void **address, size_t size, int place) {
         counts.most_device_bytes = counts.device_bytes;
     }
     return SUCCESS;
-}
-
-// Gives the oldest freed blocks back once many bytes are kept.
-static void forget(void) {
-    while (kept > KEPT) {
-        Block **oldest = NULL;
-        for (Block **link = &blocks; *link != NULL; link = &(*link)->next) {
-            if ((*link)->place == 0) oldest = link;
-        }
-        Block *block = *oldest;
-        *oldest = block->next;
-        kept -= block->size;
-        free(block->start);
-        free(block);
-    }
 }
 
 static Status give_back(void *address, int place) {
@@ -312,7 +318,11 @@ static Status give_back(void *address, int place) {
     }
     memset(block->start, POISON, block->size);
     block->place = 0;
-    kept += block->size;
+    if (block->size >= LARGE) {  // its pages go back to the system; the rest is small
+        size_t skipped = (PAGE - (uintptr_t)block->start % PAGE) % PAGE;
+        size_t pages = (block->size - skipped) / PAGE;
+        madvise(block->start + skipped, pages * PAGE, MADV_DONTNEED);
+    }
     if (place == 2) {
         counts.host_blocks--;
         counts.host_bytes -= block->size;
@@ -320,7 +330,6 @@ static Status give_back(void *address, int place) {
         counts.device_blocks--;
         counts.device_bytes -= block->size;
     }
-    forget();
     return SUCCESS;
 }
 
