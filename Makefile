@@ -6,7 +6,8 @@
 # make fuzz     feeds random inputs to everything that reads some; `make fuzz SECONDS=60` for that long in all
 # make soak     runs the camera loop over 20,000 frames with faults
 # make soak-million   the same over 1,000,000 small frames with a small random model, for hours
-# make aarch64  runs the base installation on an emulated aarch64 machine, compared with x86-64
+# make aarch64  runs the installation for a CPU on an emulated aarch64 machine, compared with x86-64
+# make installs installs each engine into a fresh environment and runs it up to where a GPU is needed
 # Each sets itself up in .venv.
 
 PYTHON ?= python3
@@ -21,7 +22,7 @@ SECONDS := 600
 # Arguments for pytest.
 ARGS ?=
 
-.PHONY: demo test check fmt docs fuzz soak soak-million aarch64 install clean
+.PHONY: demo test check fmt docs fuzz soak soak-million aarch64 installs install clean
 
 install: .venv/installed
 
@@ -29,7 +30,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[export,serve,test,docs]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export,serve,test,docs]'
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
 	for version in $(TENSORRT_VERSIONS); do $(BIN)/pip install --quiet --no-deps \
 	    --target .venv/tensorrt_bindings/$$version tensorrt_cu12_bindings==$$version || exit 1; done
@@ -79,5 +80,8 @@ soak-million: install
 aarch64: install
 	$(BIN)/python -m tools.aarch64 $(ARGS)
 
+installs: install
+	$(BIN)/python -m tools.installs $(ARGS)
+
 clean:
-	rm -rf .venv .aarch64 demo build fuzz site *.egg-info
+	rm -rf .venv .aarch64 .installs demo build fuzz site *.egg-info

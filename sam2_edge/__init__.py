@@ -18,7 +18,10 @@ def __getattr__(name: str) -> "Any":
     """Import the public names on first use: the command line must handle signals before that."""
     if name.startswith("__") and name != "__all__":
         raise AttributeError(name)
-    api = importlib.import_module("sam2_edge._api")
+    from sam2_edge.extras import naming_the_extra
+
+    with naming_the_extra():
+        api = importlib.import_module("sam2_edge._api")
     if name == "__all__" or name in api.__all__:
         return getattr(api, name)
     if name in globals():  # a subpackage, which the line above has imported

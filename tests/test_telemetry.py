@@ -15,6 +15,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 VARIABLE = "ORT_DISABLE_TELEMETRY"
+OPEN = ["-c", "import sam2_edge; sam2_edge.VideoTracker('nano')"]
 USES = {
     "a library's user": [
         "-c",
@@ -25,7 +26,7 @@ USES = {
         "-c",
         "import sam2_edge.evaluation.vos.runner, onnxruntime",
     ],
-    "the command line": ["-m", "sam2_edge.cli.main"],
+    "the command line": ["-c", "from sam2_edge.cli.entry import main; main()", "doctor"],
 }
 
 
@@ -47,7 +48,7 @@ def test_nothing_is_written_for_telemetry(arguments: list[str], tmp_path: Path) 
 
 
 def test_an_empty_variable_leaves_telemetry_off(tmp_path: Path) -> None:
-    assert left_behind(["-c", "from sam2_edge import VideoTracker"], tmp_path, value="") == []
+    assert left_behind(OPEN, tmp_path, value="") == []
 
 
 def test_a_user_may_switch_telemetry_on(tmp_path: Path) -> None:
@@ -56,4 +57,4 @@ def test_a_user_may_switch_telemetry_on(tmp_path: Path) -> None:
     ours.mkdir()
     if not left_behind(["-c", "import onnxruntime"], plain, value=None):
         pytest.skip("this onnxruntime has no telemetry")
-    assert left_behind(["-c", "from sam2_edge import VideoTracker"], ours, value="0") != []
+    assert left_behind(OPEN, ours, value="0") != []

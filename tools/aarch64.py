@@ -1,4 +1,4 @@
-"""Runs the base installation on an emulated aarch64 machine and compares its results with x86-64.
+"""Runs the CPU installation on an emulated aarch64 machine and compares results with x86-64.
 
     python -m tools.aarch64
     python -m tools.aarch64 --python PATH onnxruntime==1.23.2 av==14.0.0
@@ -46,7 +46,7 @@ TOLERANCES = {"frames": (1e-4, 0.001), "segment": (1e-4, 0.001), "video": (4e-3,
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """A Python (the command that starts it) with the product and its base dependencies alone."""
+    """A Python (the command that starts it) with the product and ONNX Runtime for the CPU."""
 
     name: str
     python: list[str]
@@ -59,7 +59,7 @@ class Machine:
             print(f"{self.name}: install dependencies", flush=True)
             new = self.site.with_suffix(".new")
             shutil.rmtree(new, ignore_errors=True)
-            everything = ["--only-binary", ":all:", str(wheel), *requirements]
+            everything = ["--only-binary", ":all:", f"{wheel}[cpu]", *requirements]
             self._run("-m", "pip", "install", *options, str(new), *everything)
             new.rename(self.site)
         self._run("-m", "pip", "install", *options, str(self.site), "--no-deps", str(wheel))
@@ -103,7 +103,7 @@ def main() -> None:
     host = Machine("x86-64", [f"{FOLDER}/environment/bin/python"], FOLDER / f"x86-64-{site}")
     emulated = [*EMULATOR, str(system), str(python)]
     device = Machine("aarch64", emulated, FOLDER / f"aarch64-{site}")
-    wheel = build_wheel()
+    wheel = build_wheel(FOLDER)
     for machine in (host, device):
         machine.install(wheel, arguments.requirements)
     host.command("synth", "clip", *CLIP, "--overwrite")
@@ -129,9 +129,9 @@ def debian() -> Path:
     return system
 
 
-def build_wheel() -> Path:
+def build_wheel(place: Path) -> Path:
     """Return the wheel of this checkout, built from a copy: no older build leaks into it."""
-    source, wheels = FOLDER / "source", FOLDER / "wheels"
+    source, wheels = place / "source", place / "wheels"
     for folder in (source, wheels):
         shutil.rmtree(folder, ignore_errors=True)
     ignored = shutil.ignore_patterns("__pycache__")

@@ -38,7 +38,6 @@ from sam2_edge.evaluation.bench.runner import (
 )
 from sam2_edge.evaluation.bench.targets import COMPILED, BenchTarget, BundleTarget, open_target
 from sam2_edge.evaluation.clips import MAX_BENCH_OBJECTS, bench_clip
-from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
 from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
 
 
@@ -170,6 +169,8 @@ def _count_flops(
     """
     if any(entry.engine for entry in bundle.manifest.graphs.values()):
         return {}, None  # an engine has no operators to count
+    from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
+
     memory = bundle.manifest.memory
     sizes = {"M": memory.slots, "P": memory.pointers, "B": 1, "N": 1}
     try:

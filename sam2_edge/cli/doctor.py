@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sam2_edge.runtime.doctor import best_backend, findings
+from sam2_edge.runtime.doctor import best_backend, conflicts, findings
 
 
 @click.command()
@@ -22,5 +22,7 @@ def doctor() -> None:
         remedy = f": {finding.remedy}" if finding.remedy else ""
         table.add_row(finding.name, escape(value + remedy))
     console = Console()
+    console.print(f"Best here: {escape(best_backend(components))}", soft_wrap=True)
+    for conflict in conflicts():
+        console.print(f"[bold red]To mend:[/] {escape(conflict)}", soft_wrap=True)
     console.print(table)
-    console.print(f"Best here: {best_backend(components)}")

@@ -18,6 +18,7 @@ from sam2_edge.cli.options import overwrite_option
 from sam2_edge.cli.progress import ExportProgress
 from sam2_edge.errors import ExportError
 from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
+from sam2_edge.extras import naming_the_extra
 
 
 @click.command()
@@ -120,9 +121,10 @@ def export(
         engines = EngineOptions(target, compute_capabilities, max_objects)
         check_engine_options(engines)
     try:
-        from sam2_edge.export.pipeline import export_bundle
-        from sam2_edge.export.precision import Calibration, ExportOptions
-        from sam2_edge.models.checkpoints import load_model
+        with naming_the_extra():
+            from sam2_edge.export.pipeline import export_bundle
+            from sam2_edge.export.precision import Calibration, ExportOptions
+            from sam2_edge.models.checkpoints import load_model
     except ModuleNotFoundError as error:
         raise ExportError(
             "export needs PyTorch and transformers; install them with: pip install "

@@ -6,36 +6,66 @@ other exception is a fault of the program and shows its traceback.
 
 from __future__ import annotations
 
+import importlib
 import io
 import logging
 import os
 import signal
 import sys
 import warnings
+from collections import UserDict
 from contextlib import suppress
 from importlib.metadata import version
-from typing import TextIO
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from sam2_edge.cli.bench import bench
-from sam2_edge.cli.build_engines import build_engines_command
-from sam2_edge.cli.doctor import doctor
 from sam2_edge.cli.entry import INTERRUPTED
-from sam2_edge.cli.eval import evaluate_command
-from sam2_edge.cli.export import export
-from sam2_edge.cli.inspect import inspect
-from sam2_edge.cli.run import run
-from sam2_edge.cli.score import score
-from sam2_edge.cli.segment import segment
-from sam2_edge.cli.serve import serve
-from sam2_edge.cli.synth import synth
-from sam2_edge.cli.track import track
-from sam2_edge.cli.verify import verify
 from sam2_edge.errors import Sam2EdgeError, message_of
+from sam2_edge.extras import naming_the_extra
+
+_SUMMARIES = {
+    "doctor": "Check this machine and suggest what to install.",
+    "export": "Export MODEL as a bundle of ONNX graphs or engines.",
+    "build-engines": "Build TensorRT engines from the ONNX graphs of BUNDLE.",
+    "inspect": "Check BUNDLE and print its contents.",
+    "segment": "Segment the prompted objects in IMAGE.",
+    "track": "Track objects through SOURCE, a video or folder of images.",
+    "run": "Track objects on a camera until interrupted.",
+    "serve": "Track objects on a camera, controlled in a browser.",
+    "verify": "Compare BUNDLE with PyTorch or with another bundle.",
+    "bench": "Measure the speed of BUNDLE, alone or compared with others.",
+    "eval": "Evaluate BUNDLE on DATASET: J and F of tracked objects.",
+    "score": "Score MASKS against TRUTH: J and F per object.",
+    "synth": "Write synthetic clips with exact masks into FOLDER.",
+}
+"""The first sentence of each command's help, in the order of the list of commands."""
+
+_NAMES = {
+    "build-engines": ("build_engines", "build_engines_command"),
+    "eval": ("eval", "evaluate_command"),
+}
+"""Module and function of commands whose names differ from theirs."""
+
+
+class _Commands(UserDict[str, Any]):
+    """Imports a command on first use: most need packages that `doctor` and the help do without.
+
+    Until then its value is its summary.
+    """
+
+    def __getitem__(self, name: str) -> click.Command:
+        command: click.Command | str = super().__getitem__(name)
+        if isinstance(command, str):
+            module, function = _NAMES.get(name, (name, name))
+            imported = importlib.import_module(f"sam2_edge.cli.{module}")
+            loaded: click.Command = getattr(imported, function)
+            self[name] = loaded
+            return loaded
+        return command
 
 
 class _Group(click.Group):
@@ -43,9 +73,16 @@ class _Group(click.Group):
         """Return the commands in order of registration instead of alphabetically."""
         return list(self.commands)
 
+    def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing them."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(_SUMMARIES.items()))
+
 
 @click.group(
-    cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+    cls=_Group,
+    commands=_Commands(_SUMMARIES),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(version("sam2_edge"), prog_name="sam2-edge")
 @click.option("--verbose", is_flag=True, help="Show log messages.")
@@ -56,13 +93,6 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-for command in (
-    *(doctor, export, build_engines_command, inspect, segment, track, run, serve),
-    *(verify, bench, evaluate_command, score, synth),
-):
-    cli.add_command(command)
-
-
 def main() -> None:
     """Run the command line and exit; an expected error prints one line, without a traceback."""
     _prepare_streams()
@@ -70,10 +100,12 @@ def main() -> None:
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
     os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error of `image_file`
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
-        code = cli.main(standalone_mode=False)
+        with naming_the_extra():
+            _import_command(sys.argv[1:])
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.default_int_handler)
+            code = cli.main(standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # so that a full disk is an error here
     except BrokenPipeError:  # the reader, such as head, has seen enough
@@ -91,6 +123,13 @@ def main() -> None:
         for stream in (sys.stdout, sys.stderr):
             _discard_unwritten(stream)
     sys.exit(code or 0)
+
+
+def _import_command(arguments: list[str]) -> None:
+    """Import a command before signals raise exceptions, which its imports might swallow."""
+    for name in filter(cli.commands.__contains__, arguments):
+        cli.commands[name]
+        return
 
 
 def _prepare_streams() -> None:

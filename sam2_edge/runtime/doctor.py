@@ -1,7 +1,11 @@
-"""Detects the hardware and software on this machine that backends need."""
+"""Detects the hardware and software on this machine that backends need.
+
+Works without an engine and without OpenCV, to say that they are missing.
+"""
 
 from __future__ import annotations
 
+import importlib
 import os
 import platform
 import re
@@ -11,12 +15,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 
 import av
-import cv2
-import onnxruntime as ort
 
 from sam2_edge.errors import BackendError
+from sam2_edge.extras import INSTALL_ENGINE, INSTALL_GPU_ENGINE, explain
 from sam2_edge.runtime.backends.cuda.driver import device_info, driver_version
 from sam2_edge.runtime.backends.tensorrt_variant import (
     MODULES,
@@ -24,10 +28,24 @@ from sam2_edge.runtime.backends.tensorrt_variant import (
     import_tensorrt,
     rtx_targets,
 )
-from sam2_edge.runtime.sources.camera import has_gstreamer
+from sam2_edge.runtime.installed import conflict
 
 JETPACK_FILE = Path("/etc/nv_tegra_release")
 """On a Jetson, this file names the L4T release."""
+
+CUDA_PROVIDER = "CUDAExecutionProvider"
+
+
+def _imported(name: str) -> ModuleType | ImportError:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        return error
+
+
+# Before a command runs: then a signal ends the process without an exception, which these imports
+# might swallow.
+_ONNX_RUNTIME, _OPENCV = _imported("onnxruntime"), _imported("cv2")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +72,9 @@ def findings() -> list[Finding]:
         _probe("GPU", _gpu),
         _probe("CUDA driver", _driver),
         *(_probe(variant, partial(_tensorrt, variant)) for variant in MODULES),
-        Finding("onnxruntime", ort.__version__),
-        Finding("onnxruntime providers", ", ".join(ort.get_available_providers())),
-        Finding("OpenCV", cv2.__version__),
+        _package("onnxruntime", _ONNX_RUNTIME),
+        Finding("onnxruntime providers", ", ".join(_providers()) or None),
+        _package("OpenCV", _OPENCV),
         Finding("PyAV", f"{av.__version__}, FFmpeg {av.ffmpeg_version_info}"),
         _gstreamer(),
         _temporary_folder(),
@@ -66,13 +84,48 @@ def findings() -> list[Finding]:
 def best_backend(components: Sequence[Finding]) -> str:
     """Name the fastest backend that these components can run, and the kind of bundle it needs."""
     available = {finding.name for finding in components if finding.value is not None}
+    if "OpenCV" not in available:
+        return f"nothing yet; {INSTALL_ENGINE}"
     if "GPU" in available:
         for variant in MODULES:
             if variant in available:
                 return f"{variant}, with a bundle of its engines"
-        if "CUDAExecutionProvider" in ort.get_available_providers():
+        if CUDA_PROVIDER in _providers():
             return "cuda, with a bundle of ONNX graphs"
-    return "cpu, with a bundle of ONNX graphs"
+    if "onnxruntime" in available:
+        faster = f"; nothing uses the GPU yet: {INSTALL_GPU_ENGINE}" if "GPU" in available else ""
+        return f"cpu, with a bundle of ONNX graphs{faster}"
+    return f"nothing yet; {INSTALL_ENGINE}"
+
+
+def conflicts() -> list[str]:
+    """Say which packages stand in each other's way or are damaged, and how to mend that."""
+    found = (
+        conflict("onnxruntime", "onnxruntime", damaged=_is_damaged(_ONNX_RUNTIME)),
+        conflict("cv2", "opencv", damaged=_is_damaged(_OPENCV)),
+    )
+    return [text for text in found if text]
+
+
+def _is_damaged(module: ModuleType | ImportError) -> bool:
+    """Whether files are gone: uninstalling one of two packages takes those that they share."""
+    if isinstance(module, ImportError):
+        return isinstance(module, ModuleNotFoundError)
+    return not hasattr(module, "__version__")
+
+
+def _package(name: str, module: ModuleType | ImportError) -> Finding:
+    if isinstance(module, ModuleNotFoundError):
+        return Finding(name, None)
+    if isinstance(module, ImportError):
+        return Finding(name, None, explain(module) or str(module))
+    return Finding(name, getattr(module, "__version__", None))
+
+
+def _providers() -> list[str]:
+    if isinstance(_ONNX_RUNTIME, ImportError) or _is_damaged(_ONNX_RUNTIME):
+        return []
+    return list(_ONNX_RUNTIME.get_available_providers())
 
 
 def _probe(name: str, probe: Callable[[], str]) -> Finding:
@@ -116,10 +169,15 @@ def _jetpack() -> str | None:
 
 
 def _gstreamer() -> Finding:
+    if isinstance(_OPENCV, ImportError) or _is_damaged(_OPENCV):
+        return Finding("GStreamer in OpenCV", None)
+
+    from sam2_edge.runtime.sources.camera import has_gstreamer
+
     if not has_gstreamer():
         remedy = "CSI cameras on a Jetson need it; JetPack's own OpenCV includes it"
         return Finding("GStreamer in OpenCV", None, remedy)
-    line = re.search(r"GStreamer:\s+(.*)", cv2.getBuildInformation())
+    line = re.search(r"GStreamer:\s+(.*)", _OPENCV.getBuildInformation())
     return Finding("GStreamer in OpenCV", line[1] if line else "yes")
 
 

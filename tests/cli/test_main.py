@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 
@@ -164,6 +165,13 @@ def test_the_installed_program_ends_without_a_traceback(
     assert bad.returncode == 1
     assert f"error: {bundle} exists" in bad.stderr
     assert "Traceback" not in good.stderr + bad.stderr
+
+
+def test_the_list_of_commands_has_the_summary_of_each() -> None:
+    shown = CliRunner().invoke(cli, ["--help"], terminal_width=200).output
+    for name, command in cli.commands.items():
+        summary = command.get_short_help_str(limit=200)
+        assert re.search(rf"^  {name} +{re.escape(summary)}$", shown, re.MULTILINE), name
 
 
 def test_summaries_of_commands_fit_80_columns() -> None:

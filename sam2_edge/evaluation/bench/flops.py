@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from sam2_edge.bundle.temporary import scratch_folder
 
@@ -47,6 +46,8 @@ def _write_fixed(path: Path, sizes: Mapping[str, int], target: Path) -> None:
     ONNX Runtime then folds everything computed from shapes, which ONNX's own shape inference cannot
     handle.
     """
+    import onnxruntime as ort
+
     options = ort.SessionOptions()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
@@ -62,6 +63,7 @@ def peak_flops(threads: int | None) -> float:
     Raises:
         ModuleNotFoundError: If `onnx` is not installed.
     """
+    import onnxruntime as ort
     from onnx import TensorProto, helper
 
     shape = [PEAK_SIZE, PEAK_SIZE]

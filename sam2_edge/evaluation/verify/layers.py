@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime as ort
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import Feeds, Graph
@@ -86,6 +85,7 @@ def _operators(path: Path) -> dict[str, str]:
 def _run(path: Path, names: Sequence[str], feeds: Feeds) -> list[Any]:
     """Run a graph and return the values of internal tensors."""
     import onnx
+    import onnxruntime as ort
 
     model = onnx.load(path)
     del model.graph.output[:]

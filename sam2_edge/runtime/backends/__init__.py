@@ -5,13 +5,11 @@ from __future__ import annotations
 import logging
 from typing import Literal, get_args
 
-import onnxruntime as ort
-
 from sam2_edge.bundle import Bundle
 from sam2_edge.errors import BackendError
+from sam2_edge.extras import naming_the_extra
 from sam2_edge.runtime.backends.base import Backend, Tensor
 from sam2_edge.runtime.backends.cuda.driver import device_info
-from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 
 __all__ = ["Backend", "BackendName", "OpenedName", "Tensor", "choose_backend", "open_backend"]
 
@@ -40,12 +38,14 @@ def open_backend(
         known = ", ".join(get_args(BackendName))
         raise BackendError(f"there is no backend {name!r}; choose one of {known}")
     chosen: OpenedName = choose_backend(bundle) if name == "auto" else name
+    # Each backend imports packages that the others do without.
     if chosen == "cpu":
+        with naming_the_extra():
+            from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
         return OnnxRuntimeCpu(bundle, threads=threads)
-    # GPU backends import optional packages.
     if chosen == "cuda":
-        from sam2_edge.runtime.backends.ort_cuda import OnnxRuntimeCuda
-
+        with naming_the_extra():
+            from sam2_edge.runtime.backends.ort_cuda import OnnxRuntimeCuda
         return OnnxRuntimeCuda(bundle)
     from sam2_edge.runtime.backends.tensorrt import TensorRt
 
@@ -61,6 +61,11 @@ def choose_backend(bundle: Bundle) -> OpenedName:
 
 
 def _gpu_for_onnxruntime() -> bool:
+    with naming_the_extra():
+        import onnxruntime as ort
+
+        # A package that was uninstalled over another leaves folders that import as nothing.
+        from onnxruntime.capi import onnxruntime_pybind11_state  # noqa: F401
     if "CUDAExecutionProvider" not in ort.get_available_providers():
         return False
     try:

@@ -14,6 +14,7 @@ import onnxruntime as ort
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.errors import BackendError
+from sam2_edge.extras import reinstall
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.cuda.backend import DeviceBackend, axis_sizes
 from sam2_edge.runtime.backends.cuda.memory import DeviceMemory, DeviceTensor
@@ -48,7 +49,7 @@ class OnnxRuntimeCuda(DeviceBackend):
         if PROVIDER not in ort.get_available_providers():
             raise BackendError(
                 f"this onnxruntime {ort.__version__} has no {PROVIDER}; install its GPU build: "
-                "pip uninstall onnxruntime, then pip install onnxruntime-gpu"
+                f"{reinstall(['onnxruntime', 'onnxruntime-gpu'], 'sam2_edge[cuda]')}"
             )
         _load_libraries()
         super().__init__(bundle.manifest.geometry)

@@ -21,7 +21,7 @@ MODULES: dict[TensorRtVariant, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "
 
 _REMEDIES: dict[TensorRtVariant, str] = {
     "tensorrt": "on a Jetson it comes with JetPack (create the virtual environment with "
-    "--system-site-packages), elsewhere: pip install tensorrt 'sam2_edge[tensorrt]'",
+    "--system-site-packages), elsewhere: pip install 'sam2_edge[tensorrt]'",
     "tensorrt-rtx": "pip install 'sam2_edge[tensorrt-rtx]'",
 }
 
