@@ -87,9 +87,13 @@ class DeviceMemory:
 
     def empty(self, shape: tuple[int, ...], dtype: Any = np.float32) -> DeviceTensor:
         """Allocate an uninitialized tensor."""
-        return self.empty_block({"": (shape, dtype)})[""]
+        kind = np.dtype(dtype)
+        block = self._take(self._device, math.prod(shape) * kind.itemsize)
+        return DeviceTensor(block.address, shape, kind, block)
 
-    def empty_block(self, tensors: Mapping[str, tuple[tuple[int, ...], Any]]) -> dict[str, Any]:
+    def empty_block(
+        self, tensors: Mapping[str, tuple[tuple[int, ...], Any]]
+    ) -> dict[str, DeviceTensor]:
         """Allocate uninitialized tensors, given by shape and dtype, in one piece of memory."""
         kinds = {name: (shape, np.dtype(dtype)) for name, (shape, dtype) in tensors.items()}
         offsets, size = _layout(math.prod(shape) * d.itemsize for shape, d in kinds.values())
