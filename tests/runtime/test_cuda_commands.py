@@ -241,6 +241,52 @@ def test_an_engine_may_refuse_to_be_captured(late_device: LateDevice, fails_at: 
     assert late_device.counts.graphs == 0
 
 
+def test_what_ran_before_a_refusal_does_not_run_again(commands: Commands) -> None:
+    calls: list[tuple[str, bool]] = []
+
+    def refuse(captured: bool) -> None:
+        calls.append(("second", captured))
+        if captured:
+            raise BackendError("no memory for another context")
+
+    for _ in range(WARM_RUNS + 1):
+        calls.clear()
+        commands.submit("first", lambda captured: calls.append(("first", captured)))
+        commands.submit("second", refuse)
+        commands.submit("third", lambda captured: calls.append(("third", captured)))
+        commands.flush()
+    assert calls == [("first", True), ("second", True), ("second", False), ("third", False)]
+
+
+def test_contexts_are_dropped_when_nothing_runs(
+    commands: Commands, late_device: LateDevice, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(commands_module, "MAX_GRAPHS", 1)
+    monkeypatch.setattr(commands_module, "PATIENCE", 1)
+    engine = Engine(late_device, commands)
+    memory = DeviceMemory()
+    tensors = [memory.empty((4,), np.int32) for _ in range(4)]
+    memory.synchronize()
+    pending: list[int] = []
+    commands.on_drop(lambda _: pending.append(late_device.pending(commands.stream)))
+    for target in tensors[1:3]:  # the second one takes the place of the first
+        for _ in range(WARM_RUNS + 2):
+            engine.run(tensors[:1], target)
+            commands.flush()
+    assert pending == [0]
+    late_device.fail("cuStreamEndCapture")
+    for _ in range(WARM_RUNS + 2):
+        engine.run(tensors[:1], tensors[3])
+        commands.flush()
+    engine.run(tensors[:1], tensors[1])
+    calls = len(engine.calls)
+    commands.drop_graphs()
+    assert len(engine.calls) == calls + 1
+    assert pending == [0] * len(pending)
+    assert len(pending) == 4
+    assert engine.contexts == set()
+
+
 def test_an_allocation_within_a_capture_only_fails_the_capture(commands: Commands) -> None:
     def enqueue(_captured: bool) -> None:
         address = driver().alloc(8)
