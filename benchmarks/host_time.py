@@ -1,17 +1,18 @@
 """Host time per frame of the GPU path: what the CPU does while the engines do nothing.
 
-    python -m benchmarks.host_time [--frame 1280x720] [--objects 1 4] [--model-size 1024] [--profile]
+    python -m benchmarks.host_time [--frame 1280x720] [--objects 1 4] [--model-size 1024]
 
 Tracks random pictures on the late device of the tests, with stand-ins for TensorRT whose engines
-compute nothing; they have the tensors of nano for an input of the given size. Prints milliseconds of one core per frame, medians over the last half of the
-frames, in which memories are full and frames are CUDA graphs:
+compute nothing; they have the tensors of nano for an input of the given size. Prints milliseconds
+of one core per frame, medians over the last half of the frames, in which memories are full and
+frames are CUDA graphs:
 
     prepare   checking and resizing the frame, which other threads do
     track     `VideoTracker.track` without the stand-ins' own Python, with their copies
     mask      the masks at the size of the frame
 
-What NVIDIA's driver and TensorRT themselves take of the CPU is not in it. Run it in the folder of the
-repository; a C compiler is needed.
+What NVIDIA's driver and TensorRT themselves take of the CPU is not in it. Run it in the folder of
+the repository; a C compiler is needed.
 """
 
 from __future__ import annotations
@@ -64,6 +65,8 @@ class StandInTime:
         self._depth = 0
 
     def counted(self, method: Callable[..., Any]) -> Callable[..., Any]:
+        """Return a method whose time is added up."""
+
         @wraps(method)
         def timed(*arguments: Any) -> Any:
             self._depth += 1
@@ -98,7 +101,12 @@ def _find_objects(run: stand_ins._Run) -> None:
 
 
 def measure(
-    tracker: VideoTracker, stand_in: StandInTime, *, size: tuple[int, int], objects: int, frames: int
+    tracker: VideoTracker,
+    stand_in: StandInTime,
+    *,
+    size: tuple[int, int],
+    objects: int,
+    frames: int,
 ) -> dict[str, float]:
     """Return median milliseconds per stage."""
     width, height = size
@@ -151,6 +159,7 @@ def run(variant: TensorRtVariant, arguments: argparse.Namespace, objects: int) -
 
 
 def main() -> None:
+    """Measure every variant and number of objects, and print a row for each."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
     parser.add_argument("--frame", default="1280x720", help="WIDTHxHEIGHT")
     parser.add_argument("--model-size", type=int, default=1024, help="side of the model's input")

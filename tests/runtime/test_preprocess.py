@@ -28,6 +28,16 @@ def test_a_prepared_frame_is_the_models_input_and_the_size(size: tuple[int, int]
     assert prepare_frame(prepared, 64) is prepared
 
 
+def test_a_prepared_frame_is_not_changed_by_the_next_one() -> None:
+    random = np.random.default_rng(1)
+    frames = [random.integers(0, 256, (90, 160, 3), np.uint8) for _ in range(3)]
+    kept = [prepare_frame(frame, size) for size in (64, 32, 64) for frame in frames]
+    again = [prepare_frame(frame, size) for size in (64, 32, 64) for frame in frames]
+    for first, second in zip(kept, again, strict=True):
+        np.testing.assert_array_equal(first.pixels, second.pixels)
+    assert not np.array_equal(kept[0].pixels, kept[1].pixels)
+
+
 def test_frames_prepared_in_other_threads_give_the_same_results(
     small_bundle: Bundle, clip: Clip
 ) -> None:
