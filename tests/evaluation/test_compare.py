@@ -22,6 +22,9 @@ from tests.helpers.faulty import faulty_bundle
 
 FRAMES = 3
 
+WEIGHTED = set(Graph) - {Graph.MASK_BITS}
+"""Graphs with weights; the other one runs on GPUs only."""
+
 
 @pytest.fixture(scope="module")
 def prompted(small_bundle: Bundle) -> PromptedClip:
@@ -45,7 +48,7 @@ def test_a_bundle_agrees_with_pytorch(
 ) -> None:
     found = compare(full_bundle, pytorch, prompted)
 
-    assert {graph for graph, _ in found.graphs} == set(Graph)
+    assert {graph for graph, _ in found.graphs} == WEIGHTED
     assert max(worst.relative_l2 for worst in found.graphs.values()) < 1e-4
     assert found.j_and_f > 0.999
     assert found.presence == 1.0
@@ -58,7 +61,7 @@ def test_a_bundle_agrees_with_pytorch(
     assert found.problems(tolerances_for(full_bundle.manifest, {})) == []
 
 
-@pytest.mark.parametrize("graph", list(Graph))
+@pytest.mark.parametrize("graph", sorted(WEIGHTED))
 def test_a_faulty_graph_is_found_and_swapping_it_fixes_the_loop(
     full_bundle: Bundle, prompted: PromptedClip, tmp_path: Path, graph: Graph
 ) -> None:

@@ -262,9 +262,9 @@ def test_memory_stays_bounded_and_ages_in_range_under_any_prompts(
 
 @pytest.mark.parametrize("policy", ["motion", "distractor"])
 def test_objects_are_independent_under_any_policy(
-    small_bundle: Bundle, clip: Clip, policy: str
+    full_bundle: Bundle, clip: Clip, policy: str
 ) -> None:
-    alone, together = (VideoTracker(small_bundle, memory_policy=policy) for _ in range(2))
+    alone, together = (VideoTracker(full_bundle, memory_policy=policy) for _ in range(2))
     for index, frame in enumerate(clip.frames[:14]):
         one = alone.track(frame, [CLICK] if index == 0 else [])
         two = together.track(frame, {0: [CLICK], 3: [OTHER]}.get(index, []))
@@ -291,7 +291,7 @@ def test_frames_that_motion_does_not_trust_store_a_pointer_but_no_memory(
     tracker = VideoTracker(small_bundle, backend=backend, memory_policy=policy)
     run(tracker, clip, 6)
     for entry in tracker._bank._objects.values():
-        assert (len(entry.memory), len(entry.pointers)) == (1, 5)
+        assert (len(entry.memories), len(entry.pointers)) == (1, 5)
     assert backend.graphs.count(Graph.MEMORY_ENCODER) == 2  # one per prompt
 
 

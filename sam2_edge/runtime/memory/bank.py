@@ -220,12 +220,12 @@ class MemoryBank:
     def _add(self, slots: list[AnySlot], new: AnySlot, policy: SlotPolicy) -> None:
         """Add a slot, and drop those that the next frame no longer uses."""
         slots.append(new)
-        ages = slot_ages(slots, new.frame + 1, policy, self._max_cond_frames)
-        if ages[-1] is None:
+        self._drop_unused(slots, new.frame + 1, policy)
+        limit = self._max_cond_frames + policy.max_slots
+        if not slots or slots[-1] is not new or len(slots) > limit:
             raise Sam2EdgeError(
                 f"a frame's memory was kept as {new.keep}, for which {policy} has no slot"
             )
-        slots[:] = [slot for slot, age in zip(slots, ages, strict=True) if age is not None]
 
     def _ages(self, entry: _Object, frame: int) -> list[int]:
         """Drop slots that are not used on a frame or later; return the ages of the memories."""
