@@ -74,6 +74,14 @@ def full_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFa
 
 
 @pytest.fixture(scope="session")
+def gpu_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """Graphs in the form for a GPU, in float32, with unrounded memory."""
+    target = tmp_path_factory.mktemp("bundles") / "gpu"
+    options = ExportOptions(target="gpu", memory_rounding="none")
+    return export_bundle(loaded(small_model), target, options)
+
+
+@pytest.fixture(scope="session")
 def tokens_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """Memory attention over some of the tokens, with unrounded memory."""
     target = tmp_path_factory.mktemp("bundles") / "tokens"

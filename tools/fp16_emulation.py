@@ -31,9 +31,6 @@ def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == HALF:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    model.graph.initializer.append(
-        numpy_helper.from_array(np.array(_SPLITTER, np.float32), _SPLITTER_NAME)
-    )
     for value in (*model.graph.input, *model.graph.output):
         if value.type.tensor_type.elem_type == HALF:
             value.type.tensor_type.elem_type = FLOAT
@@ -49,6 +46,9 @@ def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
         model.graph.node.append(node)
         for name in halves:
             model.graph.node.extend(_rounding(f"{name}_exact", name))
+    if any(_SPLITTER_NAME in node.input for node in model.graph.node):
+        splitter = numpy_helper.from_array(np.array(_SPLITTER, np.float32), _SPLITTER_NAME)
+        model.graph.initializer.append(splitter)
     return model
 
 

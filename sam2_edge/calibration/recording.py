@@ -31,6 +31,10 @@ class Recording:
 
     folder: Path
 
+    def has(self, graph: Graph) -> bool:
+        """Whether the graph ran; packed masks are made on GPUs only."""
+        return any(self.folder.glob(f"{graph.value}-*.npz"))
+
     def inputs(self, graph: Graph) -> Iterator[Feeds]:
         """Inputs of one graph, in the order of recording."""
         for path in sorted(self.folder.glob(f"{graph.value}-*.npz")):

@@ -242,7 +242,7 @@ class _Exporter:
 
     def _inputs(self, graph: Graph, seen: _Observations | None) -> Iterable[Feeds]:
         """Inputs recorded on calibration frames, or seeded ones."""
-        if seen is not None:
+        if seen is not None and seen.recording.has(graph):
             return seen.recording.inputs(graph)
         return example_feeds(self._specs[graph], self._geometry)
 

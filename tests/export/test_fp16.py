@@ -13,10 +13,10 @@ from onnx import TensorProto, helper, numpy_helper
 from transformers import Sam2VideoModel
 
 from sam2_edge import Bundle, VideoTracker
-from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.contract import Graph, GraphTarget
 from sam2_edge.export.fp16 import fp32_only_nodes, overflowing_nodes, to_half
 from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import PRECISION_MODES, ExportOptions
+from sam2_edge.export.precision import PRECISION_MODES, ExportOptions, PrecisionMode
 from tests.helpers.clips import Clip
 from tests.helpers.models import loaded
 from tools.fp16_emulation import emulate_fp16
@@ -150,6 +150,28 @@ def test_outputs_and_resize_scales_stay_in_float32() -> None:
     assert run(half, np.ones(SHAPE, np.float32)).shape == (1, 1, 128, 128)
 
 
+def test_named_inputs_and_outputs_become_float16() -> None:
+    nodes = [
+        helper.make_node("Relu", ["x"], ["r"], name="first"),
+        helper.make_node("Neg", ["r"], ["y"], name="second"),
+    ]
+
+    def casts(keep: set[str], features: set[str]) -> list[tuple[str, str]]:
+        half = to_half(model(nodes), keep, features)
+        onnx.checker.check_model(half, full_check=True)
+        types = [v.type.tensor_type.elem_type for v in (*half.graph.input, *half.graph.output)]
+        assert types == [
+            TensorProto.FLOAT16 if name in features else TensorProto.FLOAT for name in "xy"
+        ]
+        return [(n.input[0], n.output[0]) for n in half.graph.node if n.op_type == "Cast"]
+
+    assert casts(set(), {"x", "y"}) == []
+    assert casts(set(), {"x"}) == [("y_half", "y")]
+    assert casts(set(), {"y"}) == [("x", "x_half")]
+    # Nodes in float32 between float16 tensors.
+    assert casts({"first", "second"}, {"x", "y"}) == [("x", "x_float"), ("y_float", "y")]
+
+
 def test_a_tensor_that_many_nodes_read_is_cast_once() -> None:
     nodes = [helper.make_node("Relu", ["x"], [f"r{i}"], name=f"relu{i}") for i in range(3)]
     total = helper.make_node("Sum", ["r0", "r1", "r2"], ["y"], name="sum")
@@ -158,21 +180,26 @@ def test_a_tensor_that_many_nodes_read_is_cast_once() -> None:
     assert casts == [("x", "x_half"), ("y_half", "y")]
 
 
+@pytest.mark.parametrize(("target", "mode"), [("cpu", "fp16"), ("gpu", "fp16"), ("gpu", "mixed")])
 def test_a_float16_bundle_is_smaller_and_tracks_similarly(
-    full_bundle: Bundle, small_model: Sam2VideoModel, clip: Clip, tmp_path: Path
+    target: GraphTarget,
+    mode: PrecisionMode,
+    full_bundle: Bundle,
+    small_model: Sam2VideoModel,
+    clip: Clip,
+    tmp_path: Path,
 ) -> None:
-    half_bundle = export_bundle(
-        loaded(small_model),
-        tmp_path / "fp16",
-        ExportOptions(precision="fp16", memory_rounding="none"),
-    )
+    options = ExportOptions(precision=mode, target=target, memory_rounding="none")
+    half_bundle = export_bundle(loaded(small_model), tmp_path / "half", options)
 
-    for graph, precision in PRECISION_MODES["cpu"]["fp16"].items():
+    for graph, precision in PRECISION_MODES[target][mode].items():
         smaller = (
             half_bundle.graph_path(graph).stat().st_size,
             full_bundle.graph_path(graph).stat().st_size,
         )
         assert half_bundle.manifest.graphs[graph].precision == precision
+        if graph is Graph.MASK_BITS:  # no weights
+            continue
         assert (smaller[0] < 0.7 * smaller[1]) == (precision == "fp16"), graph
     trackers = [VideoTracker(b, threads=1) for b in (full_bundle, half_bundle)]
     for tracker in trackers:

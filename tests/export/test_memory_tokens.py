@@ -7,7 +7,7 @@ import math
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import onnxruntime as ort
 import pytest
@@ -16,7 +16,7 @@ from torch import Tensor
 from transformers import Sam2VideoModel
 
 from sam2_edge import Bundle, BundleError, ExportError, Prompt, load_bundle
-from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph, graph_specs
+from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph, GraphTarget, graph_specs
 from sam2_edge.calibration.frames import collect_frames
 from sam2_edge.calibration.recording import record_inputs
 from sam2_edge.evaluation.bench.flops import graph_flops
@@ -55,24 +55,25 @@ class Masked(MemoryAttention):
     ) -> Tensor:
         query = self._rotate(self._project(attention.q_proj, x))
         key = self._rotate(self._project(attention.k_proj, keyed[0])).flatten(1, 2)
-        key = torch.cat([key, self._project(attention.k_proj, pointer_keyed)], dim=1)
-        scores = attention.scaling * query @ key.transpose(1, 2)
-        scores[..., : self.kept.shape[1]].masked_fill_(~self.kept[:, None], -math.inf)
+        key = torch.cat([key, self._project(attention.k_proj, pointer_keyed)], dim=1)[:, None]
+        scores = attention.scaling * query @ key.transpose(2, 3)
+        scores[..., : self.kept.shape[1]].masked_fill_(~self.kept[:, None, None], -math.inf)
         mean = scores.softmax(dim=-1) @ values
         return attention.o_proj(attention.v_proj(mean))
 
 
 @torch.inference_mode()
+@pytest.mark.parametrize("target", get_args(GraphTarget))
 @pytest.mark.parametrize("count", [1, MEMORY_TOKENS, CELLS - 1])
 def test_attention_is_restricted_to_the_given_cells(
-    small_model: Sam2VideoModel, count: int
+    small_model: Sam2VideoModel, count: int, target: GraphTarget
 ) -> None:
     given, cells = inputs(small_model, 3, 2), some_cells(3, 2, count)
     masked = Masked(small_model).eval()
     kept = torch.zeros(3, 2, CELLS, dtype=torch.bool).scatter(2, cells.long(), value=True)
     masked.kept = kept.transpose(0, 1).flatten(1)
 
-    got = MemoryAttention(small_model).eval()(*given, cells)
+    got = MemoryAttention(small_model, target=target).eval()(*given, cells)
 
     torch.testing.assert_close(got, masked(*given), atol=1e-5, rtol=1e-5)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import onnxruntime as ort
@@ -15,7 +15,7 @@ from transformers import Sam2VideoModel
 from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
 from sam2_edge import Bundle
-from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph, graph_specs
+from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph, GraphTarget, graph_specs
 from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
 
 TOLERANCE = PARITY_TOLERANCE["fp32"]
@@ -23,14 +23,14 @@ Arrays = dict[str, NDArray[Any]]
 Run = Callable[[Graph, Arrays], Arrays]
 
 
-@pytest.fixture(scope="module")
-def run(full_bundle: Bundle) -> Run:
-    """Run a graph of the bundle that stores memory in full."""
+@pytest.fixture(scope="module", params=get_args(GraphTarget))
+def run(request: pytest.FixtureRequest, full_bundle: Bundle, gpu_bundle: Bundle) -> Run:
+    """Run a graph of a bundle that stores memory in full, in each form."""
+    bundle = gpu_bundle if request.param == "gpu" else full_bundle
+    assert bundle.manifest.target == request.param
 
     def run_graph(graph: Graph, inputs: Arrays) -> Arrays:
-        session = ort.InferenceSession(
-            full_bundle.graph_path(graph), providers=["CPUExecutionProvider"]
-        )
+        session = ort.InferenceSession(bundle.graph_path(graph), providers=["CPUExecutionProvider"])
         names = [output.name for output in session.get_outputs()]
         return dict(zip(names, session.run(None, inputs), strict=True))
 
@@ -67,8 +67,11 @@ def _memory_inputs(memories: int, pointers: int, objects: int) -> Arrays:
     generator = np.random.default_rng(memories)
     normal = generator.standard_normal
     ages = generator.permuted(np.tile(np.arange(memories) % 7, (objects, 1)), axis=1).T
+    # All memories that are stored, in any order, and one of nobody.
+    order = generator.permutation(memories * objects + 1)
     return {
-        "memory": normal((memories, objects, 64, 8, 8)).astype(np.float32),
+        "memory": normal((len(order), 64, 8, 8)).astype(np.float32),
+        "memory_rows": order[1:].reshape(memories, objects).astype(np.int32),
         "memory_age": ages.astype(np.int32),
         "pointers": normal((pointers, objects, 128)).astype(np.float32),
         "pointer_age": generator.uniform(0, 2, (pointers, objects)).astype(np.float32),
@@ -79,7 +82,7 @@ def _reference_attention(
     model: Sam2VideoModel, embedding: NDArray[Any], inputs: Arrays, row: int
 ) -> torch.Tensor:
     """transformers' memory attention for one object of a batch; C = 128, m = 64, h = w = 8."""
-    memory = torch.from_numpy(inputs["memory"][:, row])
+    memory = torch.from_numpy(inputs["memory"][inputs["memory_rows"][:, row]])
     grid = model.memory_encoder.position_encoding((1, 64, 8, 8), "cpu", torch.float32)
     spatial = grid.flatten(2).permute(2, 0, 1)
     temporal = model.memory_temporal_positional_encoding

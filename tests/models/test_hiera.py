@@ -12,10 +12,11 @@ from sam2_edge.models.random_init import random_model
 from tests.helpers.models import SEED, small_config
 
 
+@pytest.mark.parametrize("tiled", [True, False])
 @pytest.mark.parametrize("size", [128, 192])
 @torch.inference_mode()
 def test_blocks_agree_with_and_without_window_padding(
-    size: int, monkeypatch: pytest.MonkeyPatch
+    size: int, tiled: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(hiera, "QUERY_TILE", 24)  # several tiles, the last of them smaller
     model = random_model(small_config(size), SEED)
@@ -29,6 +30,7 @@ def test_blocks_agree_with_and_without_window_padding(
     for block in backbone.blocks:
         filled += bool(block.window_size and hidden.shape[1] % block.window_size)
         want = block(hidden)
-        torch.testing.assert_close(block_output(block, hidden), want, atol=1e-4, rtol=1e-4)
+        got = block_output(block, hidden, tiled=tiled)
+        torch.testing.assert_close(got, want, atol=1e-4, rtol=1e-4)
         hidden = want
     assert filled >= 2
