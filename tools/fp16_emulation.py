@@ -31,9 +31,7 @@ def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
         if tensor.data_type == HALF:
             values = numpy_helper.to_array(tensor).astype(np.float32)
             tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
-    for value in (*model.graph.input, *model.graph.output):
-        if value.type.tensor_type.elem_type == HALF:
-            value.type.tensor_type.elem_type = FLOAT
+    _retype(model.graph)
     for original in half.graph.node:
         node = onnx.NodeProto()
         node.CopyFrom(original)
@@ -50,6 +48,13 @@ def emulate_fp16(half: onnx.ModelProto) -> onnx.ModelProto:
         splitter = numpy_helper.from_array(np.array(_SPLITTER, np.float32), _SPLITTER_NAME)
         model.graph.initializer.append(splitter)
     return model
+
+
+def _retype(graph: onnx.GraphProto) -> None:
+    """Declare float16 inputs and outputs as float32."""
+    for value in (*graph.input, *graph.output):
+        if value.type.tensor_type.elem_type == HALF:
+            value.type.tensor_type.elem_type = FLOAT
 
 
 def _rounding(exact: str, rounded: str) -> list[onnx.NodeProto]:
