@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import math
+import operator
 import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
@@ -54,9 +55,10 @@ class DeviceTensor:
                 raise IndexError(f"{index} is not a range of {length} rows")
             address, shape = self.address + start * stride, (stop - start, *rest)
         else:
-            if not 0 <= index < length:
-                raise IndexError(f"row {index} of {length}")
-            address, shape = self.address + index * stride, tuple(rest)
+            row = operator.index(index)  # NumPy's numbers would spread to addresses and sizes
+            if not 0 <= row < length:
+                raise IndexError(f"row {row} of {length}")
+            address, shape = self.address + row * stride, tuple(rest)
         return DeviceTensor(address, shape, self.dtype, self.block)
 
 
