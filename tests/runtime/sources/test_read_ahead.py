@@ -111,7 +111,8 @@ def test_closing_waits_for_the_item_in_work_and_reads_no_other() -> None:
 
 def test_an_interrupt_of_the_consumer_ends_the_thread() -> None:
     items = Items()
-    results = read_ahead(iter(items), int)
+    source = iter(items)  # referred to, so that it must be closed
+    results = read_ahead(source, int)
     next(results)
     with pytest.raises(KeyboardInterrupt):
         results.throw(KeyboardInterrupt)
