@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import get_args
 
@@ -12,7 +13,7 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from sam2_edge import BackendError, Bundle, ExportError, ImageSegmenter, VideoTracker
+from sam2_edge import BackendError, Bundle, ExportError, ImageSegmenter, Prompt, VideoTracker
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import EngineEntry
 from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
@@ -21,25 +22,43 @@ from sam2_edge.runtime.backends import Backend, OpenedName, choose_backend, open
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
 from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
 from sam2_edge.runtime.backends.tensorrt import check_engine_fits
-from tests.helpers.clips import Clip
+from tests.helpers.clips import moving_shapes
+from tests.helpers.late_device.backends import LATE_NAMES, late_backend
 
 CLICK = (32, 38)
 TOLERANCE = 1e-3
 """Relative to the largest value, as between ONNX Runtime and PyTorch."""
 
 NAMES = [
-    pytest.param(name, marks=() if name == "cpu" else pytest.mark.gpu)
-    for name in get_args(OpenedName)
+    *(
+        pytest.param(name, marks=() if name == "cpu" else pytest.mark.gpu)
+        for name in get_args(OpenedName)
+    ),
+    *(f"late {name}" for name in LATE_NAMES),
 ]
+"""Backends of this machine, and those of a GPU on a stand-in for it."""
 
 
 @pytest.fixture(params=NAMES)
 def opened(
-    request: pytest.FixtureRequest, full_bundle: Bundle, tmp_path: Path
-) -> tuple[Backend, Bundle]:
+    request: pytest.FixtureRequest,
+    full_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> Iterator[tuple[Backend, Bundle]]:
     """A backend and the bundle it was opened for."""
-    name: OpenedName = request.param
-    bundle = full_bundle
+    late, name = request.param.startswith("late "), request.param.removeprefix("late ")
+    if late:
+        device = request.getfixturevalue("late_device")
+        bundle = late_backend(name, device, monkeypatch, objects=4).bundle(full_bundle)
+    else:
+        bundle = _built(full_bundle, name, tmp_path)
+    with open_backend(bundle, name) as backend:
+        yield backend, bundle
+
+
+def _built(bundle: Bundle, name: OpenedName, folder: Path) -> Bundle:
+    """Return a bundle for a backend of this machine."""
     try:
         if name != "cpu":
             device_info()
@@ -47,11 +66,11 @@ def opened(
             check_engine_options(EngineOptions(name))
     except (BackendError, ExportError) as error:
         pytest.skip(str(error))
-    if name.startswith("tensorrt"):
-        bundle = build_engines(full_bundle, tmp_path / "engines", EngineOptions(name))
     if name == "cuda" and "CUDAExecutionProvider" not in ort.get_available_providers():
         pytest.skip("onnxruntime-gpu is not installed")
-    return open_backend(bundle, name), bundle
+    if name.startswith("tensorrt"):
+        return build_engines(bundle, folder / "engines", EngineOptions(name))
+    return bundle
 
 
 @pytest.fixture
@@ -99,7 +118,10 @@ def test_rows_and_prefixes_are_views(backend: Backend) -> None:
     numbers = np.arange(24, dtype=np.float32).reshape(4, 3, 2)
     tensor = backend.upload(numbers)
     np.testing.assert_array_equal(backend.download(tensor[:2]), numbers[:2])
+    np.testing.assert_array_equal(backend.download(tensor[1:3]), numbers[1:3])
     np.testing.assert_array_equal(backend.download(tensor[3][1]), numbers[3, 1])
+    (last,) = np.flatnonzero([False, False, False, True])  # not an int of Python
+    np.testing.assert_array_equal(backend.download(tensor[last]), numbers[3])
 
     backend.copy(backend.upload(np.full(2, 9, np.float32)), tensor[2][0])
     changed = numbers.copy()
@@ -121,21 +143,43 @@ def test_inputs_that_do_not_fit_are_refused(backend: Backend, full_bundle: Bundl
         backend.run(Graph.IMAGE_ENCODER, {"image": backend.upload(image)})
 
 
-def test_a_clip_is_tracked_as_on_the_cpu(
-    opened: tuple[Backend, Bundle], full_bundle: Bundle, clip: Clip
+def test_outputs_are_written_to_rows_that_the_caller_gives(
+    backend: Backend, full_bundle: Bundle
 ) -> None:
+    geometry = full_bundle.manifest.geometry
+    mask = np.zeros((1, 1, geometry.image_size, geometry.image_size), np.float32)
+    mask[..., :20, :] = 1
+    low = geometry.mask_size
+    rows = backend.upload(np.full((3, 1, low, low), 7, np.float32))
+    inputs = {"mask": backend.upload(mask)}
+    wanted = backend.download(backend.run(Graph.MASK_PROMPT, inputs)["mask_logits"])
+    given = backend.run(Graph.MASK_PROMPT, inputs, {"mask_logits": rows[1:2]})
+    np.testing.assert_array_equal(backend.download(given["mask_logits"]), wanted)
+    got = backend.download(rows)
+    np.testing.assert_array_equal(got[1:2], wanted)
+    assert (got[[0, 2]] == 7).all()
+
+
+def test_a_clip_is_tracked_as_on_the_cpu(
+    opened: tuple[Backend, Bundle], full_bundle: Bundle
+) -> None:
+    """Long enough for graphs to be captured in the steady state, which a frame repeats 3 times."""
     backend, bundle = opened
     name = backend.name.removeprefix("onnxruntime-")
-    trackers = [VideoTracker(bundle, backend=name), VideoTracker(full_bundle, backend="cpu")]
-    for index, frame in enumerate(clip.frames):
-        logits = []
-        for tracker in trackers:
-            logits.append([found.logits for found in tracker.track(frame).objects])
-            if index == 0:
-                tracker.prompt(1, points=[CLICK])
-            if index == 6:
-                tracker.prompt(2, box=(70, 60, 110, 100))
-        np.testing.assert_allclose(*logits, atol=1e-2)
+    frames = moving_shapes(64).frames
+    with VideoTracker(bundle, backend=name) as ours:
+        trackers = [ours, VideoTracker(full_bundle, backend="cpu")]
+        for index, frame in enumerate(frames):
+            logits = []
+            for tracker in trackers:
+                prompts = [Prompt(2, box=(70, 60, 110, 100))] if index in (6, 44) else []
+                found = tracker.track(frame, prompts)
+                logits.append([result.logits for result in found.objects])
+                if index == 0:
+                    tracker.prompt(1, points=[CLICK])
+                if index == 54:
+                    tracker.remove(1)
+            np.testing.assert_allclose(*logits, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", ["cuda", "tensorrt", "tensorrt-rtx"])

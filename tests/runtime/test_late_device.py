@@ -9,8 +9,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from transformers import Sam2VideoModel
 
 from sam2_edge import BackendError, Bundle, VideoTracker
+from sam2_edge.export.pipeline import export_bundle
+from sam2_edge.export.precision import ExportOptions
 from sam2_edge.runtime.backends import contexts, open_backend
 from sam2_edge.runtime.backends.cuda.commands import Commands
 from sam2_edge.runtime.backends.cuda.memory import DeviceMemory
@@ -18,6 +21,7 @@ from sam2_edge.runtime.memory.rows import MemoryRows
 from tests.helpers.late_device import LateDevice, scripts
 from tests.helpers.late_device.backends import LATE_NAMES, LateBackend, late_backend
 from tests.helpers.late_device.scripts import Answer, Script, answers, assert_equal
+from tests.helpers.models import loaded
 
 ENGINES = 5
 """Engine runs of a frame with one batch: encoder, attention, decoder, bits and memory encoder."""
@@ -62,6 +66,8 @@ def compare(
         late.device.check()
         assert_equal(found, on_cpu(script, bundle, late, **options))
     counts = late.device.counts
+    if late.name == "tensorrt" and logits_every > 5:
+        assert counts.captures > 0  # reading logits keeps frames from repeating
     left = (counts.device_blocks, counts.host_blocks, counts.streams, counts.executables)
     assert left == (0, 0, 0, 0)
     assert counts.unpinned == 0
@@ -80,7 +86,6 @@ def compare(
 def test_results_equal_the_cpu(
     late: LateBackend, full_bundle: Bundle, script: Script, on_cpu: Callable[..., Any]
 ) -> None:
-    # Reading logits would interrupt the frames that repeat.
     repeats = script in (scripts.one_object, scripts.two_objects)
     compare(late, full_bundle, script, on_cpu, logits_every=59 if repeats else 5)
 
@@ -107,6 +112,22 @@ def test_chosen_tokens_equal_the_cpu(
     late: LateBackend, tokens_bundle: Bundle, on_cpu: Callable[..., Any]
 ) -> None:
     compare(late, tokens_bundle, scripts.started_over, on_cpu, logits=True)
+
+
+@pytest.fixture(scope="module")
+def half_bundle(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """float16 between the graphs as well."""
+    target = tmp_path_factory.mktemp("bundles") / "half"
+    options = ExportOptions(target="gpu", precision="fp16", memory_rounding="none")
+    bundle = export_bundle(loaded(small_model), target, options)
+    assert bundle.manifest.geometry.feature_dtype == "float16"
+    return bundle
+
+
+def test_float16_between_graphs_equals_the_cpu(
+    late: LateBackend, half_bundle: Bundle, on_cpu: Callable[..., Any]
+) -> None:
+    compare(late, half_bundle, scripts.refined, on_cpu)
 
 
 def steady_frames(

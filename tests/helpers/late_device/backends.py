@@ -39,14 +39,14 @@ class LateBackend:
 
 
 def late_backend(
-    name: LateName, device: LateDevice, monkeypatch: pytest.MonkeyPatch
+    name: LateName, device: LateDevice, monkeypatch: pytest.MonkeyPatch, *, objects: int = 1
 ) -> LateBackend:
     """Put stand-ins in the place of an engine's package for the rest of a test.
 
-    The engines of TensorRT take 8 objects, and memory attention 1.
+    The engines of TensorRT take 8 objects, and memory attention as many as `objects`.
     """
     if name == "cuda":
         CudaProvider(device).install(monkeypatch)
         return LateBackend(name, device, lambda bundle: bundle)
     Module(device, rtx=name == "tensorrt-rtx").install(monkeypatch)
-    return LateBackend(name, device, lambda bundle: as_engines(bundle, name, attention=1))
+    return LateBackend(name, device, lambda bundle: as_engines(bundle, name, attention=objects))
