@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -53,3 +54,21 @@ def column_weights(mask_size: int, width: int) -> NDArray[np.float32]:
 def unpack_masks(bits: NDArray[np.uint8], width: int) -> NDArray[np.bool_]:
     """Masks [B,H,W] from the graph's output [B,H,K]."""
     return np.unpackbits(bits, axis=-1, count=width).view(np.bool_)
+
+
+def packed_box(bits: NDArray[np.uint8]) -> tuple[int, int, int, int] | None:
+    """x1, y1, x2, y2 around a mask packed as [H,K], x2 and y2 exclusive; None if it is empty."""
+    x, y, width, height = cv2.boundingRect(bits)  # of the bytes that are not 0
+    if not width:
+        return None
+    inside = bits[y : y + height]
+    first = int(np.bitwise_or.reduce(inside[:, x]))
+    last = int(np.bitwise_or.reduce(inside[:, x + width - 1]))
+    zeros_before = PACKED - first.bit_length()
+    zeros_after = (last & -last).bit_length() - 1
+    return PACKED * x + zeros_before, y, PACKED * (x + width) - zeros_after, y + height
+
+
+def packed_area(bits: NDArray[np.uint8]) -> int:
+    """Number of pixels of a packed mask."""
+    return int(cv2.norm(bits, cv2.NORM_HAMMING))

@@ -15,7 +15,7 @@ from pycocotools import mask as coco_mask
 
 from sam2_edge.bundle.contract import NO_OBJECT_LOGIT
 from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.runtime.mask_bits import unpack_masks
+from sam2_edge.runtime.mask_bits import packed_area, packed_box, unpack_masks
 
 if TYPE_CHECKING:
     import supervision
@@ -106,8 +106,24 @@ class ObjectResult:
     @property
     def box(self) -> tuple[int, int, int, int] | None:
         """x1, y1, x2, y2 around the mask in pixels, x2 and y2 exclusive; None if it is empty."""
+        bits = self._packed
+        if bits is not None:
+            return packed_box(bits)
         x, y, width, height = cv2.boundingRect(self.mask.view(np.uint8))
         return (x, y, x + width, y + height) if width else None
+
+    @property
+    def area(self) -> int:
+        """Number of pixels of the mask."""
+        bits = self._packed
+        return cv2.countNonZero(self.mask.view(np.uint8)) if bits is None else packed_area(bits)
+
+    @property
+    def _packed(self) -> NDArray[np.uint8] | None:
+        """The mask as bits, unless there is an array, which its owner may have modified."""
+        if "mask" in self.__dict__ or not isinstance(self.source, DeviceMask):
+            return None
+        return self.source.bits
 
     def to_rle(self) -> Rle:
         """Encode the mask as COCO RLE."""
@@ -213,7 +229,9 @@ class FrameResult:
 
 def encode_rle(mask: NDArray[np.bool_]) -> Rle:
     """Encode a mask [H, W] as COCO RLE."""
-    encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))
+    # The columns must be contiguous; OpenCV turns them faster than NumPy.
+    turned = cv2.transpose(np.array(mask, np.uint8, order="C")).T
+    encoded: dict[str, Any] = coco_mask.encode(turned)
     height, width = mask.shape
     return {"size": [height, width], "counts": encoded["counts"].decode("ascii")}
 

@@ -14,7 +14,7 @@ from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
 from sam2_edge import FrameResult, ObjectResult, Sam2EdgeError
-from sam2_edge.runtime.results import decode_rle, encode_rle
+from sam2_edge.runtime.results import DeviceMask, decode_rle, encode_rle
 
 
 def result(logits: NDArray[np.float32], size: tuple[int, int], object_id: int = 1) -> ObjectResult:
@@ -51,13 +51,14 @@ def test_an_absent_object_has_an_empty_mask_and_no_box() -> None:
     assert gone.mask.shape == (40, 60)
     assert not gone.mask.any()
     assert gone.box is None
+    assert gone.area == 0
     assert gone.to_polygons() == []
 
 
 def test_a_box_encloses_the_mask_exactly() -> None:
     found = result(square(), (8, 8))
     assert found.box == (2, 2, 6, 6)
-    assert found.mask.sum() == 16
+    assert found.area == found.mask.sum() == 16
 
 
 def test_rle_runs_down_the_columns_as_in_coco() -> None:
@@ -71,6 +72,48 @@ def test_decoding_an_rle_returns_the_mask(height: int, width: int, random: objec
     bits = [random.random() < 0.5 for _ in range(height * width)]  # type: ignore[attr-defined]
     mask = np.array(bits, np.bool_).reshape(height, width)
     np.testing.assert_array_equal(decode_rle(encode_rle(mask)), mask)
+
+
+def from_a_gpu(mask: NDArray[np.bool_]) -> ObjectResult:
+    def no_logits() -> NDArray[np.float32]:
+        raise AssertionError("nobody asked for logits")
+
+    source = DeviceMask(np.packbits(mask, axis=-1), no_logits)
+    return ObjectResult(1, source, 0.9, 1.0, (mask.shape[0], mask.shape[1]))
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 37),
+    st.lists(st.tuples(st.integers(0, 8), st.integers(0, 36)), max_size=6),
+)
+def test_a_mask_from_a_gpu_has_the_box_and_the_area_of_its_pixels(
+    height: int, width: int, pixels: list[tuple[int, int]]
+) -> None:
+    mask = np.zeros((height, width), np.bool_)
+    for row, column in pixels:
+        mask[row % height, column % width] = True
+    found, plain = from_a_gpu(mask), from_a_gpu(mask)
+    np.testing.assert_array_equal(plain.mask, mask)
+    assert found.box == plain.box
+    assert found.area == plain.area == mask.sum()
+    assert "mask" not in found.__dict__  # it was not unpacked
+    assert plain.to_rle() == encode_rle(mask)
+
+
+def test_box_and_area_follow_a_mask_that_its_owner_has_modified() -> None:
+    found = from_a_gpu(np.ones((6, 20), np.bool_))
+    assert (found.box, found.area) == ((0, 0, 20, 6), 120)
+    found.mask[:, 5:] = False
+    assert (found.box, found.area) == ((0, 0, 5, 6), 30)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_rle_does_not_depend_on_the_masks_memory(order: str) -> None:
+    mask = np.random.default_rng(3).random((9, 14)) < 0.5
+    want = coco_mask.encode(np.asfortranarray(mask, np.uint8))["counts"].decode()
+    assert encode_rle(np.asarray(mask, order=order))["counts"] == want  # type: ignore[call-overload]
+    assert encode_rle(mask[:, ::-1][:, ::-1])["counts"] == want
 
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 14)), min_size=1, max_size=6))
