@@ -104,9 +104,15 @@ class Model(NotCopyable):
     """The graphs of one bundle on one backend.
 
     Methods that take tensors upload numpy arrays first, those of one call with a single copy.
+
+    Args:
+        bundle: The bundle.
+        backend: Opened for it.
+        owned: Whether `close` closes the backend.
     """
 
-    def __init__(self, bundle: Bundle, backend: Backend) -> None:
+    def __init__(self, bundle: Bundle, backend: Backend, *, owned: bool = False) -> None:
+        self._owned = owned
         self.bundle = bundle
         self.backend = backend
         self.geometry = bundle.manifest.geometry
@@ -286,10 +292,11 @@ class Model(NotCopyable):
             self.backend.run(Graph.MASK_BITS, inputs, {"bits": bits[part]})
 
     def close(self) -> None:
-        """Release the backend's engines and memory."""
+        """Release all memory, and the backend if it is owned."""
         self._constants.clear()
         self._resize = None
-        self.backend.close()
+        if self._owned:
+            self.backend.close()
 
     def _constant(self, name: str, objects: int, value: int, shape: tuple[int, ...] = ()) -> Tensor:
         """Return an input [B, ...] of one value, which stays on the device."""
@@ -352,7 +359,7 @@ def open_model(
     """
     loaded = bundle if isinstance(bundle, Bundle) else load_bundle(bundle)
     if isinstance(backend, str):
-        backend = open_backend(loaded, backend, threads=threads)
+        return Model(loaded, open_backend(loaded, backend, threads=threads), owned=True)
     return Model(loaded, backend)
 
 

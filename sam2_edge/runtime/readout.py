@@ -63,8 +63,9 @@ class Readout:
         if shape is None:
             tensors["logits"] = batch.mask_logits
         else:
-            tensors[BITS] = batch.bits or backend.empty(shape, "uint8")
-            self._model.write_bits(batch.mask_logits, frame_size, tensors[BITS])
+            bits = backend.empty(shape, "uint8") if batch.bits is None else batch.bits
+            self._model.write_bits(batch.mask_logits, frame_size, bits)
+            tensors[BITS] = bits
             batch.device_logits = DeviceLogits(backend, batch.mask_logits)
         found = backend.download_block(tensors)
         batch.host_pointer = found["pointer"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,9 @@ from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_mo
 from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.prompts import NO_POINTS, Prompt, finite_numbers, model_prompt
 from sam2_edge.runtime.results import MASK_LOGIT, full_size
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +124,17 @@ class ImageSegmenter(NotCopyable):
             logits=masks[chosen],
             object_score=float(download(output.object_score)[0]),
         )
+
+    def close(self) -> None:
+        """Release the engines and all memory; ends the segmenter's use."""
+        self._features = None
+        self._model.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
 
     def _mask_input(
         self, mask: ArrayLike | None, logits: NDArray[np.float32] | None

@@ -238,7 +238,7 @@ class VideoTracker(NotCopyable):
         self._index = -1
 
     def close(self) -> None:
-        """Release the engines and their memory; the tracker cannot be used afterward."""
+        """Release all memory, and the backend unless it was passed in; ends the tracker's use."""
         self.reset()
         self._model.close()
 
