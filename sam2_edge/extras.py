@@ -32,13 +32,19 @@ _MISSING = {
 
 @contextmanager
 def naming_the_extra() -> Iterator[None]:
-    """Translate the ImportError of an engine or of OpenCV.
+    """Translate the ImportError of an engine or of OpenCV, and an AttributeError of a damaged one.
 
     Raises:
         BackendError: If one of them is missing or damaged; the message says what to install.
     """
     try:
         yield
+    except AttributeError as error:
+        # Uninstalling another package over this one takes the files that both have.
+        name = getattr(error.obj, "__name__", None)
+        if name not in _MISSING or hasattr(error.obj, "__version__"):
+            raise
+        raise BackendError(f"{name} is damaged; see sam2-edge doctor") from error
     except ImportError as error:
         explanation = explain(error)
         if explanation is None:

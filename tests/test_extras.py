@@ -172,6 +172,19 @@ def test_an_opencv_for_numpy_1_is_told_from_a_missing_one() -> None:
         raise ImportError("numpy.core.multiarray failed to import")
 
 
+def test_a_damaged_opencv_is_told_from_a_missing_one() -> None:
+    # Folders without code, which are left when another package is uninstalled over it.
+    setup = "import sys, types; sys.modules['cv2'] = types.ModuleType('cv2')"
+    shown = run_command(setup, "track", "x", "--bundle", "nano")
+    assert shown.returncode == 1
+    assert shown.stderr == "error: cv2 is damaged; see sam2-edge doctor\n"
+
+
+def test_a_missing_attribute_of_anything_else_is_not_explained() -> None:
+    with pytest.raises(AttributeError, match="nothing"), naming_the_extra():
+        re.nothing  # type: ignore[attr-defined] # noqa: B018
+
+
 def test_a_missing_module_of_anything_else_is_not_explained() -> None:
     with pytest.raises(ModuleNotFoundError, match="nothing"), naming_the_extra():
         raise ModuleNotFoundError("No module named 'nothing'", name="nothing")

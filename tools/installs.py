@@ -28,11 +28,21 @@ SYSTEM = ["opencv-python==4.8.0.74", "numpy==1.26.4"]
 TRACK = ("track", "{clip}/JPEGImages/00000", "--prompts", "{clip}/prompts/00000.json", "--bundle")
 BUILD = ("build-engines", "nano", "--overwrite", "--target")
 NO_DRIVER = "NVIDIA driver"
+# With CUDA and cuDNN found, only the driver's library is missing, on a machine without a GPU.
+PROVIDER = """
+import ctypes, pathlib, onnxruntime
+onnxruntime.preload_dlls()
+libraries = pathlib.Path(onnxruntime.__file__).parent / "capi"
+try:
+    ctypes.CDLL(str(libraries / "libonnxruntime_providers_cuda.so"))
+except OSError as error:
+    print("missing:", error)
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """A `sam2-edge` command, and a text that its output must contain, also if it fails."""
+    """A `sam2-edge` command, or -c and Python code, and a text that its output must have."""
 
     command: Sequence[str]
     expected: str
@@ -53,6 +63,7 @@ CASES: dict[str, list[Step]] = {
         Step(["doctor"], "CUDAExecutionProvider"),
         Step([*TRACK, "nano", "--backend", "cpu"], "object 1: present"),
         Step([*TRACK, "nano", "--backend", "cuda"], NO_DRIVER),
+        Step(["-c", PROVIDER], "missing: libcuda.so.1"),
     ],
     "tensorrt-rtx": [
         Step(["doctor"], "tensorrt-rtx           1."),
@@ -130,16 +141,16 @@ def pip(python: Path, *requirements: str) -> None:
 
 def passes(python: Path, step: Step, clip: Path) -> bool:
     """Run a command, show the last line of its output, and look for the text."""
-    words = [word.format(clip=clip) for word in step.command]
+    words = [word.replace("{clip}", str(clip)) for word in step.command]
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"COLUMNS": "200"}
-    script = python.with_name("sam2-edge")
+    program = python if words[0] == "-c" else python.with_name("sam2-edge")
     done = subprocess.run(
-        [script, *words], env=environment, cwd=FOLDER, capture_output=True, text=True, check=False
+        [program, *words], env=environment, cwd=FOLDER, capture_output=True, text=True, check=False
     )
     output = done.stdout + done.stderr
     passed = step.expected in output and "Traceback" not in output
     last = output if not passed else next(x for x in output.splitlines() if step.expected in x)
-    name = " ".join(Path(word).name for word in words if not word.startswith("{clip}"))
+    name = " ".join(Path(word).name for word in words[:6])
     print(f"  {'pass' if passed else 'FAIL'}  {name}: code {done.returncode}: {last.strip()}")
     return passed
 

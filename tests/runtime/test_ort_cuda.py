@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 
 import numpy as np
 import onnxruntime as ort
@@ -31,6 +32,14 @@ def a_mask(bundle: Bundle, seed: int = 0) -> np.ndarray:
 def prompt_mask(backend, bundle: Bundle, seed: int = 0) -> np.ndarray:
     mask = backend.upload(a_mask(bundle, seed))
     return backend.download(backend.run(Graph.MASK_PROMPT, {"mask": mask})["mask_logits"])
+
+
+def test_libraries_that_are_not_found_are_not_printed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(ort, "preload_dlls", lambda: sys.stdout.write("Failed"), raising=False)
+    ort_cuda._load_libraries.__wrapped__()
+    assert capsys.readouterr().out == ""
 
 
 def test_runs_do_not_wait_and_reuse_their_bindings(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Mapping
+from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -190,7 +192,10 @@ def _load_libraries() -> None:
     """
     preload = getattr(ort, "preload_dlls", None)  # from 1.21 on
     if preload is not None:
-        preload()
+        # It prints what it does not find there, although the system's libraries may do.
+        with redirect_stdout(io.StringIO()) as printed:
+            preload()
+        _log.info("%s", printed.getvalue())
 
 
 def _placed(tensor: DeviceTensor) -> tuple[type[np.generic], tuple[int, ...], int]:
