@@ -1,8 +1,8 @@
-"""How a benchmark times graphs, on a GPU that runs late."""
+"""How a benchmark measures times and memory, on a GPU that runs late."""
 
 from __future__ import annotations
 
-from sam2_edge.evaluation.bench import targets
+from sam2_edge.evaluation.bench import peak_memory, targets
 from sam2_edge.runtime.backends.cuda.memory import DeviceMemory
 from tests.helpers.late_device import LateDevice
 
@@ -21,6 +21,16 @@ def test_a_gpu_is_timed_by_events_that_are_destroyed(late_device: LateDevice) ->
     assert clock.milliseconds(first, last) > 0
     assert late_device.counts.waits == 1
     assert late_device.counts.events == 0
+
+
+def test_memory_of_the_gpu_is_what_all_processes_use(late_device: LateDevice) -> None:
+    assert peak_memory._device_bytes() == 0
+    memory = DeviceMemory()
+    tensor = memory.empty((256,))
+    assert peak_memory._device_bytes() == tensor.nbytes
+    memory.close()
+    late_device.fail("cuMemGetInfo_v2")
+    assert peak_memory._device_bytes() == 0
 
 
 def test_a_cpu_is_timed_by_the_host() -> None:

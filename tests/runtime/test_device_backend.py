@@ -52,6 +52,18 @@ def test_a_backend_that_is_dropped_is_closed_at_once(late_device: LateDevice) ->
     assert tensor.shape == (4,)
 
 
+def test_the_memory_is_freed_even_if_the_engines_fail_to_close(late_device: LateDevice) -> None:
+    class Failing(DeviceBackend):
+        def _close_engines(self) -> None:
+            raise BackendError("the kernels cannot be saved")
+
+    backend = Failing(GEOMETRY)
+    backend.upload(np.ones(3, np.float32))
+    with pytest.raises(BackendError, match="cannot be saved"):
+        backend.close()
+    assert late_device.counts.streams == late_device.counts.device_blocks == 0
+
+
 def test_without_a_gpu_there_is_nothing_to_close(late_device: LateDevice) -> None:
     late_device.settings.devices = 0
     with pytest.raises(BackendError, match="no NVIDIA GPU is visible"):

@@ -88,8 +88,10 @@ class DeviceBackend:
         if memory is None or memory.closed:
             return
         memory.commands.close()
-        self._close_engines()
-        memory.close()  # last: it destroys the stream
+        try:
+            self._close_engines()
+        finally:
+            memory.close()  # last: it destroys the stream
 
     def __enter__(self: _Self) -> _Self:
         return self
