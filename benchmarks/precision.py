@@ -26,12 +26,12 @@ import numpy as np
 import onnx
 
 from sam2_edge import Bundle, VideoTracker
+from sam2_edge.bundle.agreement import CHOSEN
 from sam2_edge.bundle.contract import Graph, GraphTarget, graph_specs
 from sam2_edge.calibration.frames import CalibrationFrames, collect_frames
 from sam2_edge.calibration.qdq import quantizable_layers, quantize_model
 from sam2_edge.calibration.ranges import collect_ranges
 from sam2_edge.calibration.recording import Recording, record_inputs
-from sam2_edge.evaluation.differences import CHOSEN
 from sam2_edge.evaluation.synthetic import heldout_clips, scores, summary
 from sam2_edge.export.fp16 import fp32_only_nodes, overflowing_nodes, to_half
 from sam2_edge.export.int8_search import relative_error, trial_bundle

@@ -76,6 +76,8 @@ def load_bundle(path: str | Path) -> Bundle:
         for entry in manifest.graphs.values()
         for file in (entry, *entry.data)
     }
+    if manifest.reference is not None:
+        files[manifest.reference.file, manifest.reference.sha256] = manifest.reference
     for file in files.values():
         _check_file(folder, file)
     for entry in manifest.graphs.values():

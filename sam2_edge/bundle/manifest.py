@@ -55,12 +55,18 @@ class EngineEntry(_Entry):
     """What a TensorRT engine was built with and for.
 
     It runs only with that version, on GPUs of those compute capabilities (major, minor).
+
+    Attributes:
+        profile: The sizes that it takes.
+        activation_bytes: GPU memory for what lies between its layers, at the largest sizes of the
+            profile; None if TensorRT did not say. All engines of a bundle share it.
     """
 
     variant: Literal["tensorrt", "tensorrt-rtx"]
     version: Text
     compute_capabilities: tuple[tuple[int, int], ...]
     profile: Profile
+    activation_bytes: int | None = Field(default=None, ge=0)
 
     @field_validator("profile")
     @classmethod
@@ -166,6 +172,7 @@ class Manifest(_Entry):
     Attributes:
         target: What the graphs are written for.
         feature_dtype: Dtype of features and memories between graphs.
+        reference: With engines, samples of the outputs that they must give.
     """
 
     format_version: Literal[3]
@@ -177,6 +184,14 @@ class Manifest(_Entry):
     target: GraphTarget
     feature_dtype: FeatureDtype
     graphs: dict[Graph, GraphEntry]
+    reference: FileEntry | None = None
+
+    @property
+    def activation_bytes(self) -> int | None:
+        """Memory of the block that all engines share; None without engines, or if unknown."""
+        sizes = [entry.engine.activation_bytes for entry in self.graphs.values() if entry.engine]
+        known = [size for size in sizes if size is not None]
+        return max(known) if sizes and len(known) == len(sizes) else None
 
     @field_validator("image_size")
     @classmethod

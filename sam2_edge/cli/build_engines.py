@@ -11,7 +11,8 @@ import click
 from sam2_edge.bundle import load_bundle
 from sam2_edge.cli.options import overwrite_option
 from sam2_edge.cli.progress import ExportProgress
-from sam2_edge.export.tensorrt.bundle import DEFAULT_MAX_OBJECTS, EngineOptions, build_engines
+from sam2_edge.export.tensorrt.bundle import build_engines
+from sam2_edge.export.tensorrt.options import DEFAULT_MAX_OBJECTS, EngineOptions
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -73,7 +74,9 @@ def build_engines_command(
 ) -> None:
     """Build TensorRT engines from the ONNX graphs of BUNDLE.
 
-    PyTorch is not required.
+    Export BUNDLE with --target cuda: graphs for CPUs become slower engines. PyTorch is not
+    required. Each engine is run and compared with ONNX Runtime: here if this machine has the GPU,
+    otherwise when the bundle is first opened.
     """
     options = EngineOptions(target, compute_capabilities, max_objects)
     with ExportProgress() as progress:

@@ -17,8 +17,15 @@ from sam2_edge.cli.build_engines import engine_options
 from sam2_edge.cli.options import overwrite_option
 from sam2_edge.cli.progress import ExportProgress
 from sam2_edge.errors import ExportError
-from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
+from sam2_edge.export.tensorrt.bundle import build_engines
+from sam2_edge.export.tensorrt.options import (
+    EngineOptions,
+    check_engine_options,
+    check_precisions,
+)
 from sam2_edge.extras import naming_the_extra
+
+ENGINE_TARGETS = ("tensorrt", "tensorrt-rtx")
 
 
 @click.command()
@@ -26,10 +33,11 @@ from sam2_edge.extras import naming_the_extra
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
 @click.option(
     "--target",
-    type=click.Choice(["onnx", "tensorrt", "tensorrt-rtx"]),
+    type=click.Choice(["onnx", "cuda", "tensorrt", "tensorrt-rtx"]),
     default="onnx",
     show_default=True,
-    help="ONNX graphs, or engines for TensorRT or TensorRT-RTX (see build-engines).",
+    help="ONNX graphs for CPUs; ONNX graphs for NVIDIA GPUs, from which build-engines builds too; "
+    "or engines of TensorRT or TensorRT-RTX.",
 )
 @click.option(
     "--image-size", type=int, help="Side of the model input, pixels. [as trained: 1024, nano 256]"
@@ -37,10 +45,8 @@ from sam2_edge.extras import naming_the_extra
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "mixed", "fp16", "int8"]),
-    default="fp32",
-    show_default=True,
     help="mixed: image encoder and memory attention in float16; fp16: every graph in float16; "
-    "int8: image encoder in INT8, requires --calibrate.",
+    "int8: image encoder in INT8, requires --calibrate. [fp32 for onnx, otherwise fp16]",
 )
 @click.option(
     "--calibrate",
@@ -91,9 +97,9 @@ def export(
     model: str,
     *,
     output: Path,
-    target: Literal["onnx", "tensorrt", "tensorrt-rtx"],
+    target: Literal["onnx", "cuda", "tensorrt", "tensorrt-rtx"],
     image_size: int | None,
-    precision: Literal["fp32", "mixed", "fp16", "int8"],
+    precision: Literal["fp32", "mixed", "fp16", "int8"] | None,
     calibrate: str | None,
     calibration_method: Literal["minmax", "percentile", "entropy"],
     calibration_frames: int,
@@ -116,8 +122,10 @@ def export(
     """
     _check_model_and_options(ctx)
     check_new_bundle(output, overwrite=overwrite)
+    if precision is None:
+        precision = "fp32" if target == "onnx" else "fp16"
     engines = None
-    if target != "onnx":
+    if target in ENGINE_TARGETS:
         engines = EngineOptions(target, compute_capabilities, max_objects)
         check_engine_options(engines)
     try:
@@ -135,11 +143,15 @@ def export(
         calibration = Calibration(calibrate, calibration_method, calibration_frames, int8_budget)
     options = ExportOptions(
         precision=precision,
-        target="cpu" if engines is None else "gpu",
+        target="cpu" if target == "onnx" else "gpu",
         calibration=calibration,
         memory_rounding=memory_rounding,
         memory_tokens=memory_tokens,
     )
+    if engines is not None:
+        check_precisions(
+            engines, set(options.precisions.values()), rounding=options.memory_rounding
+        )
     with ExportProgress() as progress, scratch_folder() as scratch:
         progress.update("model", "loading")
         loaded = load_model(
@@ -167,7 +179,7 @@ def _check_model_and_options(ctx: click.Context) -> None:
             f"build-engines {folder}, otherwise give the model"
         )
     int8 = ("--precision int8", values["precision"] == "int8")
-    engines = ("--target tensorrt or tensorrt-rtx", values["target"] != "onnx")
+    engines = ("--target tensorrt or tensorrt-rtx", values["target"] in ENGINE_TARGETS)
     required = {
         "calibration_frames": ("--calibrate", values["calibrate"] is not None),
         "calibration_method": int8,

@@ -13,7 +13,8 @@ from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
-from sam2_edge.cli.progress import parity_note
+from sam2_edge.bundle.manifest import EngineEntry
+from sam2_edge.cli.progress import memory_note, parity_note
 
 MAX_LAYERS = 10
 
@@ -36,6 +37,7 @@ def _show(bundle: Bundle) -> None:
     facts = {
         "model": f"{manifest.model.name} ({manifest.model.family}) from {manifest.model.source}",
         "weights sha256": manifest.model.sha256 or "random weights",
+        "graphs for": "NVIDIA GPUs" if manifest.target == "gpu" else "CPUs",
         "image size": f"{manifest.image_size} x {manifest.image_size} pixels",
         "memory": f"{memory.slots} memories of {memory.channels} channels, {memory.pointers} "
         f"object pointers of {memory.hidden}, rounding: {memory.rounding}"
@@ -49,6 +51,7 @@ def _show(bundle: Bundle) -> None:
             f"{engine.variant} {engine.version} for compute capability {gpus}, up to "
             f"{engine.profile['B'][2]} objects in one run"
         )
+        facts["GPU memory"] = memory_note(manifest)
     for name, value in facts.items():
         console.print(f"[bold]{name}[/]: {escape(value)}", highlight=False, soft_wrap=True)
     for table in (_graph_table(bundle), _tensor_table(bundle), *_sensitivity_tables(bundle)):
@@ -58,6 +61,8 @@ def _show(bundle: Bundle) -> None:
 
 def _graph_table(bundle: Bundle) -> Table:
     columns = ["graph", "MB", "precision", "opset", "difference", "tolerance"]
+    engines = any(entry.engine for entry in bundle.manifest.graphs.values())
+    columns += ["GPU MiB", "sizes"] if engines else []
     table = _table("graphs, and their largest difference to PyTorch", *columns)
     for graph, entry in bundle.manifest.graphs.items():
         size = sum((bundle.path / f.file).stat().st_size for f in (entry, *entry.data))
@@ -68,8 +73,18 @@ def _graph_table(bundle: Bundle) -> Table:
             str(entry.opset),
             f"{entry.difference:.1e}",
             f"{PARITY_TOLERANCE[entry.precision]:.0e}",
+            *(_engine_cells(entry.engine) if entry.engine else ()),
         )
     return table
+
+
+def _engine_cells(engine: EngineEntry) -> tuple[str, str]:
+    """Activation memory of an engine, and the sizes that it takes."""
+    known = engine.activation_bytes
+    memory = "unknown" if known is None else f"{known / 2**20:.0f}"
+    return memory, ", ".join(
+        f"{axis} {low}-{high}" for axis, (low, _, high) in engine.profile.items()
+    )
 
 
 def _tensor_table(bundle: Bundle) -> Table:

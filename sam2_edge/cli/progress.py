@@ -10,6 +10,7 @@ from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElaps
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
+from sam2_edge.bundle.manifest import Manifest
 
 _STEP_WIDTH = 44
 
@@ -60,7 +61,23 @@ class ExportProgress:
             f"{output}: {len(graphs)} {kind}; largest difference of an ONNX graph from PyTorch: "
             f"{difference:.1e} in {name}, tolerance {tolerance:.0e}\n{parity_note(bundle)}"
         )
+        if kind == "engines":
+            text += f"\n{memory_note(bundle.manifest)}"
         self._console.print(escape(text), highlight=False, soft_wrap=True)
+
+
+def memory_note(manifest: Manifest) -> str:
+    """Say how much GPU memory the engines of a bundle take beside their weights and tensors."""
+    sizes = {
+        graph.value: f"{entry.engine.activation_bytes / 2**20:.0f}"
+        for graph, entry in manifest.graphs.items()
+        if entry.engine and entry.engine.activation_bytes is not None
+    }
+    total = manifest.activation_bytes
+    if total is None:
+        return "activation memory unknown: TensorRT did not say"
+    parts = ", ".join(f"{name} {size}" for name, size in sizes.items())
+    return f"{total / 2**20:.0f} MiB of activation memory, shared by all engines (MiB: {parts})"
 
 
 def parity_note(bundle: Bundle) -> str:

@@ -1,16 +1,12 @@
-"""Numerical differences between tensors, and which rows of two decoders are comparable."""
+"""Numerical differences between tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-CHOSEN = frozenset({"best_index", "best_mask", "best_iou", "pointer"})
-"""Outputs of the mask decoder that depend on its choice of mask."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,18 +59,3 @@ def difference(got: NDArray[Any], want: NDArray[Any]) -> Difference | None:
         cosine=1.0 if equal else float(ours @ theirs) / norms if norms else 0.0,
         relative_l2=0.0 if equal else distance / norm if norm else float("inf"),
     )
-
-
-def rows_of_equal_choice(
-    got: Mapping[str, NDArray[Any]], want: Mapping[str, NDArray[Any]]
-) -> NDArray[np.bool_] | slice:
-    """Return the rows on which two decoders choose the same mask and agree on presence.
-
-    Near a tie, half precision may choose a different mask, so that none of `CHOSEN` is comparable.
-    For other graphs, all rows are returned.
-    """
-    if "best_index" not in got:
-        return slice(None)
-    absent, want_absent = np.signbit(got["object_score"]), np.signbit(want["object_score"])
-    same = (got["best_index"] == want["best_index"]) & (absent == want_absent)
-    return np.asarray(same, np.bool_)

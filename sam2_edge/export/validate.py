@@ -12,6 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from sam2_edge.bundle.agreement import (
+    BFLOAT16_STEP,
+    CHOSEN,
+    relative_difference,
+    rows_of_equal_choice,
+)
 from sam2_edge.bundle.contract import (
     PARITY_TOLERANCE,
     Feeds,
@@ -21,13 +27,9 @@ from sam2_edge.bundle.contract import (
     TensorSpec,
 )
 from sam2_edge.errors import ExportError
-from sam2_edge.evaluation.differences import CHOSEN, rows_of_equal_choice
 
 FORBIDDEN_OPERATORS = frozenset({"NonZero", "If", "Loop", "Scan", "Einsum"})
 """Operators that one of the runtimes refuses or that make shapes depend on data."""
-
-BFLOAT16_STEP = 2.0**-7
-"""Largest distance of neighboring bfloat16 numbers, relative to their magnitude."""
 
 _SIZES = (
     {"R": 1, "M": 1, "P": 1, "B": 1, "N": 1, "H": 3, "K": 1},
@@ -104,7 +106,7 @@ def check_numbers(
         for name, so_far in worst.items():
             rows = alike if name in CHOSEN else slice(None)
             step = BFLOAT16_STEP if rounded and name == "memory" else 0.0
-            difference = _difference(got[name][rows], expected[name][rows], step)
+            difference = relative_difference(got[name][rows], expected[name][rows], step=step)
             if not difference <= PARITY_TOLERANCE[precision]:
                 raise ExportError(
                     f"{spec.graph.value} in {precision} does not agree with PyTorch: output {name} "
@@ -128,22 +130,6 @@ def example_feeds(spec: GraphSpec, geometry: Geometry) -> list[Feeds]:
 def _full(values: NDArray[np.generic]) -> torch.Tensor:
     """A tensor for a float32 module."""
     return torch.from_numpy(values.astype(np.float32) if values.dtype == np.float16 else values)
-
-
-def _difference(got: NDArray[np.generic], want: NDArray[np.generic], step: float) -> float:
-    """Largest difference beyond `step` of a value, relative to max(1, largest magnitude).
-
-    Of packed bits, the share that differs.
-    """
-    if got.dtype == np.uint8:
-        return float(
-            (np.unpackbits(got.view(np.uint8)) != np.unpackbits(want.view(np.uint8))).mean()
-        )
-    reference = want.astype(np.float64)
-    excess = np.abs(got.astype(np.float64) - reference) - step * np.abs(reference)
-    # numpy's maximum, which keeps a NaN
-    largest = float(np.maximum(excess, 0.0).max(initial=0.0))
-    return largest / max(1.0, float(np.abs(reference).max(initial=0.0)))
 
 
 def _tensor_spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from sam2_edge.evaluation.differences import difference, rows_of_equal_choice
+from sam2_edge.evaluation.differences import difference
 
 
 def test_differences_by_hand() -> None:
@@ -22,10 +22,3 @@ def test_differences_by_hand() -> None:
     assert difference(np.zeros((0, 2)), np.zeros((0, 2))) is None
     with pytest.raises(ValueError, match="both must be the same"):
         difference(np.zeros(2), np.zeros(3))
-
-
-def test_objects_with_the_same_choice_are_found() -> None:
-    ours = {"best_index": np.array([1, 2, 0]), "object_score": np.array([3.0, 1.0, -1.0])}
-    theirs = {"best_index": np.array([1, 1, 0]), "object_score": np.array([2.0, 1.0, 0.5])}
-    assert list(rows_of_equal_choice(ours, theirs)) == [True, False, False]
-    assert rows_of_equal_choice({}, {}) == slice(None)

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.bundle import Bundle
+from sam2_edge.bundle.agreement import CHOSEN, rows_of_equal_choice
 from sam2_edge.bundle.contract import Feeds, Geometry, Graph, graph_specs
 from sam2_edge.evaluation.clips import PromptedClip
 from sam2_edge.evaluation.delegating import DelegatingBackend
-from sam2_edge.evaluation.differences import CHOSEN, Difference, difference, rows_of_equal_choice
+from sam2_edge.evaluation.differences import Difference, difference
 from sam2_edge.evaluation.metrics import Mask, boundary_accuracy, region_similarity
 from sam2_edge.evaluation.tracker import MemoryAndPointer, Tracker
 from sam2_edge.evaluation.verify.references import Reference

@@ -2,45 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Geometry, Graph, GraphSpec, graph_specs
-from sam2_edge.bundle.manifest import Profile
+from sam2_edge.bundle.contract import Graph, graph_specs
+from sam2_edge.bundle.manifest import EngineEntry, Manifest
 from sam2_edge.bundle.storage import file_entry, new_bundle_folder, save_manifest
 from sam2_edge.errors import BackendError, ExportError
-from sam2_edge.export.tensorrt.builder import EngineRequest, ShapeRange, build_engine
-from sam2_edge.runtime.backends.cuda.driver import device_info
-from sam2_edge.runtime.backends.tensorrt_variant import (
-    TensorRtVariant,
-    import_tensorrt,
-    rtx_targets,
+from sam2_edge.export.tensorrt.builder import EngineRequest, build_engine
+from sam2_edge.export.tensorrt.options import (
+    EngineOptions,
+    check_engine_options,
+    check_precisions,
 )
+from sam2_edge.export.tensorrt.profiles import engine_profiles, engine_shapes
+from sam2_edge.export.tensorrt.reference import write_references
+from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
+from sam2_edge.runtime.backends.engine_check import (
+    REFERENCE_FILE,
+    check_engines,
+    passed_file,
+    remember,
+)
+from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 
-DEFAULT_MAX_OBJECTS = 8
+_log = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True, slots=True)
-class EngineOptions:
-    """What engines are built for.
-
-    Attributes:
-        variant: Classic TensorRT or TensorRT-RTX.
-        compute_capabilities: (major, minor) of each GPU that TensorRT-RTX builds for. Empty for the
-            GPU of this machine, the only choice with classic TensorRT.
-        max_objects: Objects in one batch.
-        max_points: Points of one object on one frame.
-        max_cond_frames: Conditioning frames kept per object.
-    """
-
-    variant: TensorRtVariant
-    compute_capabilities: Sequence[tuple[int, int]] = ()
-    max_objects: int = DEFAULT_MAX_OBJECTS
-    max_points: int = 16
-    max_cond_frames: int = 4
+_MADE_BY = "made by sam2-edge export with --target cuda"
 
 
 def build_engines(
@@ -68,97 +61,109 @@ def build_engines(
         BackendError: TensorRT or the GPU is missing.
         BundleError: `target` exists or cannot be written.
     """
-    check_engine_options(options)
-    engines = [g.value for g, entry in source.manifest.graphs.items() if entry.engine]
-    if engines:
-        raise ExportError(
-            f"{source.path} already holds engines ({', '.join(engines)}); give a bundle of ONNX "
-            "graphs, made by sam2-edge export with --target onnx"
-        )
-    geometry = source.manifest.geometry
-    profile = engine_profile(geometry, options)
+    _check_source(source, options)
+    manifest = source.manifest
+    profiles = engine_profiles(manifest.geometry, options)
+    specs = graph_specs(manifest.geometry)
     entries = {}
-    with new_bundle_folder(target, overwrite=overwrite) as folder:
-        for graph, spec in graph_specs(geometry).items():
+    with new_bundle_folder(target, overwrite=overwrite) as folder, _kept_kernels(folder, target):
+        write_references(
+            source,
+            profiles,
+            folder / REFERENCE_FILE,
+            lambda graph: on_progress(graph, "computing reference outputs"),
+        )
+        for graph, profile in profiles.items():
             name = f"{graph.value}.engine"
             request = EngineRequest(
                 graph=source.graph_path(graph).resolve(),
                 engine=(folder / name).resolve(),
                 variant=options.variant,
                 compute_capabilities=tuple(options.compute_capabilities),
-                profile={axis: profile[axis] for axis in spec.dynamic_axes},
-                shapes=engine_shapes(spec, profile),
+                profile=profile,
+                shapes=engine_shapes(specs[graph], profile),
                 timing_cache=target.with_name(f"{target.name}.timing").resolve(),
             )
             engine = build_engine(request, partial(on_progress, graph))
             update = {"backend": options.variant, "data": (), "engine": engine}
             update |= file_entry(folder, name).model_dump()
-            entries[graph] = source.manifest.graphs[graph].model_copy(update=update)
-            on_progress(graph, "done")
-        save_manifest(folder, source.manifest.model_copy(update={"graphs": entries}))
-    return load_bundle(target)
+            entries[graph] = manifest.graphs[graph].model_copy(update=update)
+            on_progress(graph, f"built{_memory_note(engine)}")
+        reference = file_entry(folder, REFERENCE_FILE)
+        manifest = manifest.model_copy(update={"graphs": entries, "reference": reference})
+        save_manifest(folder, manifest)
+        gpu = _gpu_of(manifest)
+        checked = _check(Bundle(folder, manifest), options.variant, on_progress) if gpu else None
+    for graph in entries:
+        on_progress(graph, "done")
+    built = load_bundle(target)
+    if gpu and checked is not None:
+        remember(passed_file(built, gpu.name), checked)
+    return built
 
 
-def check_engine_options(options: EngineOptions) -> None:
-    """Check that engines can be built on this machine; call it before long work.
-
-    Raises:
-        ExportError: A limit is below 1, or TensorRT does not build for one of the GPUs.
-        BackendError: TensorRT or the GPU is missing.
-    """
-    for name in ("max_objects", "max_points", "max_cond_frames"):
-        if getattr(options, name) < 1:
-            raise ExportError(f"{name} is {getattr(options, name)}; give 1 or more")
-    trt = import_tensorrt(options.variant)
-    if options.variant == "tensorrt":
-        if options.compute_capabilities:
-            raise ExportError(
-                "classic TensorRT builds for the GPU of this machine; leave out "
-                "--compute-capability, or use --target tensorrt-rtx"
-            )
-        device_info()
+def _check_source(source: Bundle, options: EngineOptions) -> None:
+    """Raise ExportError unless engines can be built from a bundle; warn if they will be slow."""
+    check_engine_options(options)
+    graphs = source.manifest.graphs
+    engines = [graph.value for graph, entry in graphs.items() if entry.engine]
+    if engines:
+        raise ExportError(
+            f"{source.path} already holds engines ({', '.join(engines)}); give a bundle of ONNX "
+            f"graphs, {_MADE_BY}"
+        )
+    precisions = {entry.precision for entry in graphs.values()}
+    check_precisions(options, precisions, rounding=source.manifest.memory.rounding)
+    if source.manifest.target == "gpu":
         return
-    wanted = [
-        f"SM{major}{minor}" for major, minor in options.compute_capabilities or [_own_capability()]
-    ]
-    known = rtx_targets(trt)
-    unknown = [name for name in wanted if name not in known]
-    if unknown:
+    if "int8" in precisions:
         raise ExportError(
-            f"{options.variant} {trt.__version__} cannot build for {', '.join(unknown)}; "
-            f"it knows {', '.join(known)}"
+            f"{source.path} has INT8 graphs in the form for CPUs, which TensorRT refuses; give a "
+            f"bundle {_MADE_BY}"
         )
+    _log.warning(
+        "%s has graphs in the form for CPUs: their attention is not fused, so that the engines are "
+        "slower and need more memory; better give a bundle %s",
+        source.path,
+        _MADE_BY,
+    )
 
 
-def engine_profile(geometry: Geometry, options: EngineOptions) -> Profile:
-    """Min, opt and max size of every dynamic axis."""
-    cond_frames = options.max_cond_frames
-    return {
-        "M": (1, geometry.memory_slots, geometry.recent_memories + cond_frames),
-        "P": (1, geometry.pointers, geometry.recent_pointers + cond_frames),
-        "B": (1, 1, options.max_objects),
-        "N": (1, 1, options.max_points),
-    }
+def _check(
+    bundle: Bundle, variant: TensorRtVariant, on_progress: Callable[[Graph, str], None]
+) -> dict[str, float]:
+    """Run all engines against their reference outputs, on the GPU of this machine."""
+    from sam2_edge.runtime.backends.tensorrt import TensorRt
+
+    with TensorRt(bundle, variant) as backend:
+        return check_engines(bundle, backend, lambda graph: on_progress(graph, "checking"))
 
 
-def engine_shapes(spec: GraphSpec, profile: Profile) -> dict[str, ShapeRange]:
-    """Min, opt and max shape of every input of a graph."""
-    sizes = [{axis: limits[i] for axis, limits in profile.items()} for i in range(3)]
-    return {
-        tensor.name: (
-            tensor.shape(**sizes[0]),
-            tensor.shape(**sizes[1]),
-            tensor.shape(**sizes[2]),
-        )
-        for tensor in spec.inputs
-    }
-
-
-def _own_capability() -> tuple[int, int]:
+def _gpu_of(manifest: Manifest) -> DeviceInfo | None:
+    """Return the GPU of this machine if the engines are for it."""
     try:
-        return device_info().compute_capability
-    except BackendError as error:
-        raise ExportError(
-            f"engines for the GPU of this machine cannot be built: {error}. Without a GPU, name "
-            "the GPUs to build for: --compute-capability 8.6,8.9"
-        ) from error
+        gpu = device_info()
+    except BackendError:
+        return None
+    engines = [entry.engine for entry in manifest.graphs.values() if entry.engine]
+    return gpu if all(gpu.compute_capability in e.compute_capabilities for e in engines) else None
+
+
+@contextmanager
+def _kept_kernels(folder: Path, target: Path) -> Iterator[None]:
+    """Keep the kernels that the check compiles beside the finished bundle."""
+    made = folder.with_name(f"{folder.name}.kernels")
+    kept = target.resolve().with_name(f"{target.resolve().name}.kernels")
+    try:
+        yield
+        for file in made.glob("*"):
+            kept.mkdir(exist_ok=True)
+            file.replace(kept / file.name)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+
+
+def _memory_note(engine: EngineEntry) -> str:
+    if engine.activation_bytes is None:
+        return ""
+    return f", {engine.activation_bytes / 2**20:.0f} MiB of activation memory"

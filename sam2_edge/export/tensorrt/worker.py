@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -23,6 +24,7 @@ from polygraphy.backend.trt import (
     engine_bytes_from_network,
     network_from_onnx_path,
 )
+from polygraphy.backend.trt import util as polygraphy_trt
 from polygraphy.exception import PolygraphyException
 
 from sam2_edge.bundle.manifest import EngineEntry
@@ -31,6 +33,9 @@ from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.export.tensorrt.builder import EngineRequest
 from sam2_edge.runtime.backends.cuda.driver import device_info
 from sam2_edge.runtime.backends.tensorrt_variant import import_tensorrt
+
+_ACTIVATION = re.compile(r"Total Activation Memory: (\d+)")
+"""What TensorRT logs when it has built an engine, for each GPU that it builds for."""
 
 
 def main() -> None:
@@ -58,6 +63,8 @@ def build(request: EngineRequest, on_progress: Callable[[str], None]) -> EngineE
         PolygraphyException: TensorRT refuses the graph.
     """
     trt = import_tensorrt(request.variant)
+    activation: list[int] = []
+    polygraphy_trt.TRT_LOGGER = _logger(trt, activation.append)
     network = network_from_onnx_path(str(request.graph), strongly_typed=True)
     cache = _timing_cache(trt, request)
     config = _config(trt, request, cache, on_progress)
@@ -69,7 +76,27 @@ def build(request: EngineRequest, on_progress: Callable[[str], None]) -> EngineE
         version=trt.__version__,
         compute_capabilities=targets,
         profile=request.profile,
+        activation_bytes=max(activation, default=None),
     )
+
+
+def _logger(trt: ModuleType, on_activation: Callable[[int], None]) -> Any:
+    """A logger like Polygraphy's that reports the bytes of activation memory.
+
+    The engine itself can only be asked for them where there is a GPU.
+    """
+    polygraphy_logger = polygraphy_trt.get_trt_logger()
+
+    class Logger(trt.ILogger):  # type: ignore[misc,name-defined] # a module as a value
+        def __init__(self) -> None:
+            trt.ILogger.__init__(self)
+
+        def log(self, severity: Any, message: str) -> None:
+            if found := _ACTIVATION.search(message):
+                on_activation(int(found[1]))
+            polygraphy_logger.log(severity, message)
+
+    return Logger()
 
 
 def _config(
