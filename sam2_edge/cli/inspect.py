@@ -13,7 +13,6 @@ from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
-from sam2_edge.bundle.manifest import EngineEntry
 from sam2_edge.cli.progress import memory_note, parity_note
 
 MAX_LAYERS = 10
@@ -54,15 +53,14 @@ def _show(bundle: Bundle) -> None:
         facts["GPU memory"] = memory_note(manifest)
     for name, value in facts.items():
         console.print(f"[bold]{name}[/]: {escape(value)}", highlight=False, soft_wrap=True)
-    for table in (_graph_table(bundle), _tensor_table(bundle), *_sensitivity_tables(bundle)):
+    tables = (_graph_table(bundle), *_engine_tables(bundle), _tensor_table(bundle))
+    for table in (*tables, *_sensitivity_tables(bundle)):
         console.print(table)
     console.print(f"[italic]{escape(parity_note(bundle))}[/]", highlight=False, soft_wrap=True)
 
 
 def _graph_table(bundle: Bundle) -> Table:
     columns = ["graph", "MB", "precision", "opset", "difference", "tolerance"]
-    engines = any(entry.engine for entry in bundle.manifest.graphs.values())
-    columns += ["GPU MiB", "sizes"] if engines else []
     table = _table("graphs, and their largest difference to PyTorch", *columns)
     for graph, entry in bundle.manifest.graphs.items():
         size = sum((bundle.path / f.file).stat().st_size for f in (entry, *entry.data))
