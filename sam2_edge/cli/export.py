@@ -24,8 +24,13 @@ from sam2_edge.export.tensorrt.options import (
     check_precisions,
 )
 from sam2_edge.extras import naming_the_extra
+from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 
-ENGINE_TARGETS = ("tensorrt", "tensorrt-rtx")
+_VARIANTS: dict[str, TensorRtVariant] = {
+    "tensorrt": "tensorrt",
+    "tensorrt-rtx": "tensorrt-rtx",
+}
+"""By target; the other targets are ONNX graphs."""
 
 
 @click.command()
@@ -125,8 +130,9 @@ def export(
     if precision is None:
         precision = "fp32" if target == "onnx" else "fp16"
     engines = None
-    if target in ENGINE_TARGETS:
-        engines = EngineOptions(target, compute_capabilities, max_objects)
+    variant = _VARIANTS.get(target)
+    if variant is not None:
+        engines = EngineOptions(variant, compute_capabilities, max_objects)
         check_engine_options(engines)
     try:
         with naming_the_extra():
@@ -149,9 +155,7 @@ def export(
         memory_tokens=memory_tokens,
     )
     if engines is not None:
-        check_precisions(
-            engines, set(options.precisions.values()), rounding=options.memory_rounding
-        )
+        check_precisions(engines, set(options.precisions.values()), rounding=options.rounding)
     with ExportProgress() as progress, scratch_folder() as scratch:
         progress.update("model", "loading")
         loaded = load_model(
@@ -179,7 +183,7 @@ def _check_model_and_options(ctx: click.Context) -> None:
             f"build-engines {folder}, otherwise give the model"
         )
     int8 = ("--precision int8", values["precision"] == "int8")
-    engines = ("--target tensorrt or tensorrt-rtx", values["target"] in ENGINE_TARGETS)
+    engines = ("--target tensorrt or tensorrt-rtx", values["target"] in _VARIANTS)
     required = {
         "calibration_frames": ("--calibrate", values["calibrate"] is not None),
         "calibration_method": int8,

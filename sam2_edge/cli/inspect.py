@@ -71,18 +71,22 @@ def _graph_table(bundle: Bundle) -> Table:
             str(entry.opset),
             f"{entry.difference:.1e}",
             f"{PARITY_TOLERANCE[entry.precision]:.0e}",
-            *(_engine_cells(entry.engine) if entry.engine else ()),
         )
     return table
 
 
-def _engine_cells(engine: EngineEntry) -> tuple[str, str]:
-    """Activation memory of an engine, and the sizes that it takes."""
-    known = engine.activation_bytes
-    memory = "unknown" if known is None else f"{known / 2**20:.0f}"
-    return memory, ", ".join(
-        f"{axis} {low}-{high}" for axis, (low, _, high) in engine.profile.items()
-    )
+def _engine_tables(bundle: Bundle) -> Iterator[Table]:
+    """Yield a table of the memory of each engine and the sizes that it takes, if there are any."""
+    table = _table("engines", "graph", "activation MiB", "sizes")
+    for graph, entry in bundle.manifest.graphs.items():
+        if entry.engine is not None:
+            known = entry.engine.activation_bytes
+            memory = "unknown" if known is None else f"{known / 2**20:.0f}"
+            profile = entry.engine.profile.items()
+            sizes = ", ".join(f"{axis} {low}-{high}" for axis, (low, _, high) in profile)
+            table.add_row(graph.value, memory, sizes or "fixed")
+    if table.row_count:
+        yield table
 
 
 def _tensor_table(bundle: Bundle) -> Table:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,30 +10,35 @@ from onnx import TensorProto, helper, save_model
 from transformers import Sam2VideoModel
 
 from sam2_edge import BackendError, Bundle, ExportError, load_bundle
-from sam2_edge.bundle.contract import Geometry, Graph, Precision, graph_specs
-from sam2_edge.calibration.frames import collect_frames
-from sam2_edge.export.int8_search import plan_int8
+from sam2_edge.bundle.contract import (
+    Geometry,
+    Graph,
+    MemoryRounding,
+    Precision,
+    graph_specs,
+)
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import (
     PRECISION_MODES,
     Calibration,
     ExportOptions,
     PrecisionMode,
-    convert_to_fp16,
-    convert_to_int8,
 )
 from sam2_edge.export.tensorrt.builder import EngineRequest, build_engine
-from sam2_edge.export.tensorrt.bundle import (
+from sam2_edge.export.tensorrt.bundle import build_engines
+from sam2_edge.export.tensorrt.options import (
     EngineOptions,
-    build_engines,
     check_engine_options,
-    engine_profile,
-    engine_shapes,
+    check_precisions,
 )
-from sam2_edge.export.validate import check_structure, example_feeds
+from sam2_edge.export.tensorrt.profiles import engine_profiles, engine_shapes
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.backends.cuda.driver import device_info
+from sam2_edge.runtime.backends.engine_check import load_references
+from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 from tests.helpers.models import frames_of_a_clip, loaded
+from tests.helpers.once import once_per_run
+from tests.helpers.real_engines import RealEngines
 
 RTX = EngineOptions("tensorrt-rtx", ((8, 6),))
 
@@ -70,9 +74,13 @@ def test_every_graph_of_nano_becomes_an_engine(mode: PrecisionMode, tmp_path: Pa
         assert entry.engine.compute_capabilities == ((8, 6),)
         assert engines.graph_path(graph).stat().st_size > 100_000
         assert (graph, "done") in steps
+        assert entry.engine.activation_bytes
     assert {g: e.parity for g, e in engines.manifest.graphs.items()} == {
         g: e.parity for g, e in graphs.manifest.graphs.items()
     }
+    references = load_references(engines)
+    assert references.graphs[Graph.MASK_DECODER].keys() == {"smallest", "largest"}
+    assert references.graphs[Graph.MASK_DECODER]["largest"].rows == (0, 7)
     assert {p.name for p in tmp_path.iterdir()} - {"data"} == {"onnx", "engines"}
 
 
@@ -98,65 +106,133 @@ def test_the_packed_graphs_of_the_bundled_model_become_engines(tmp_path: Path) -
     assert all(e.engine and not e.data for e in engines.manifest.graphs.values())
 
 
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
-    """SAM 2.1 tiny at 1024 pixels."""
-    loaded = load_model("sam2.1-hiera-tiny", random_seed=1)
-    return export_bundle(loaded, tmp_path_factory.mktemp("tiny") / "fp32")
+@pytest.fixture(scope="session")
+def real(tmp_path_factory: pytest.TempPathFactory) -> RealEngines:
+    return RealEngines(once_per_run(tmp_path_factory))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("graph", "precision"),
-    sorted({pair for precisions in PRECISION_MODES["gpu"].values() for pair in precisions.items()}),
+    ("size", "graph", "precision"),
+    [
+        *((1024, graph, "fp16") for graph in Graph),
+        *((512, graph, "fp32") for graph in Graph),
+        (512, Graph.IMAGE_ENCODER, "int8"),
+    ],
 )
 def test_every_graph_of_real_size_becomes_an_engine(
-    graph: Graph, precision: Precision, tiny: Bundle, tmp_path: Path
+    size: int, graph: Graph, precision: Precision, real: RealEngines
 ) -> None:
-    geometry, path = tiny.manifest.geometry, tmp_path / f"{graph.value}.onnx"
-    spec = graph_specs(geometry)[graph]
-    for file in tiny.path.glob(f"{path.name}*"):
-        shutil.copy2(file, tmp_path)
-    inputs = example_feeds(spec, geometry)
-    if precision == "fp16":
-        convert_to_fp16(path, inputs)
-    if precision == "int8":
-        source = frames_of_a_clip(tmp_path / "data")
-        frames = collect_frames(source, tmp_path, size=geometry.image_size, count=16)
-        plan = plan_int8(tiny, frames, method="minmax", target="gpu", budget=None)
-        convert_to_int8(path, plan, "tensorrt", inputs[:1])
-    check_structure(path, spec)
-    profile = engine_profile(geometry, RTX)
-
-    engine = build_engine(
-        EngineRequest(
-            graph=path,
-            engine=path.with_suffix(".engine"),
-            variant="tensorrt-rtx",
-            compute_capabilities=((8, 6),),
-            profile=profile,
-            shapes=engine_shapes(spec, profile),
-            timing_cache=tmp_path / "cache",
-        ),
-        lambda _: None,
-    )
+    path, engine = real.engine(size, graph, precision)
 
     assert engine.compute_capabilities == ((8, 6),)
-    weights = sum(p.stat().st_size for p in tiny.path.glob(f"{path.name}*"))
-    share = path.with_suffix(".engine").stat().st_size / weights
-    assert share > {"fp32": 0.9, "fp16": 0.45, "int8": 0.22}[precision]
+    if graph is not Graph.MASK_BITS:  # it has no weights
+        whole = real.bundle(512, "fp32").path.glob(f"{graph.value}.onnx*")
+        share = path.stat().st_size / sum(file.stat().st_size for file in whole)
+        assert share > {"fp32": 0.9, "fp16": 0.45, "int8": 0.22}[precision]
 
 
-def test_the_profile_covers_a_filling_bank_and_more_conditioning_frames() -> None:
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [512, 1024])
+@pytest.mark.parametrize(
+    ("graph", "attentions"),
+    [(Graph.IMAGE_ENCODER, 15), (Graph.MASK_DECODER, 7), (Graph.MEMORY_ATTENTION, 8)],
+)
+def test_every_attention_is_a_fused_kernel(
+    size: int, graph: Graph, attentions: int, real: RealEngines
+) -> None:
+    path, _ = real.engine(size, graph, "fp16")
+    # Once in the source code of each kernel, which engines of TensorRT-RTX contain.
+    assert path.read_bytes().count(b"struct _gemm_mha_v2_params_t ") == attentions
+
+
+@pytest.mark.slow
+def test_the_activation_memory_of_a_bundle_stays_in_its_budget(real: RealEngines) -> None:
+    sizes = [real.engine(1024, graph, "fp16")[1].activation_bytes for graph in Graph]
+    assert all(sizes)
+    assert 100 < max(size or 0 for size in sizes) / 2**20 <= 600
+
+
+@pytest.mark.parametrize(
+    ("image_size", "objects", "attended"),
+    [(256, 8, 8), (512, 8, 4), (512, 1, 2), (896, 8, 2), (1024, 8, 1), (2048, 8, 1)],
+)
+def test_memory_attention_takes_as_many_objects_as_its_memory_allows(
+    image_size: int, objects: int, attended: int
+) -> None:
+    options = EngineOptions("tensorrt-rtx", max_objects=objects)
+    profiles = engine_profiles(Geometry(image_size), options)
+    assert profiles[Graph.MEMORY_ATTENTION]["B"] == (1, 1, attended)
+
+
+def test_profiles_cover_a_filling_bank_and_more_conditioning_frames() -> None:
     geometry = Geometry(256)
-    profile = engine_profile(geometry, RTX)
-    assert profile == {"M": (1, 7, 10), "P": (1, 16, 19), "B": (1, 1, 8), "N": (1, 1, 16)}
-    shapes = engine_shapes(graph_specs(geometry)[Graph.MEMORY_ATTENTION], profile)
-    assert shapes["memory"] == (
-        (1, 1, 64, 16, 16),
-        (7, 1, 64, 16, 16),
-        (10, 8, 64, 16, 16),
+    profiles = engine_profiles(geometry, RTX)
+    assert profiles == {
+        Graph.IMAGE_ENCODER: {},
+        Graph.MEMORY_ATTENTION: {
+            "R": (1, 7, 1024),
+            "M": (1, 7, 10),
+            "B": (1, 1, 8),
+            "P": (1, 16, 19),
+        },
+        Graph.MASK_PROMPT: {"B": (1, 1, 8)},
+        Graph.MASK_DECODER: {"B": (1, 1, 8), "N": (1, 1, 16)},
+        Graph.MEMORY_ENCODER: {"B": (1, 1, 8)},
+        Graph.MASK_BITS: {"B": (1, 1, 4), "H": (1, 720, 4096), "K": (1, 160, 512)},
+    }
+    spec = graph_specs(geometry)[Graph.MEMORY_ATTENTION]
+    shapes = engine_shapes(spec, profiles[Graph.MEMORY_ATTENTION])
+    assert shapes["memory"] == ((1, 64, 16, 16), (7, 64, 16, 16), (1024, 64, 16, 16))
+    assert shapes["memory_rows"] == ((1, 1), (7, 1), (10, 8))
+
+
+@pytest.mark.parametrize(
+    ("variant", "precisions", "rounding", "message"),
+    [
+        ("tensorrt-rtx", {"fp16", "fp32"}, "none", "no float32 products for .* 7.5; .* fp16"),
+        ("tensorrt-rtx", {"fp16"}, "bfloat16", "rounded to bfloat16, .* --memory-rounding none"),
+    ],
+)
+def test_what_turing_lacks_is_refused_before_long_work(
+    variant: TensorRtVariant, precisions: set[Precision], rounding: MemoryRounding, message: str
+) -> None:
+    options = EngineOptions(variant, ((8, 6), (7, 5)))
+    with pytest.raises(ExportError, match=message):
+        check_precisions(options, precisions, rounding=rounding)
+    check_precisions(EngineOptions(variant, ((8, 6),)), precisions, rounding=rounding)
+
+
+def test_float16_engines_are_built_for_turing(small_half: Bundle, tmp_path: Path) -> None:
+    options = EngineOptions("tensorrt-rtx", ((7, 5),))
+    engines = build_engines(small_half, tmp_path / "engines", options)
+    assert all(e.engine and e.engine.activation_bytes for e in engines.manifest.graphs.values())
+
+
+@pytest.fixture(scope="session")
+def small_half(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    """The small model in float16, for GPUs."""
+    target = tmp_path_factory.mktemp("bundles") / "half"
+    return export_bundle(loaded(small_model), target, ExportOptions(precision="fp16", target="gpu"))
+
+
+def test_graphs_for_cpus_become_engines_with_a_warning(
+    small_bundle: Bundle, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    build_engines(small_bundle, tmp_path / "engines", RTX)
+    assert "attention is not fused" in caplog.text
+    assert "export with --target cuda" in caplog.text
+
+
+def test_int8_graphs_for_cpus_are_refused(small_bundle: Bundle, tmp_path: Path) -> None:
+    graphs = dict(small_bundle.manifest.graphs)
+    graphs[Graph.IMAGE_ENCODER] = graphs[Graph.IMAGE_ENCODER].model_copy(
+        update={"precision": "int8"}
     )
+    manifest = small_bundle.manifest.model_copy(update={"graphs": graphs})
+    with pytest.raises(ExportError, match="INT8 graphs in the form for CPUs"):
+        build_engines(Bundle(small_bundle.path, manifest), tmp_path / "engines", RTX)
+    assert list(tmp_path.iterdir()) == []
 
 
 def request(path: Path, shape: tuple[int, ...]) -> EngineRequest:

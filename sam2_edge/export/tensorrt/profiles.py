@@ -19,8 +19,9 @@ ATTENTION_CELLS = 4096
 With 10 memories each, SAM 2.1 in float16 takes 200 MiB for them (TensorRT-RTX 1.7, SM86). Larger
 batches gain nothing, since a few thousand queries keep a GPU busy."""
 
-FUSED_ALONE_CELLS = 4095
-"""Cells of a single object above which TensorRT fuses its attention in a profile of one object."""
+FUSED_ALONE_CELLS = 4096
+"""Cells from which TensorRT fuses all attention of a profile for a single object. Below, it needs
+one for two (TensorRT-RTX 1.7: 4 of 8 at 640, 768 and 896 pixels, none at 512)."""
 
 MAX_FRAME_SIDE = 4096
 """Pixels of a side of a frame whose masks are packed on the GPU; of larger ones logits are fetched,
@@ -33,7 +34,8 @@ PACKED_VALUES = 2**26
 def engine_profiles(geometry: Geometry, options: EngineOptions) -> dict[Graph, Profile]:
     """Min, opt and max size of every dynamic axis of every graph."""
     cells = geometry.embedding_size**2
-    attended = max(2 if cells <= FUSED_ALONE_CELLS else 1, ATTENTION_CELLS // cells)
+    at_least = 2 if cells < FUSED_ALONE_CELLS else 1
+    attended = max(at_least, min(options.max_objects, ATTENTION_CELLS // cells))
     packed = max(1, min(options.max_objects, PACKED_VALUES // MAX_FRAME_SIDE**2))
     objects = (1, 1, options.max_objects)
     limits: dict[Graph, Profile] = {
