@@ -32,7 +32,8 @@ def open_backend(
         threads: CPU threads per operator; None lets the backend choose.
 
     Raises:
-        BackendError: If the backend cannot be opened or cannot run this bundle.
+        BackendError: If the backend cannot be opened or cannot run this bundle, or if an engine
+            computes wrongly.
     """
     if name not in get_args(BackendName):
         known = ", ".join(get_args(BackendName))
@@ -47,9 +48,16 @@ def open_backend(
         with naming_the_extra():
             from sam2_edge.runtime.backends.ort_cuda import OnnxRuntimeCuda
         return OnnxRuntimeCuda(bundle)
+    from sam2_edge.runtime.backends.engine_check import check_once
     from sam2_edge.runtime.backends.tensorrt import TensorRt
 
-    return TensorRt(bundle, chosen)
+    backend = TensorRt(bundle, chosen)
+    try:
+        check_once(bundle, backend, device_info().name)
+    except BaseException:
+        backend.close()
+        raise
+    return backend
 
 
 def choose_backend(bundle: Bundle) -> OpenedName:
