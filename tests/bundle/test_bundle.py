@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sam2_edge import Bundle, BundleError, load_bundle
 from sam2_edge.bundle.contract import IMAGE_SIZES, Graph, TensorSpec
 from sam2_edge.bundle.manifest import (
+    FORMAT_VERSION,
     MANIFEST_FILE,
     FileEntry,
     GraphEntry,
@@ -231,7 +232,7 @@ TENSORS = st.lists(
 )
 MANIFESTS = st.builds(
     Manifest,
-    format_version=st.just(2),
+    format_version=st.just(FORMAT_VERSION),
     sam2_edge_version=st.text(max_size=8),
     model=st.builds(
         ModelEntry,

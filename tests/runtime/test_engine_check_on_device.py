@@ -127,8 +127,9 @@ def builder(monkeypatch: pytest.MonkeyPatch) -> list[Fault]:
     return faults
 
 
+@pytest.mark.usefixtures("builder")
 def test_engines_are_checked_where_they_are_built(
-    full_bundle: Bundle, builder: list[Fault], classic: Module, tmp_path: Path
+    full_bundle: Bundle, classic: Module, tmp_path: Path
 ) -> None:
     target = tmp_path / "engines"
     steps: list[tuple[Graph, str]] = []

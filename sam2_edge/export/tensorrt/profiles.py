@@ -16,7 +16,7 @@ MAX_STORED = 1024
 
 ATTENTION_CELLS = 4096
 """Cells of all objects in one run of memory attention: one object at 1024 pixels, four at 512.
-With 10 memories each, SAM 2.1 in float16 takes 200 MiB for them (TensorRT-RTX 1.7, SM86). Larger
+With 10 memories each, SAM 2.1 in float16 takes 340 MiB for them (TensorRT-RTX 1.7, SM86). Larger
 batches gain nothing, since a few thousand queries keep a GPU busy."""
 
 FUSED_ALONE_CELLS = 4096
