@@ -13,7 +13,8 @@ from sam2_edge import BackendError, Bundle, ExportError, VideoTracker, load_bund
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.cli.main import cli
 from sam2_edge.cli.progress import ExportProgress
-from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines
+from sam2_edge.export.tensorrt.bundle import build_engines
+from sam2_edge.export.tensorrt.options import EngineOptions
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from sam2_edge import BackendError, Bundle, ExportError, ImageSegmenter, Prompt, VideoTracker
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import EngineEntry
-from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
+from sam2_edge.export.tensorrt.bundle import build_engines
+from sam2_edge.export.tensorrt.options import EngineOptions, check_engine_options
 from sam2_edge.export.validate import example_feeds
 from sam2_edge.runtime.backends import Backend, OpenedName, choose_backend, open_backend
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
