@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sam2_edge import BackendError, Bundle
+from sam2_edge import BackendError
 from sam2_edge.extras import naming_the_extra
 from tests.helpers.interpreter import run_python
 from tests.helpers.markdown import PAGES, ROOT
@@ -147,13 +147,13 @@ def test_export_without_onnxruntime_names_its_extra_rather_than_pytorch(tmp_path
     assert "PyTorch" not in shown.stderr
 
 
-def test_engines_need_no_onnxruntime(small_bundle: Bundle) -> None:
+def test_engines_need_no_onnxruntime() -> None:
     """They are opened up to the GPU, or to their version where there is one."""
     run_python(
         f"{NO_ONNX_RUNTIME}"
         "import sam2_edge\n"
         "from tests.helpers.engines import as_engines\n"
-        f"bundle = as_engines(sam2_edge.load_bundle({str(small_bundle.path)!r}))\n"
+        "bundle = as_engines(sam2_edge.load_bundle('nano'))\n"
         "try:\n"
         "    sam2_edge.VideoTracker(bundle)\n"
         "except sam2_edge.BackendError as error:\n"

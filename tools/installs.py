@@ -150,7 +150,7 @@ def passes(python: Path, step: Step, clip: Path) -> bool:
     output = done.stdout + done.stderr
     passed = step.expected in output and "Traceback" not in output
     last = output if not passed else next(x for x in output.splitlines() if step.expected in x)
-    name = " ".join(Path(word).name for word in words[:6])
+    name = "CUDA provider" if words[0] == "-c" else " ".join(Path(word).name for word in words[:6])
     print(f"  {'pass' if passed else 'FAIL'}  {name}: code {done.returncode}: {last.strip()}")
     return passed
 

@@ -94,6 +94,15 @@ def test_an_opencv_before_that_of_the_system_is_uninstalled(
     )
 
 
+def test_a_folder_without_code_hides_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "left" / "cv2").mkdir(parents=True)
+    theirs = install(tmp_path / "system", "opencv", "cv2")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "left"), str(theirs)])
+    assert places_of("cv2") == [str(theirs)]
+
+
 def test_a_folder_that_is_listed_twice_counts_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
