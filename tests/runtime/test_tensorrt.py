@@ -15,7 +15,7 @@ from sam2_edge import BackendError, Bundle
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.export.validate import example_feeds
 from sam2_edge.runtime.backends import open_backend
-from sam2_edge.runtime.backends.contexts import MAX_OWN_CONTEXTS
+from sam2_edge.runtime.backends.contexts import MAX_OWN_CONTEXTS, PATIENCE
 from sam2_edge.runtime.backends.cuda.commands import WARM_RUNS
 from sam2_edge.runtime.backends.tensorrt import TensorRt
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
@@ -182,8 +182,9 @@ def test_runs_of_rtx_that_repeat_have_contexts_of_their_own_up_to_a_limit(
         round_of_runs()
     assert sorted(context._version for context in module.contexts) == versions
     fresh = backend.upload(masks(full_bundle))
-    for _ in range(4 * MAX_OWN_CONTEXTS + 2):  # the others are unused for as long
-        backend.run(Graph.MASK_PROMPT, {"mask": fresh}, {"mask_input": target})
+    for mask in [*inputs, *[fresh] * (PATIENCE + 2)]:  # nothing waits for them in between
+        backend.run(Graph.MASK_PROMPT, {"mask": mask}, {"mask_input": target})
+    np.testing.assert_array_equal(backend.download(target), wanted)
     assert len(module.contexts) == shared + MAX_OWN_CONTEXTS
 
 
@@ -201,7 +202,11 @@ def test_kernels_are_kept_as_soon_as_they_are_compiled(
     assert file.stat().st_mtime_ns == saved  # nothing new
     run(backend, masks(full_bundle, 2))
     assert file.read_text().count("mask") == 2
+    for context in backend._runtime.module.contexts:
+        if "mask" in context._shapes:  # compiled in the background
+            context._config.cache.kernels.add("mask, but better")
     backend.close()
+    assert file.read_text().count("mask") == 3
     with TensorRt(engines, "tensorrt-rtx") as again:
         before = file.stat().st_mtime_ns
         run(again, masks(full_bundle))
@@ -222,7 +227,7 @@ def test_everything_goes_before_the_stream(
     counts = module.device.counts.as_dict()
     kinds = ("device_blocks", "host_blocks", "streams", "executables", "graphs")
     assert {kind: counts[kind] for kind in kinds} == dict.fromkeys(kinds, 0)
-    assert len(module.contexts) == 0
+    assert len(module.contexts) == len(module.engines) == 0
     with pytest.raises(BackendError, match="closed"):
         backend.upload(masks(full_bundle))
 

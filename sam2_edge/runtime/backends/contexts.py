@@ -96,6 +96,7 @@ class Context:
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._addresses: dict[str, int] = {}
         self._memory = (0, 0)
+        self._ready: EngineRun | None = None
 
     def needed_memory(self, shapes: Shapes) -> int:
         """Return the bytes of scratch memory for these shapes; 0 if TensorRT cannot tell.
@@ -103,6 +104,7 @@ class Context:
         Raises:
             BackendError: If TensorRT refuses a shape.
         """
+        self._ready = None
         for name, shape in shapes:
             if self._shapes.get(name) != shape:
                 if not self._context.set_input_shape(name, shape):
@@ -113,18 +115,25 @@ class Context:
 
     def execute(self, run: EngineRun, stream: int) -> bool:
         """Enqueue a run, and return whether TensorRT accepts it."""
-        if any(self._shapes.get(name) != shape for name, shape in run.shapes):
-            self.needed_memory(run.shapes)
+        if run != self._ready:
+            if not self._prepare(run):
+                return False
+            self._ready = run
         memory = (self._scratch.address, self._scratch.size)
         if self._memory != memory:
             self._context.set_device_memory(*memory)
             self._memory = memory
+        return bool(self._context.execute_async_v3(stream))
+
+    def _prepare(self, run: EngineRun) -> bool:
+        if any(self._shapes.get(name) != shape for name, shape in run.shapes):
+            self.needed_memory(run.shapes)
         for name, address in run.addresses:
             if self._addresses.get(name) != address:
                 if not self._context.set_tensor_address(name, address):
                     return False
                 self._addresses[name] = address
-        return bool(self._context.execute_async_v3(stream))
+        return True
 
 
 class Contexts:

@@ -127,6 +127,7 @@ class Runtime:
 class ICudaEngine:
     def __init__(self, runtime: Runtime, session: RawSession) -> None:
         self.runtime, self.session = runtime, session
+        runtime.module.engines.add(self)
         self._names = list(session.dtypes)
         if runtime.rtx:
             self.create_runtime_config = lambda: IRuntimeConfig(rtx=True)
@@ -297,6 +298,7 @@ class Module(ModuleType):
     """Takes the place of `tensorrt` or, with `rtx`, of `tensorrt_rtx`.
 
     Attributes:
+        engines: All engines that exist.
         contexts: All execution contexts that exist.
         loggers: The logger of every runtime that has been made.
     """
@@ -311,6 +313,7 @@ class Module(ModuleType):
         super().__init__("tensorrt_rtx" if rtx else "tensorrt")
         self.__version__ = VERSION
         self.device, self.rtx = device, rtx
+        self.engines: weakref.WeakSet[ICudaEngine] = weakref.WeakSet()
         self.contexts: weakref.WeakSet[IExecutionContext] = weakref.WeakSet()
         self.loggers: list[ILogger] = []
         self.Runtime = partial(Runtime, self)
