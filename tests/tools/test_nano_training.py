@@ -244,6 +244,29 @@ def test_a_published_bundle_holds_the_averaged_weights(tmp_path: Path) -> None:
     np.testing.assert_allclose(got.logits, want.logits.numpy(), atol=1e-3)
 
 
+def test_the_graphs_of_a_published_folder_are_written_anew(tmp_path: Path) -> None:
+    published, target = load_bundle("nano").path, tmp_path / "nano"
+    bundle = publish(published, target)
+    for name in ("model.safetensors", "config.json"):
+        assert (target / name).read_bytes() == (published / name).read_bytes()
+    for graph, entry in bundle.manifest.graphs.items():
+        assert [file.file for file in entry.data] == ["model.safetensors"]
+        assert bundle.graph_path(graph).stat().st_size < 700_000
+    frame = moving_shapes(1, (256, 256)).frames[0]
+    masks = [
+        VideoTracker(b, threads=1).track(frame, [Prompt(1, points=[(80, 80)])])[1].logits
+        for b in (load_bundle(published), bundle)
+    ]
+    np.testing.assert_allclose(masks[0], masks[1], atol=1e-3)
+
+
+def test_a_folder_without_weights_cannot_be_published(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"neither checkpoint\.pt nor model\.safetensors"):
+        publish(tmp_path / "empty", tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
 def test_iou_of_masks() -> None:
     logits = torch.tensor([[1.0, 1.0, -1.0, -1.0]]).reshape(1, 2, 2)
     target = torch.tensor([[1.0, 0.0, 1.0, 0.0]]).reshape(1, 2, 2)
