@@ -118,9 +118,10 @@ def check_new_bundle(target: Path, *, overwrite: bool = False) -> None:
 
 
 def save_manifest(folder: Path, manifest: Manifest) -> None:
-    """Write manifest.json into the folder of a bundle that is being made."""
+    """Write manifest.json into the folder of a bundle."""
     text = manifest.model_dump_json(indent=2)
-    (folder / MANIFEST_FILE).write_text(text + "\n", encoding="utf-8")
+    with atomic_file(folder / MANIFEST_FILE) as partial:
+        partial.write_text(text + "\n", encoding="utf-8")
 
 
 def file_entry(folder: Path, name: str) -> FileEntry:

@@ -23,6 +23,7 @@ from sam2_edge.export.tensorrt.options import (
     check_engine_options,
     check_precisions,
 )
+from sam2_edge.export.tensorrt.reference import add_references
 from sam2_edge.extras import naming_the_extra
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 
@@ -166,6 +167,9 @@ def export(
         bundle = export_bundle(
             loaded, graphs, options, overwrite=overwrite, on_progress=progress.update
         )
+        if target == "cuda":
+            # For engines that will be built elsewhere, with the default limits.
+            bundle = add_references(bundle, EngineOptions("tensorrt"))
         if engines is not None:
             bundle = build_engines(
                 bundle, output, engines, overwrite=overwrite, on_progress=progress.update

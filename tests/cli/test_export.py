@@ -78,6 +78,7 @@ def test_graphs_for_gpus_are_in_float16_by_default(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     manifest = load_bundle(tmp_path / "cuda").manifest
     assert manifest.target == "gpu"
+    assert manifest.reference is not None
     assert {entry.precision for entry in manifest.graphs.values()} == {"fp16"}
     assert not any(entry.engine for entry in manifest.graphs.values())
 

@@ -13,10 +13,17 @@ import onnxruntime as ort
 import pytest
 from numpy.typing import NDArray
 
-from sam2_edge import BackendError, Bundle, BundleError
+from sam2_edge import BackendError, Bundle, BundleError, load_bundle
 from sam2_edge.bundle.contract import Graph, graph_specs
-from sam2_edge.bundle.storage import file_entry
-from sam2_edge.export.tensorrt.reference import write_references
+from sam2_edge.bundle.storage import file_entry, save_manifest
+from sam2_edge.export.tensorrt import reference
+from sam2_edge.export.tensorrt.options import EngineOptions
+from sam2_edge.export.tensorrt.profiles import engine_profiles
+from sam2_edge.export.tensorrt.reference import (
+    add_references,
+    take_references,
+    write_references,
+)
 from sam2_edge.runtime.backends.check_inputs import CheckCase, check_cases, check_inputs, hashes
 from sam2_edge.runtime.backends.engine_check import (
     REFERENCE_FILE,
@@ -39,8 +46,8 @@ def engines(full_bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Bu
     profiles = {g: e.engine.profile for g, e in bundle.manifest.graphs.items() if e.engine}
     profiles[Graph.MASK_BITS] |= {"H": (1, 40, 60), "K": (1, 5, 8)}
     write_references(full_bundle, profiles, folder / REFERENCE_FILE)
-    reference = file_entry(folder, REFERENCE_FILE)
-    return Bundle(folder, bundle.manifest.model_copy(update={"reference": reference}))
+    update = {"reference": file_entry(folder, REFERENCE_FILE)}
+    return Bundle(folder, bundle.manifest.model_copy(update=update))
 
 
 def on_the_cpu(bundle: Bundle, spoil: Spoil = lambda _graph, _outputs: None) -> RunGraph:
@@ -154,6 +161,51 @@ def test_reference_outputs_that_do_not_belong_to_the_profile_are_an_error(engine
     bundle = Bundle(engines.path, engines.manifest.model_copy(update={"reference": other}))
     with pytest.raises(BundleError, match="does not fit mask_prompt"):
         check_engine(bundle, Graph.MASK_PROMPT, load_references(bundle), on_the_cpu(engines))
+
+
+def test_reference_outputs_of_other_sizes_do_not_fit(engines: Bundle) -> None:
+    references = load_references(engines)
+    profile = {"B": (1, 1, 3)}
+    assert references.fit(Graph.MASK_PROMPT, profile)
+    assert not references.fit(Graph.MASK_PROMPT, {"B": (1, 1, 4)})
+    assert not references.fit(Graph.MASK_PROMPT, {"B": (1, 2, 3)})
+
+
+def test_reference_outputs_come_from_the_graphs_or_from_onnxruntime(
+    full_bundle: Bundle,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    graphs = Bundle(
+        Path(shutil.copytree(full_bundle.path, tmp_path / "graphs")), full_bundle.manifest
+    )
+    options = EngineOptions("tensorrt", max_objects=1)
+    graphs = add_references(graphs, options)
+    profiles = engine_profiles(graphs.manifest.geometry, options)
+    others = profiles | {Graph.MASK_PROMPT: {"B": (1, 1, 2)}}
+    monkeypatch.setattr(reference, "find_spec", lambda _name: None)  # as if it were missing
+
+    assert take_references(graphs, profiles, tmp_path / "copied")
+    assert (tmp_path / "copied").read_bytes() == (graphs.path / REFERENCE_FILE).read_bytes()
+    assert not take_references(graphs, others, tmp_path / "none")
+    assert "the engines will not be checked, because ONNX Runtime is missing" in caplog.text
+    monkeypatch.undo()
+    assert take_references(graphs, others, tmp_path / "computed")
+    assert (tmp_path / "computed").is_file()
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_missing_file_of_reference_outputs_is_an_error(engines: Bundle, tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(engines.path, folder)
+    entry = engines.manifest.reference
+    manifest = load_bundle(folder).manifest.model_copy(update={"reference": entry})
+    save_manifest(folder, manifest)
+    load_bundle(folder)
+    (folder / REFERENCE_FILE).unlink()
+    with pytest.raises(BundleError, match=r"reference\.json is missing"):
+        load_bundle(folder)
 
 
 def test_inputs_are_the_same_on_every_machine() -> None:

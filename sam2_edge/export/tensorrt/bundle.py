@@ -21,7 +21,7 @@ from sam2_edge.export.tensorrt.options import (
     check_precisions,
 )
 from sam2_edge.export.tensorrt.profiles import engine_profiles, engine_shapes
-from sam2_edge.export.tensorrt.reference import write_references
+from sam2_edge.export.tensorrt.reference import take_references
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
 from sam2_edge.runtime.backends.engine_check import (
     REFERENCE_FILE,
@@ -67,7 +67,7 @@ def build_engines(
     specs = graph_specs(manifest.geometry)
     entries = {}
     with new_bundle_folder(target, overwrite=overwrite) as folder, _kept_kernels(folder, target):
-        write_references(
+        referenced = take_references(
             source,
             profiles,
             folder / REFERENCE_FILE,
@@ -89,10 +89,10 @@ def build_engines(
             update |= file_entry(folder, name).model_dump()
             entries[graph] = manifest.graphs[graph].model_copy(update=update)
             on_progress(graph, f"built{_memory_note(engine)}")
-        reference = file_entry(folder, REFERENCE_FILE)
+        reference = file_entry(folder, REFERENCE_FILE) if referenced else None
         manifest = manifest.model_copy(update={"graphs": entries, "reference": reference})
         save_manifest(folder, manifest)
-        gpu = _gpu_of(manifest)
+        gpu = _gpu_of(manifest) if referenced else None
         checked = _check(Bundle(folder, manifest), options.variant, on_progress) if gpu else None
     for graph in entries:
         on_progress(graph, "done")

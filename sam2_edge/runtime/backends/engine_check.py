@@ -27,6 +27,7 @@ from sam2_edge.bundle.agreement import (
     rows_of_equal_choice,
 )
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph, graph_specs
+from sam2_edge.bundle.manifest import Profile
 from sam2_edge.bundle.storage import atomic_file
 from sam2_edge.errors import BackendError, BundleError
 from sam2_edge.runtime.backends.base import Backend
@@ -58,10 +59,11 @@ class OutputReference(BaseModel):
 
 
 class CaseReference(BaseModel):
-    """What is stored of one case: which rows of the batch, and the outputs."""
+    """What is stored of one case: its sizes, which rows of the batch, and the outputs."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+    sizes: dict[str, int]
     rows: tuple[int, ...]
     outputs: dict[str, OutputReference]
 
@@ -72,6 +74,11 @@ class References(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     graphs: dict[Graph, dict[str, CaseReference]]
+
+    def fit(self, graph: Graph, profile: Profile) -> bool:
+        """Whether these are the cases of an engine with this profile."""
+        cases = {case.name: case.sizes for case in check_cases(profile) if not case.equal_rows}
+        return cases == {name: case.sizes for name, case in self.graphs.get(graph, {}).items()}
 
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -162,14 +169,15 @@ def check_engine(bundle: Bundle, graph: Graph, references: References, run: RunG
     step = BFLOAT16_STEP if bundle.manifest.memory.rounding == "bfloat16" else 0.0
     tolerance = PARITY_TOLERANCE[entry.precision]
     worst = 0.0
+    if not references.fit(graph, entry.engine.profile):
+        raise BundleError(f"{_misfit(bundle, graph)}; build the engines again")
     for case in check_cases(entry.engine.profile):
         outputs = run(graph, check_inputs(spec, case, geometry))
         try:
             found = list(_differences(graph, case, outputs, references, step))
         except (KeyError, ValueError, IndexError) as error:
             raise BundleError(
-                f"{bundle.path / REFERENCE_FILE} does not fit {graph.value} ({error!r}); build the "
-                "engines again"
+                f"{_misfit(bundle, graph)} ({error!r}); build the engines again"
             ) from error
         for what, difference in found:
             if not difference <= tolerance:
@@ -183,6 +191,10 @@ def check_engine(bundle: Bundle, graph: Graph, references: References, run: RunG
                 )
             worst = max(worst, difference / tolerance)
     return worst
+
+
+def _misfit(bundle: Bundle, graph: Graph) -> str:
+    return f"{bundle.path / REFERENCE_FILE} does not fit {graph.value}"
 
 
 def load_references(bundle: Bundle) -> References:
