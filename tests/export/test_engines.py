@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import onnx
+import onnxruntime as ort
 import pytest
+from numpy.typing import NDArray
 from onnx import TensorProto, helper, save_model
 from transformers import Sam2VideoModel
 
@@ -32,13 +37,21 @@ from sam2_edge.export.tensorrt.options import (
     check_precisions,
 )
 from sam2_edge.export.tensorrt.profiles import engine_profiles, engine_shapes
+from sam2_edge.export.tensorrt.reference import write_references
 from sam2_edge.models.checkpoints import load_model
 from sam2_edge.runtime.backends.cuda.driver import device_info
-from sam2_edge.runtime.backends.engine_check import load_references
+from sam2_edge.runtime.backends.engine_check import (
+    REFERENCE_FILE,
+    References,
+    check_engine,
+    load_references,
+)
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
+from tests.helpers.engines import as_engines
 from tests.helpers.models import frames_of_a_clip, loaded
 from tests.helpers.once import once_per_run
 from tests.helpers.real_engines import RealEngines
+from tools.fp16_emulation import emulate_fp16
 
 RTX = EngineOptions("tensorrt-rtx", ((8, 6),))
 
@@ -214,6 +227,31 @@ def small_half(small_model: Sam2VideoModel, tmp_path_factory: pytest.TempPathFac
     """The small model in float16, for GPUs."""
     target = tmp_path_factory.mktemp("bundles") / "half"
     return export_bundle(loaded(small_model), target, ExportOptions(precision="fp16", target="gpu"))
+
+
+def test_the_check_of_engines_leaves_room_for_float16(small_half: Bundle, tmp_path: Path) -> None:
+    """ONNX Runtime's CPU provider computes float16 graphs in float32, which engines do not."""
+    profiles = engine_profiles(small_half.manifest.geometry, RTX)
+    profiles[Graph.MASK_BITS] = {"B": (1, 1, 2), "H": (1, 40, 60), "K": (1, 5, 8)}
+    write_references(small_half, profiles, tmp_path / REFERENCE_FILE)
+    references = References.model_validate_json((tmp_path / REFERENCE_FILE).read_bytes())
+    engines = as_engines(small_half)
+    sessions = {}
+    for graph, entry in engines.manifest.graphs.items():
+        assert entry.engine
+        entry.engine.profile.clear()
+        entry.engine.profile.update(profiles[graph])
+        onnx.save(emulate_fp16(onnx.load(engines.graph_path(graph))), tmp_path / "rounded.onnx")
+        sessions[graph] = ort.InferenceSession(tmp_path / "rounded.onnx")
+
+    def run(graph: Graph, inputs: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        session = sessions[graph]
+        half = {name: x.astype(np.float32) for name, x in inputs.items() if x.dtype == np.float16}
+        names = [output.name for output in session.get_outputs()]
+        return dict(zip(names, session.run(None, inputs | half), strict=True))
+
+    for graph in Graph:
+        assert check_engine(engines, graph, references, run) < 0.6
 
 
 def test_graphs_for_cpus_become_engines_with_a_warning(
