@@ -1,184 +1,266 @@
-"""Everything that needs a GPU, in one run: tests, the loop on every backend, and PyTorch beside it.
+"""Everything that needs an NVIDIA GPU, in one command: tests, parity, speed and memory.
 
-    python benchmarks/gpu.py VIDEO [--model sam2.1-hiera-tiny] [--frames 60] [--json FILE]
+    python -m benchmarks.gpu [OUTPUT] [--video FILE] [--minutes 8] [--retry]
 
-Runs the backends' common tests, exports the model with random weights, tracks one click through the
-same frames on every backend that this machine has and through PyTorch, eager and compiled, and
-prints milliseconds per stage and per frame, and ratios to PyTorch eager. Medians over the second
-half, where the memory is full. Outputs are compared with the CPU's.
+Runs the GPU tests, compares the whole loop with PyTorch in float32 (SAM 2.1 tiny with random
+weights, nano on held-out clips), and times every backend of this machine beside PyTorch, eager and
+compiled, on the same frames of 1280x720. Writes OUTPUT/gpu.json and OUTPUT/gpu.md.
+
+What matters most comes first, and what is not reached in time is said to be so: the same command
+resumes. Steps are known by the machine, the versions and this tree. Run it in the folder of the
+repository, with the extra `export` and those of the engines; the tests need pytest.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import hashlib
 import json
-import statistics
+import os
+import platform
 import subprocess
 import sys
-import tempfile
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import date
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-from real_frames import click, frames_of
+from benchmarks.gpu_page import page
+from benchmarks.gpu_runner import COMMAND, ROOT, Runner, Settings, Step, Workspace
 
-from sam2_edge import BackendError, Bundle, Prompt, VideoTracker
-from sam2_edge.errors import ExportError
-from sam2_edge.evaluation.bench.targets import TimedBackend
-from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceTracker
-from sam2_edge.export.pipeline import export_bundle
-from sam2_edge.export.precision import ExportOptions
-from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines
-from sam2_edge.models.checkpoints import LoadedModel, load_model
-from sam2_edge.runtime.backends import BackendName, open_backend
-from sam2_edge.runtime.doctor import findings
+MINUTES = 8.0
 
-Row = dict[str, Any]
+BACKENDS = ("tensorrt", "tensorrt-rtx", "cuda")
 
+PACKAGES = (
+    *("torch", "transformers", "onnx", "numpy", "opencv-python", "onnxruntime"),
+    *("onnxruntime-gpu", "tensorrt", "tensorrt-cu12", "tensorrt-cu13", "tensorrt-rtx"),
+)
+"""Those whose versions may change the figures."""
 
-def track_with_backend(
-    bundle: Bundle, backend: BackendName, frames: list[np.ndarray], *, stages: bool
-) -> tuple[Row, list[np.ndarray]]:
-    """Median milliseconds per frame, or per stage with a wait after each graph; and logits."""
-    opened = open_backend(bundle, backend)
-    timed = TimedBackend(opened) if stages else None
-    tracker = VideoTracker(bundle, backend=timed or opened)
-    spent: dict[str, list[float]] = defaultdict(list)
-    times, logits = [], []
-    for index, frame in enumerate(frames):
-        prompts = [Prompt(1, points=[click(bundle.manifest.image_size)])] if index == 0 else []
-        start = time.perf_counter()
-        logits.append(tracker.track(frame, prompts)[1].logits)
-        times.append(1e3 * (time.perf_counter() - start))
-        for graph, elapsed in (timed.take_times() if timed else {}).items():
-            spent[graph].append(elapsed)
-    row: Row = {"ms": statistics.median(times[len(times) // 2 :])}
-    row |= {graph: statistics.median(v[len(v) // 2 :]) for graph, v in spent.items()}
-    return row, logits
+SOURCES = ("sam2_edge", "benchmarks", "tests")
+"""What makes up the tree."""
+
+MACHINE = Step("machine", "found", "benchmarks.gpu_steps.machine", 60)
 
 
-def track_with_pytorch(
-    loaded: LoadedModel, frames: list[np.ndarray], device: str, *, compiled: bool
-) -> Row:
-    """Median milliseconds per frame through transformers' model in bfloat16."""
-    model = loaded.model.to(device)
-    if compiled:
-        model.vision_encoder = torch.compile(model.vision_encoder)
-        model.memory_attention = torch.compile(model.memory_attention, dynamic=True)
-        model.mask_decoder = torch.compile(model.mask_decoder)
-        model.memory_encoder = torch.compile(model.memory_encoder)
-    tracker = ReferenceTracker(model)
-    prompt = {
-        1: ReferencePrompt(torch.tensor([click(frames[0].shape[0])]).float(), torch.tensor([1]))
+def plan() -> Iterator[Step]:
+    """Yield all steps, what matters most first."""
+    yield Step(
+        "frames", "made", "benchmarks.gpu_steps.frames", 90, backend="gpu", makes="frames.npy"
+    )
+    yield _export("model", "fp16", 180)
+    yield from _engines("model", "fp16")
+    yield _reference("reference", "reference", 120, makes="reference.npz", needs=(FRAMES,))
+    yield from _all("parity", "fp16", 60, needs=(FRAMES, REFERENCE))
+    yield from _all("speed", "fp16", 100, needs=(FRAMES,))
+    yield _pytorch("bf16", 120, compiled=False)
+    yield Step("tests", "pytest -m gpu", "benchmarks.gpu_steps.tests", 180, backend="gpu")
+    yield _export("nano", "fp16", 120)
+    yield from _engines("nano", "fp16")
+    yield _reference("nano", "nano", 90, makes="nano.npz")
+    yield from _all("nano", "fp16", 60, model="nano", needs=(NANO_REFERENCE,))
+    yield _pytorch("bf16", 180, compiled=True)
+    yield from _all("stages", "fp16", 60, needs=(FRAMES,))
+    yield _yardstick("bf16", 90)
+    yield _export("model", "fp32", 150)
+    yield _measured("parity", "fp32", 60, "cuda", needs=(FRAMES, REFERENCE))
+    yield _measured("speed", "fp32", 100, "cuda", needs=(FRAMES,))
+    yield _measured("stages", "fp32", 60, "cuda", needs=(FRAMES,))
+    yield _pytorch("fp32", 120, compiled=False)
+    yield _pytorch("fp32", 180, compiled=True)
+
+
+FRAMES, REFERENCE, NANO_REFERENCE = "frames: made", "reference: PyTorch fp32", "nano: PyTorch fp32"
+
+
+def _export(model: str, precision: str, limit_s: float) -> Step:
+    arguments = {"model": model, "precision": precision}
+    name, task = f"{model}-{precision}", "benchmarks.gpu_pytorch.export"
+    return Step("export", name, task, limit_s, arguments, backend="gpu", makes=name)
+
+
+def _engines(model: str, precision: str) -> Iterator[Step]:
+    for variant in ("tensorrt", "tensorrt-rtx"):
+        arguments = {"model": model, "precision": precision, "variant": variant}
+        name, needs = f"{model}-{precision}-{variant}", (f"export: {model}-{precision}",)
+        task = "benchmarks.gpu_steps.engines"
+        yield Step("engines", name, task, 150, arguments, needs, backend=variant, makes=name)
+
+
+def _measured(
+    kind: str,
+    precision: str,
+    limit_s: float,
+    backend: str,
+    *,
+    model: str = "model",
+    needs: tuple[str, ...],
+) -> Step:
+    """Return a step that runs a backend, with the bundle that it runs."""
+    made = f"export: {model}-{precision}"
+    if backend.startswith("tensorrt"):
+        made = f"engines: {model}-{precision}-{backend}"
+    arguments, task = {"backend": backend, "precision": precision}, f"benchmarks.gpu_steps.{kind}"
+    way, needs = f"{backend} {precision}", (made, *needs)
+    return Step(kind, way, task, limit_s, arguments, needs, backend=backend)
+
+
+def _all(kind: str, precision: str, limit_s: float, **rest: Any) -> Iterator[Step]:
+    return (_measured(kind, precision, limit_s, backend, **rest) for backend in BACKENDS)
+
+
+def _reference(
+    kind: str, task: str, limit_s: float, *, makes: str, needs: tuple[str, ...] = ()
+) -> Step:
+    task = f"benchmarks.gpu_pytorch.{task}"
+    return Step(kind, "PyTorch fp32", task, limit_s, {}, needs, backend="pytorch", makes=makes)
+
+
+def _yardstick(dtype: str, limit_s: float) -> Step:
+    way, needs = f"PyTorch {dtype}", (FRAMES, REFERENCE)
+    task, arguments = "benchmarks.gpu_pytorch.parity", {"dtype": dtype}
+    return Step("parity", way, task, limit_s, arguments, needs, backend="pytorch")
+
+
+def _pytorch(dtype: str, limit_s: float, *, compiled: bool) -> Step:
+    way = f"PyTorch {'compiled' if compiled else 'eager'} {dtype}"
+    task, arguments = "benchmarks.gpu_pytorch.speed", {"dtype": dtype, "compiled": compiled}
+    return Step("speed", way, task, limit_s, arguments, (FRAMES,), backend="pytorch")
+
+
+def measure(
+    output: Path,
+    settings: Settings,
+    *,
+    minutes: float = MINUTES,
+    retry: bool = False,
+    command: Sequence[str] = COMMAND,
+    steps: Sequence[Step] | None = None,
+) -> dict[str, Any]:
+    """Run what is left to do, write both files, and return the record of this run.
+
+    Args:
+        output: Folder of the files.
+        settings: What is measured.
+        minutes: Time for all of it.
+        retry: Run the steps that failed or took too long anew.
+        command: What runs a step.
+        steps: What is run; None for `plan`.
+    """
+    deadline = time.monotonic() + 60 * minutes
+    output.mkdir(parents=True, exist_ok=True)
+    file = output / "gpu.json"
+    first = Runner(Workspace(output / "work", settings), deadline, {}, command)
+    machine = first.run_one(MACHINE, deadline - time.monotonic())
+    key = _key(machine["figures"].get("found", {}), settings)
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()[:12]
+    runs = json.loads(file.read_text()) if file.exists() else {}
+    run = runs.pop(digest, {}) | key | {"date": date.today().isoformat(), "commit": _commit()}
+    runs[digest] = run  # the latest is the last
+    kept = run.get("steps", {})
+    if retry:
+        kept = {name: r for name, r in kept.items() if r["status"] == "done"}
+    records = run["steps"] = kept | {MACHINE.name: machine}
+
+    def save(step: Step | None = None) -> None:
+        if step is not None:
+            record = records[step.name]
+            print(f"{record['seconds']:6.1f} s  {step.name}: {record['status']}", flush=True)
+        _write(file, json.dumps(runs, indent=1) + "\n")
+        _write(output / "gpu.md", page(run))
+
+    runner = Runner(
+        Workspace(output / f"work-{digest}", settings), deadline, records, command, save
+    )
+    runner.run(tuple(plan()) if steps is None else steps, _missing(machine))
+    save()
+    return run
+
+
+def _missing(machine: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return why each backend is missing; "gpu" stands for the GPU alone."""
+    found = machine["figures"].get("missing")
+    if found is None:
+        reason = f"the machine could not be examined ({machine['reason']})"
+        return dict.fromkeys((*BACKENDS, "pytorch", "gpu"), reason)
+    return found
+
+
+def _key(found: Mapping[str, str | None], settings: Settings) -> dict[str, Any]:
+    """Return what figures depend on."""
+    return {
+        "machine": {
+            "system": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
+            **{name: found.get(name) for name in ("GPU", "CUDA driver", "JetPack")},
+        },
+        "versions": {"Python": platform.python_version(), **_versions()},
+        "tree": tree(ROOT),
+        "settings": asdict(settings),
     }
-    times = []
-    with torch.inference_mode(), torch.autocast(device, torch.bfloat16), torch.device(device):
-        for index, frame in enumerate(frames):
-            image = torch.from_numpy(frame[..., ::-1].copy()).to(device)
-            start = time.perf_counter()
-            tracker.track(image, prompt if index == 0 else {})
-            if device == "cuda":
-                torch.cuda.synchronize()
-            times.append(1e3 * (time.perf_counter() - start))
-    return {"ms": statistics.median(times[len(times) // 2 :])}
 
 
-def bundles(
-    model: str, seed: int, folder: Path
-) -> Iterator[tuple[str, BackendName, Callable[[], Bundle]]]:
-    """Name, backend and maker of every bundle to try."""
-
-    def onnx(precision: Any) -> Bundle:
-        path = folder / f"onnx-{precision}"
-        if path.exists():
-            from sam2_edge import load_bundle
-
-            return load_bundle(path)
-        loaded = load_model(model, random_seed=seed)
-        return export_bundle(loaded, path, ExportOptions(precision=precision, target="gpu"))
-
-    def engines(precision: Any, variant: Any) -> Bundle:
-        target = folder / f"{variant}-{precision}"
-        return build_engines(onnx(precision), target, EngineOptions(variant))
-
-    yield "ONNX Runtime CPU fp32", "cpu", lambda: onnx("fp32")
-    for precision in ("fp32", "fp16"):
-        yield f"ONNX Runtime CUDA {precision}", "cuda", lambda p=precision: onnx(p)
-        for variant in ("tensorrt", "tensorrt-rtx"):
-            yield (
-                f"{variant} {precision}",
-                variant,
-                lambda p=precision, f=variant: engines(p, f),
-            )
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[package] = metadata.version(package)
+    return found
 
 
-def agreement(logits: list[np.ndarray], reference: list[np.ndarray]) -> float:
-    """Mean IoU of masks with the CPU's."""
-    shares = []
-    for got, wanted in zip(logits, reference, strict=True):
-        a, b = got > 0, wanted > 0
-        shares.append((a & b).sum() / max((a | b).sum(), 1))
-    return float(np.mean(shares))
+def tree(root: Path) -> str:
+    """Return a digest of the sources."""
+    digest = hashlib.sha256()
+    for folder in SOURCES:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(f"{path.relative_to(root)}\0".encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
 
 
-def save(rows: dict[str, Row], file: Path | None) -> None:
-    """Write what there is so far."""
-    if file:
-        file.write_text(json.dumps(rows, indent=1) + "\n")
+def _commit() -> str | None:
+    """Return the commit of the sources, if git knows it."""
+    command = ("git", "-C", str(ROOT), "describe", "--always", "--dirty")
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return done.stdout.strip()
 
 
-def main() -> None:
-    """Run all of it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("video")
-    parser.add_argument("--model", default="sam2.1-hiera-tiny")
-    parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--frames", type=int, default=60)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--no-tests", action="store_true")
+def _write(file: Path, text: str) -> None:
+    """Replace a file at once, whatever ends this process."""
+    fresh = file.with_name(f"{file.name}.new")
+    fresh.write_text(text)
+    fresh.replace(file)
+
+
+def main() -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.gpu",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("output", nargs="?", type=Path, default=Path("gpu"))
+    parser.add_argument("--video", help="take the frames from this video")
+    parser.add_argument("--minutes", type=float, default=MINUTES)
+    parser.add_argument("--retry", action="store_true", help="run failed steps anew")
     arguments = parser.parse_args()
-    for finding in findings():
-        print(f"{finding.name}: {finding.value or 'none'}")
-    if not arguments.no_tests:
-        tests = Path(__file__).parent.parent / "tests" / "runtime" / "test_backends.py"
-        subprocess.run([sys.executable, "-m", "pytest", "-q", "-m", "gpu", tests], check=False)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    seed = None if arguments.model == "nano" else arguments.seed
-    size = load_model(arguments.model, random_seed=seed).model.config.image_size
-    frames = frames_of(arguments.video, arguments.frames, size)
-    rows: dict[str, Row] = {}
-    reference: list[np.ndarray] | None = None
-    with tempfile.TemporaryDirectory(prefix="sam2_edge") as folder:
-        for name, backend, make in bundles(arguments.model, seed, Path(folder)):
-            try:
-                bundle = make()
-                row, logits = track_with_backend(bundle, backend, frames, stages=False)
-                stages, _ = track_with_backend(bundle, backend, frames, stages=True)
-            except (BackendError, ExportError) as error:
-                print(f"{name}: not run: {error}")
-                continue
-            reference = reference or logits
-            rows[name] = {**stages, **row, "iou_with_cpu": agreement(logits, reference)}
-            print(name, rows[name], flush=True)
-            save(rows, arguments.json)
-    for compiled in (False, True):
-        loaded = load_model(arguments.model, random_seed=seed)
-        name = f"PyTorch {device} bfloat16 {'compiled' if compiled else 'eager'}"
-        try:
-            rows[name] = track_with_pytorch(loaded, frames, device, compiled=compiled)
-        except RuntimeError as error:  # what a compiler raises must not cost the other figures
-            print(f"{name}: not run: {error}")
-            continue
-        print(name, rows[name], flush=True)
-        save(rows, arguments.json)
-    eager = rows.get(f"PyTorch {device} bfloat16 eager", {}).get("ms", float("nan"))
-    for name, row in rows.items():
-        print(f"{name:36} {row['ms']:8.2f} ms per frame, {eager / row['ms']:6.2f} x PyTorch eager")
+    settings = Settings(video=arguments.video)
+    run = measure(
+        arguments.output.resolve(), settings, minutes=arguments.minutes, retry=arguments.retry
+    )
+    states = [record["status"] for record in run["steps"].values()]
+    counted = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    print(f"{counted}; see {arguments.output / 'gpu.md'}")
+    if not run["machine"]["GPU"]:
+        print("nothing was measured: there is no NVIDIA GPU that can be used")
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())
