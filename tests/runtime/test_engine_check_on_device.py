@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 
 import pytest
@@ -145,6 +146,36 @@ def test_engines_are_checked_where_they_are_built(
     with classic.device.counting() as counted, open_backend(built):
         pass
     assert counted["runs"] == 0
+
+
+@pytest.mark.usefixtures("builder")
+def test_kernels_that_the_check_compiles_are_kept(
+    full_bundle: Bundle,
+    late_device: LateDevice,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = Module(late_device, rtx=True)
+    module.install(monkeypatch)
+    monkeypatch.setattr(module, "ComputeCapability", Enum("Known", ["SM86"]), raising=False)
+    before = {path.name for path in tmp_path.iterdir()}
+    engine_bundle.build_engines(
+        full_bundle, tmp_path / "engines", EngineOptions("tensorrt-rtx", max_objects=1)
+    )
+    made = {path.name for path in tmp_path.iterdir()} - before
+    assert made == {"engines", "engines.checked", "engines.kernels"}
+    assert len(list((tmp_path / "engines.kernels").iterdir())) == len(Graph)
+
+
+def test_engines_for_another_gpu_are_not_checked_here(
+    full_bundle: Bundle, builder: list[Fault], classic: Module, tmp_path: Path
+) -> None:
+    builder.append("rows differ")
+    classic.device.settings.minor = 9
+    engine_bundle.build_engines(
+        full_bundle, tmp_path / "engines", EngineOptions("tensorrt", max_objects=2)
+    )
+    assert not (tmp_path / "engines.checked").exists()
 
 
 @pytest.mark.parametrize("fault", FAULTS)
