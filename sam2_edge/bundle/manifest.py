@@ -147,7 +147,7 @@ class MemoryEntry(_Entry):
     """Geometry of the memory.
 
     Attributes:
-        rounding: How the memory encoder rounds what is stored.
+        rounding: How the memory encoder rounds what is stored, beyond its dtype.
         tokens: Tokens of each memory that attention sees; None for all.
     """
 
