@@ -17,6 +17,7 @@ def as_engines(
     *,
     objects: int = 8,
     attention: int | None = None,
+    packed: int | None = None,
     points: int = 4,
     conditioning: int = 4,
 ) -> Bundle:
@@ -27,6 +28,7 @@ def as_engines(
         variant: What the engines claim to be built for.
         objects: Objects per run.
         attention: Objects per run of memory attention; None for as many.
+        packed: Objects per run of mask bits; None for as many.
         points: Points per object.
         conditioning: Conditioning frames per object.
     """
@@ -45,6 +47,8 @@ def as_engines(
         most = dict(limits)
         if graph is Graph.MEMORY_ATTENTION:
             most["B"] = attention or objects
+        if graph is Graph.MASK_BITS:
+            most["B"] = packed or objects
         engine = EngineEntry(
             variant=variant,
             version=VERSION,

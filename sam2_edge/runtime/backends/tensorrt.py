@@ -16,6 +16,7 @@ from sam2_edge.runtime.backends.contexts import Contexts, EngineRun, Scratch
 from sam2_edge.runtime.backends.cuda.backend import DeviceBackend, axis_sizes
 from sam2_edge.runtime.backends.cuda.driver import DeviceInfo, device_info
 from sam2_edge.runtime.backends.cuda.memory import DeviceMemory, DeviceTensor
+from sam2_edge.runtime.backends.cuda.pool import ALIGNMENT
 from sam2_edge.runtime.backends.runtime_cache import ContextFactory
 from sam2_edge.runtime.backends.signature import DYNAMIC, check_signature
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant, import_tensorrt, logger
@@ -73,16 +74,32 @@ class TensorRt(DeviceBackend):
         sizes = axis_sizes(spec, tensors)
         loaded.check_sizes(sizes)
         results = self._outputs(spec, sizes, outputs)
+        placed = {name: self._aligned(t) for name, t in results.items()}
+        for name, tensor in tensors.items():
+            placed[name] = self._aligned(tensor)
+            if placed[name] is not tensor:
+                self._memory.copy(tensor, placed[name])
         run = EngineRun(
             graph.value,
             tuple((i.name, tuple(tensors[i.name].shape)) for i in spec.inputs),
-            tuple((i.name, tensors[i.name].address) for i in spec.inputs)
-            + tuple((name, t.address) for name, t in results.items()),
+            tuple((t.name, placed[t.name].address) for t in (*spec.inputs, *spec.outputs)),
         )
         self._scratch.reserve(loaded.contexts.needed_memory(run))
         memory = self._memory
         self.commands.submit(run, lambda captured: loaded.enqueue(run, memory, captured=captured))
+        for name, result in results.items():
+            if placed[name] is not result:
+                self._memory.copy(placed[name], result)
         return cast("dict[str, Tensor]", results)
+
+    def _aligned(self, tensor: DeviceTensor) -> DeviceTensor:
+        """Return a tensor, or a new one in its place if TensorRT would refuse its address.
+
+        Rows in the middle of a tensor may start anywhere: masks of odd sizes, in several batches.
+        """
+        if tensor.address % ALIGNMENT == 0:
+            return tensor
+        return self._memory.empty(tensor.shape, tensor.dtype)
 
     def _drop(self, keys: Iterable[Hashable]) -> None:
         """Drop the contexts of graphs that are gone."""

@@ -43,10 +43,13 @@ def late_backend(
 ) -> LateBackend:
     """Put stand-ins in the place of an engine's package for the rest of a test.
 
-    The engines of TensorRT take 8 objects, and memory attention as many as `objects`.
+    The engines of TensorRT take 8 objects, and memory attention as many as `objects`, and
+    mask bits 4.
     """
     if name == "cuda":
         CudaProvider(device).install(monkeypatch)
         return LateBackend(name, device, lambda bundle: bundle)
     Module(device, rtx=name == "tensorrt-rtx").install(monkeypatch)
-    return LateBackend(name, device, lambda bundle: as_engines(bundle, name, attention=objects))
+    return LateBackend(
+        name, device, lambda bundle: as_engines(bundle, name, attention=objects, packed=4)
+    )
