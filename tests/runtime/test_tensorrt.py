@@ -17,6 +17,7 @@ from sam2_edge.export.validate import example_feeds
 from sam2_edge.runtime.backends import open_backend
 from sam2_edge.runtime.backends.contexts import MAX_OWN_CONTEXTS, PATIENCE
 from sam2_edge.runtime.backends.cuda.commands import WARM_RUNS
+from sam2_edge.runtime.backends.cuda.memory import DeviceTensor
 from sam2_edge.runtime.backends.tensorrt import TensorRt
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 from tests.helpers.engines import as_engines
@@ -86,6 +87,22 @@ def test_outputs_are_written_where_the_caller_wants(backend: TensorRt, full_bund
     assert given["mask_input"].address == rows[1].address
     want = run_cpu(full_bundle, masks(full_bundle), "mask_input")
     np.testing.assert_array_equal(backend.download(rows)[1:2], want)
+
+
+def test_tensors_at_addresses_that_tensorrt_refuses_are_copied(
+    backend: TensorRt, full_bundle: Bundle
+) -> None:
+    mask, low = masks(full_bundle), full_bundle.manifest.geometry.mask_size
+
+    def shifted(values: np.ndarray) -> DeviceTensor:
+        whole = backend.upload(np.concatenate([[0], values.ravel()]).astype(np.float32))
+        return DeviceTensor(whole.address + 4, values.shape, values.dtype, whole.block)
+
+    given, target = shifted(mask), shifted(np.zeros((1, 1, low, low), np.float32))
+    found = backend.run(Graph.MASK_PROMPT, {"mask": given}, {"mask_input": target})
+    assert found["mask_input"] is target
+    wanted = run_cpu(full_bundle, mask, "mask_input")
+    np.testing.assert_array_equal(backend.download(target), wanted)
 
 
 def run_cpu(bundle: Bundle, mask: np.ndarray, output: str = "mask_logits") -> np.ndarray:
