@@ -14,6 +14,7 @@ from sam2_edge.bundle.contract import Feeds, Graph
 from sam2_edge.calibration.frames import CalibrationFrames
 from sam2_edge.runtime.backends import Tensor
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
+from sam2_edge.runtime.memory.rows import used_rows
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -88,6 +89,9 @@ class _Recorder(OnnxRuntimeCpu):
     ) -> dict[str, Tensor]:
         if self.recording:
             arrays: dict[str, Any] = dict(inputs)
+            if graph is Graph.MEMORY_ATTENTION:
+                stored = used_rows(arrays["memory"], arrays["memory_rows"])
+                arrays["memory"], arrays["memory_rows"] = stored
             np.savez(self._folder / f"{graph.value}-{self._written:04d}.npz", **arrays)
             self._written += 1
         return super().run(graph, inputs, outputs)

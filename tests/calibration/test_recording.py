@@ -19,15 +19,16 @@ def test_inputs_of_every_graph_are_recorded_while_tracking(
     found = {graph: list(recording.inputs(graph)) for graph in Graph}
 
     for graph, spec in graph_specs(full_bundle.manifest.geometry).items():
-        assert found[graph], graph
+        # The tracker on a CPU makes masks at the size of the frame by itself.
+        assert bool(found[graph]) == recording.has(graph) == (graph is not Graph.MASK_BITS)
         for feeds in found[graph]:
             assert {n: x.dtype.name for n, x in feeds.items()} == {
                 s.name: s.dtype for s in spec.inputs
             }
             assert all(np.isfinite(x).all() for x in feeds.values())
     attention, decoder = found[Graph.MEMORY_ATTENTION], found[Graph.MASK_DECODER]
-    assert attention[0]["memory"].shape[:2] == (1, 2)
-    assert attention[-1]["memory"].shape[:2] == (7, 2)
+    assert [attention[0][n].shape[0] for n in ("memory", "memory_rows")] == [2, 1]
+    assert [attention[-1][n].shape[0] for n in ("memory", "memory_rows")] == [14, 7]
     assert attention[-1]["pointers"].shape[0] == 15  # all that 16 calibration_frames leave
     labels = {tuple(feeds["point_labels"].ravel()) for feeds in decoder}
     assert labels == {(1,), (2, 3), (-1,), (1, 0), (-1, -1)}

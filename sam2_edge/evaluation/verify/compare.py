@@ -21,6 +21,7 @@ from sam2_edge.evaluation.verify.references import Reference
 from sam2_edge.evaluation.verify.tolerances import Tolerances
 from sam2_edge.runtime.backends import Backend, Tensor
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
+from sam2_edge.runtime.memory.rows import used_rows
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.results import ObjectResult
 from sam2_edge.runtime.sources.prompt_file import PromptsByFrame
@@ -252,6 +253,9 @@ class ComparingBackend(DelegatingBackend):
         if not (self.recording or swapped) or graph is Graph.MASK_BITS:
             return self._inner.run(graph, inputs, outputs)
         feeds = {name: self._inner.download(tensor) for name, tensor in inputs.items()}
+        if graph is Graph.MEMORY_ATTENTION:
+            stored = used_rows(feeds["memory"], feeds["memory_rows"])
+            feeds["memory"], feeds["memory_rows"] = stored
         if self.recording:
             self.inputs[graph] = feeds
         if swapped:

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import weakref
 
+import numpy as np
+from numpy.typing import NDArray
+
 from sam2_edge.bundle.contract import Geometry
 from sam2_edge.runtime.backends.base import Backend, Tensor
 
@@ -92,3 +95,14 @@ class MemoryRows:
             self._backend.copy(old[row.index], self._buffer[index])
             row.index = index
             self._used[index] = weakref.ref(row)
+
+
+def used_rows(
+    memory: NDArray[np.floating], rows: NDArray[np.int32]
+) -> tuple[NDArray[np.floating], NDArray[np.int32]]:
+    """Return the rows of a buffer [R, m, h, w] that `rows` names, and their new numbers.
+
+    The others may hold anything, such as values that no other dtype can represent.
+    """
+    used, numbers = np.unique(rows, return_inverse=True)
+    return memory[used], numbers.reshape(rows.shape).astype(np.int32)
