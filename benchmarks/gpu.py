@@ -19,6 +19,7 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
@@ -53,7 +54,7 @@ def plan() -> Iterator[Step]:
     yield Step(
         "frames", "made", "benchmarks.gpu_steps.frames", 90, backend="gpu", makes="frames.npy"
     )
-    yield _export("model", "fp16", 180)
+    yield _export("model", "fp16", 300)
     yield from _engines("model", "fp16")
     yield _reference("reference", "reference", 120, makes="reference.npz", needs=(FRAMES,))
     yield from _all("parity", "fp16", 60, needs=(FRAMES, REFERENCE))
@@ -67,7 +68,7 @@ def plan() -> Iterator[Step]:
     yield _pytorch("bf16", 180, compiled=True)
     yield from _all("stages", "fp16", 60, needs=(FRAMES,))
     yield _yardstick("bf16", 90)
-    yield _export("model", "fp32", 150)
+    yield _export("model", "fp32", 300)
     yield _measured("parity", "fp32", 60, "cuda", needs=(FRAMES, REFERENCE))
     yield _measured("speed", "fp32", 100, "cuda", needs=(FRAMES,))
     yield _measured("stages", "fp32", 60, "cuda", needs=(FRAMES,))
@@ -89,7 +90,7 @@ def _engines(model: str, precision: str) -> Iterator[Step]:
         arguments = {"model": model, "precision": precision, "variant": variant}
         name, needs = f"{model}-{precision}-{variant}", (f"export: {model}-{precision}",)
         task = "benchmarks.gpu_steps.engines"
-        yield Step("engines", name, task, 150, arguments, needs, backend=variant, makes=name)
+        yield Step("engines", name, task, 300, arguments, needs, backend=variant, makes=name)
 
 
 def _measured(
@@ -251,6 +252,8 @@ def main() -> int:
     parser.add_argument("--retry", action="store_true", help="run failed steps anew")
     arguments = parser.parse_args()
     settings = Settings(video=arguments.video)
+    # As an exception, so that the step that runs is ended too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     run = measure(
         arguments.output.resolve(), settings, minutes=arguments.minutes, retry=arguments.retry
     )

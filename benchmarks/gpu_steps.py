@@ -28,7 +28,8 @@ from sam2_edge.evaluation.metrics import object_accuracy, region_similarity
 from sam2_edge.evaluation.synthetic import heldout_clips, score_object, summary, track_clip
 from sam2_edge.evaluation.tracker import Tracker
 from sam2_edge.evaluation.verify.tolerances import LOOP_TOLERANCE
-from sam2_edge.export.tensorrt.bundle import EngineOptions, build_engines, check_engine_options
+from sam2_edge.export.tensorrt.bundle import build_engines
+from sam2_edge.export.tensorrt.options import EngineOptions, check_engine_options
 from sam2_edge.runtime.backends import OpenedName
 from sam2_edge.runtime.backends.cuda.driver import device_info, driver
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -12,13 +13,14 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from transformers import Sam2VideoModel
 
-from benchmarks import gpu, gpu_runner
+from benchmarks import gpu, gpu_runner, gpu_steps
 from benchmarks.gpu_page import page
 from benchmarks.gpu_runner import Runner, Settings, Step, Workspace
-from sam2_edge import Bundle
+from sam2_edge import Bundle, FrameResult, ObjectResult
 from tests.helpers import gpu_benchmark as fake
 
 PLENTY_S = 600.0
@@ -199,6 +201,24 @@ def test_without_a_gpu_the_command_says_so(tmp_path: Path) -> None:
     assert "Nothing was measured (missing)." in (tmp_path / "gpu.md").read_text()
 
 
+def test_a_signal_ends_the_step_that_runs(tmp_path: Path) -> None:
+    code = (
+        "import sys\n"
+        "from benchmarks import gpu\n"
+        f"hangs = gpu.Step('speed', 'hangs', '{fake.__name__}.hangs', 600)\n"
+        "gpu.plan = lambda: [hangs]\n"
+        "sys.exit(gpu.main())\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, cwd=gpu_runner.ROOT, stdout=subprocess.DEVNULL) as process:
+        while not (found := list(tmp_path.glob("work-*/other"))):
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.terminate()
+    assert process.returncode == 128 + signal.SIGTERM
+    assert not is_running(int(found[0].read_text()))
+
+
 def test_every_step_of_the_plan_can_be_called_and_comes_after_what_it_needs() -> None:
     seen: set[str] = set()
     for planned in gpu.plan():
@@ -256,6 +276,31 @@ def test_the_page_lists_failed_tests() -> None:
 
 
 # --- The steps on the late device ------------------------------------------------------------
+
+
+def agreement(folder: Path, *logits: float) -> dict[str, Any]:
+    """Of objects whose logits are the same everywhere, with a reference of -1 everywhere."""
+    wanted = np.full((8, 8), -1, np.float32)
+    present = np.ones((len(logits), 2), bool)
+    kept: dict[str, Any] = {f"{i}/1": wanted for i in range(len(logits))}
+    np.savez(folder / gpu_steps.REFERENCE, present=present, **kept)
+    results = (
+        FrameResult(i, (ObjectResult(1, np.full_like(wanted, x), 1.0, 1.0, (32, 32)),), (32, 32), 0)
+        for i, x in enumerate(logits)
+    )
+    return gpu_steps.agreement(Workspace(folder, Settings()), results, "fp32")
+
+
+def test_two_empty_masks_agree(tmp_path: Path) -> None:
+    found = agreement(tmp_path, -1, -2, -1, -1)
+    assert (found["agrees"], found["j_and_f"], found["lowest_iou"]) == (True, 1, 1)
+    assert found["largest_difference"] == 1
+
+
+@pytest.mark.parametrize("wrong", [1, float("nan")])
+def test_other_masks_and_what_is_no_number_do_not_agree(tmp_path: Path, wrong: float) -> None:
+    assert agreement(tmp_path, -1, wrong, -1, -1)["agrees"] is False
+
 
 SMALL = {"frames": 12, "frame": (160, 96), "objects": (1, 4), "warm": 4, "counted": 12, "clips": 1}
 
