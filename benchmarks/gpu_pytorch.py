@@ -29,7 +29,6 @@ from benchmarks.gpu_steps import (
 from sam2_edge import Prompt
 from sam2_edge.evaluation.pytorch import reference_prompt
 from sam2_edge.evaluation.pytorch_loop import (
-    ReferencePrompt,
     ReferenceTracker,
     add_prompt,
     normalized,
@@ -94,7 +93,7 @@ class ReferenceLoop:
         """Track the next frame."""
         self._index += 1
         height, width = frame.shape[:2]
-        scaled = {p.object_id: self._scaled(p, (height, width)) for p in prompts}
+        scaled = {p.object_id: reference_prompt(p, (height, width), self._size) for p in prompts}
         image = torch.from_numpy(model_image(frame, self._size)[0]).to(self._device)
         with precision_of(self._work, self._dtype):
             found = self._tracker.track(image, scaled)
@@ -110,11 +109,6 @@ class ReferenceLoop:
 
     def latest_memory(self, object_id: int) -> MemoryAndPointer | None:
         """Return nothing: memories are not compared."""
-
-    def _scaled(self, prompt: Prompt, frame_size: tuple[int, int]) -> ReferencePrompt:
-        scaled = reference_prompt(prompt, frame_size, self._size)
-        parts = (scaled.coords, scaled.labels, scaled.mask)
-        return ReferencePrompt(*(None if p is None else p.to(self._device) for p in parts))
 
 
 def reference(work: Workspace) -> Figures:
