@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import shutil
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,6 +138,21 @@ def test_graphs_are_dropped_when_scratch_memory_moves(
     assert module.device.counts.executables == captured
 
 
+@pytest.mark.parametrize("variant", ["tensorrt-rtx"], indirect=True)
+def test_contexts_of_rtx_are_replaced_when_scratch_memory_moves(
+    backend: TensorRt, module: Module, full_bundle: Bundle
+) -> None:
+    wanted = run_cpu(full_bundle, masks(full_bundle))
+    for _ in range(4):
+        run(backend, masks(full_bundle))
+    used = weakref.WeakSet(context for context in module.contexts if context._streams)
+    assert len(used) == 2  # the shared one, and that of the run that repeats
+    run(backend, masks(full_bundle, 3))
+    assert len(used) == 0
+    for _ in range(4):
+        np.testing.assert_array_equal(run(backend, masks(full_bundle)), wanted)
+
+
 def test_scratch_memory_that_does_not_fit_is_an_error_and_smaller_runs_go_on(
     backend: TensorRt, module: Module, full_bundle: Bundle
 ) -> None:
@@ -247,6 +263,8 @@ def test_everything_goes_before_the_stream(
     assert len(module.contexts) == len(module.engines) == 0
     with pytest.raises(BackendError, match="closed"):
         backend.upload(masks(full_bundle))
+    with pytest.raises(BackendError, match="closed"):
+        backend.run(Graph.MASK_PROMPT, {"mask": held})
 
 
 def test_a_process_has_one_logger(

@@ -89,7 +89,7 @@ class Scratch:
 
 
 class Context:
-    """An execution context, which is told only of what has changed since its last run."""
+    """An execution context; only what has changed since its last run is passed to it."""
 
     def __init__(self, context: Any, scratch: Scratch) -> None:
         self._context, self._scratch = context, scratch
@@ -110,7 +110,7 @@ class Context:
                 if not self._context.set_input_shape(name, shape):
                     raise BackendError(f"TensorRT refuses {name} of shape {shape}; see the log")
                 self._shapes[name] = shape
-        self._memory = (0, 0)  # the sizes of its parts have changed: it is given anew
+        self._memory = (0, 0)  # the sizes of its parts have changed: give it again
         return int(self._context.update_device_memory_size_for_shapes())
 
     def execute(self, run: EngineRun, stream: int) -> bool:
@@ -140,7 +140,7 @@ class Contexts:
     """The contexts of one engine: one for all runs, and others each for a single run.
 
     A CUDA graph holds the shapes and addresses of its capture, and its context must keep them
-    (NVIDIA/TensorRT #3798). TensorRT-RTX captures its graphs itself, and anew whenever an address
+    (NVIDIA/TensorRT #3798). TensorRT-RTX captures its graphs itself, again whenever an address
     changes (pytorch/TensorRT #4187): there, runs that repeat have contexts of their own, too.
 
     Args:
@@ -155,6 +155,7 @@ class Contexts:
     def __init__(self, factory: ContextFactory, scratch: Scratch, largest: int) -> None:
         self._factory, self._scratch, self._largest = factory, scratch, largest
         self._shared = self._new()
+        self._scratch_address = 0  # that the latest run used
         self._own: dict[EngineRun, Context] = {}  # the least recently used first
         self._last_run: dict[EngineRun, int] = {}
         self._needed: dict[Shapes, int] = {}
@@ -183,6 +184,7 @@ class Contexts:
             BackendError: If there is too little memory for another context.
         """
         self._runs += 1
+        self._follow_scratch()
         repeats = _count(self._times, run) > 1
         if captured or run in self._own or (repeats and self._factory.compiles):
             context = self._own_context(run, memory, needed=captured)
@@ -203,6 +205,18 @@ class Contexts:
         self._own.clear()
         del self._shared
         self._factory.save()
+
+    def _follow_scratch(self) -> None:
+        """Replace contexts of TensorRT-RTX once their scratch memory has moved.
+
+        NVIDIA does not say whether a graph that a context has captured is captured again then.
+        """
+        moved = self._scratch_address not in (0, self._scratch.address)
+        if moved and self._factory.compiles:  # `Scratch.reserve` has waited for their work
+            self._own.clear()
+            self._last_run.clear()
+            self._shared = self._new()
+        self._scratch_address = self._scratch.address
 
     def _own_context(self, run: EngineRun, memory: DeviceMemory, *, needed: bool) -> Context:
         context = self._own.pop(run, None)

@@ -106,7 +106,7 @@ def check_once(bundle: Bundle, backend: Backend, machine: str) -> None:
     Args:
         bundle: The bundle of engines.
         backend: Opened for it.
-        machine: What results depend on beside the bundle: the GPU and TensorRT's version.
+        machine: Name of the GPU; the engines' hashes stand for the version of TensorRT.
 
     Raises:
         BackendError: An engine computes wrongly.

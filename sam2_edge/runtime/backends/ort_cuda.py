@@ -67,6 +67,7 @@ class OnnxRuntimeCuda(DeviceBackend):
         outputs: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Run one graph on tensors in GPU memory."""
+        self._check_open()
         spec, session = self._specs[graph], self._sessions[graph]
         tensors = cast("Mapping[str, DeviceTensor]", inputs)
         results = self._outputs(spec, axis_sizes(spec, tensors), outputs)
@@ -145,7 +146,7 @@ class _Session:
         self.session.run_with_iobinding(bound.binding, bound.options or self._plain)
 
     def _do_without_graphs(self, level: int, error: Exception) -> None:
-        """Open the session anew without CUDA graphs: after a failed capture it may be unusable."""
+        """Reopen the session without CUDA graphs: after a failed capture it may be unusable."""
         _log.log(level, "%s runs without CUDA graphs: %s", self._name, error)
         self._memory.synchronize()
         self._bindings.clear()

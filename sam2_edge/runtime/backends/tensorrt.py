@@ -69,6 +69,7 @@ class TensorRt(DeviceBackend):
         outputs: Mapping[str, Tensor] | None = None,
     ) -> dict[str, Tensor]:
         """Run one engine on tensors in GPU memory."""
+        self._check_open()
         spec, loaded = self._specs[graph], self._engines[graph]
         tensors = cast("Mapping[str, DeviceTensor]", inputs)
         sizes = axis_sizes(spec, tensors)
@@ -107,12 +108,14 @@ class TensorRt(DeviceBackend):
             loaded.contexts.drop(keys)
 
     def _close_engines(self) -> None:
-        for loaded in getattr(self, "_engines", {}).values():
-            loaded.close()
-        self._engines = {}
-        self._runtime = None
-        if hasattr(self, "_scratch"):
-            self._scratch.free()
+        try:
+            for loaded in getattr(self, "_engines", {}).values():
+                loaded.close()
+        finally:
+            self._engines = {}
+            self._runtime = None
+            if hasattr(self, "_scratch"):
+                self._scratch.free()
 
 
 class _Engine:
@@ -173,6 +176,7 @@ _AXES = {
     "B": ("objects at once", "export with a larger --max-objects"),
     "N": ("points", "give fewer points, or a box"),
     "M": ("memories", "lower max_cond_frames"),
+    "R": ("stored memories of all objects", "track fewer objects"),
     "P": ("object pointers", "lower max_cond_frames"),
 }
 """What each dynamic axis counts, and the remedy if it is out of range."""

@@ -104,6 +104,11 @@ class DeviceBackend:
         if not sys.is_finalizing():
             self.close()
 
+    def _check_open(self) -> None:
+        """Raise BackendError after `close`."""
+        if self._memory.closed:
+            raise BackendError("this backend is closed; open another one")
+
     def _close_engines(self) -> None:
         """Drop everything that uses the stream; the constructor may not have come to its end."""
 
