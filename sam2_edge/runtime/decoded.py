@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -115,17 +116,23 @@ class DeviceLogits:
     def __init__(self, backend: Backend, mask_logits: Tensor) -> None:
         self._backend = backend
         self._mask_logits: Tensor | None = mask_logits
+        self._thread = threading.get_ident()
 
     def fetch(self, row: int) -> NDArray[np.float32]:
         """Copy the logits [s, s] of one object to the host.
 
         Raises:
-            Sam2EdgeError: The tracker has moved on to the next frame.
+            Sam2EdgeError: The tracker has moved on to the next frame, or another thread uses it.
         """
         if self._mask_logits is None:
             raise Sam2EdgeError(
                 "the logits of this frame are no longer on the GPU; read them before the next "
                 "frame is tracked, or open the tracker with logits=True"
+            )
+        if threading.get_ident() != self._thread:
+            raise Sam2EdgeError(
+                "logits are copied from the GPU only in the thread that tracked the frame, since a "
+                "backend serves one thread; read them there, or open the tracker with logits=True"
             )
         logits: NDArray[np.float32] = self._backend.download(self._mask_logits[row])[0]
         return logits

@@ -86,11 +86,11 @@ class ObjectResult:
     def logits(self) -> NDArray[np.float32]:
         """[S/4, S/4] float32 mask logits over the whole frame; above 0 on the object.
 
-        On a GPU they are copied on first access, which must come before the next frame is tracked,
-        unless the tracker was opened with `logits=True`.
+        On a GPU they are copied on first access, which must come before the next frame is tracked
+        and in the same thread, unless the tracker was opened with `logits=True`.
 
         Raises:
-            Sam2EdgeError: They are no longer on the GPU.
+            Sam2EdgeError: They are no longer on the GPU, or this is another thread.
         """
         return self.source.fetch_logits() if isinstance(self.source, DeviceMask) else self.source
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -73,6 +75,16 @@ def test_logits_can_be_read_until_the_next_frame(nano: Bundle, clip: Clip) -> No
     assert late[2].mask.any()
     with pytest.raises(Sam2EdgeError, match="no longer on the GPU; .* with logits=True"):
         _ = late[2].logits
+
+
+def test_logits_on_a_device_are_for_the_thread_that_tracks(nano: Bundle, clip: Clip) -> None:
+    device = VideoTracker(nano, backend=OnDevice(nano, threads=1))
+    with ThreadPoolExecutor(1) as other:
+        result = device.track(clip.frames[0], PROMPTS)
+        with pytest.raises(Sam2EdgeError, match="thread that tracked the frame"):
+            other.submit(result.index_mask).result()
+        expected = result.index_mask()
+        np.testing.assert_array_equal(other.submit(result.index_mask).result(), expected)
 
 
 def test_logits_of_every_frame_are_kept_on_request(nano: Bundle, clip: Clip) -> None:

@@ -72,7 +72,7 @@ class CameraLoop:
         max_objects: Objects up to which `prompt` adds new ones; None for no limit.
         every_frame: Whether to keep every frame; None keeps every frame of files only.
         paced: Whether to read a file at its own frame rate rather than as fast as possible.
-        sinks: Written to in a separate thread.
+        sinks: Written to in a separate thread. `MaskFolder` needs a tracker with `logits=True`.
         stall_s: Seconds without a frame after which a camera is reopened.
         heartbeat: Called by the iterating thread many times per second, with or without frames. An
             error that it raises is logged.
