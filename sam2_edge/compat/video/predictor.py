@@ -367,9 +367,7 @@ class SAM2VideoPredictor:
     ) -> MemoryInputs:
         geometry = self._graphs.geometry
         limits = [] if self.max_cond_frames_in_attn == -1 else [self.max_cond_frames_in_attn]
-        max_memories = self._graphs.bundle.max_size(
-            Graph.MEMORY_ATTENTION, "M"
-        )  # that the engines take
+        max_memories = self._graphs.bundle.max_size(Graph.MEMORY_ATTENTION, "M")  # of engines
         if max_memories is not None:
             limits.append(max_memories - geometry.recent_memories)
         reach = MemoryReach(
@@ -391,10 +389,7 @@ class SAM2VideoPredictor:
         tracks = state.tracks.values()
         if cond is None:
             cond = any(frame in track.pending.cond for track in tracks)
-        found = (
-            track.pending.group(cond=cond).get(frame) or track.outputs.find(frame)
-            for track in tracks
-        )
+        found = (t.pending.group(cond=cond).get(frame) or t.outputs.find(frame) for t in tracks)
         logits = [None if output is None else output.logits for output in found]
         return frame, list(state.tracks), self._to_video(state, logits)
 

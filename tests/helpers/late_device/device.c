@@ -198,13 +198,6 @@ Status cuDevicePrimaryCtxRetain(void **context, int device) {
     return leave(status);
 }
 
-Status cuDevicePrimaryCtxRelease_v2(int device) {
-    Status status = enter_for("cuDevicePrimaryCtxRelease_v2", device);
-    if (status == SUCCESS) status = retained > 0 ? SUCCESS : INVALID_CONTEXT;
-    if (status == SUCCESS) retained--;
-    return leave(status);
-}
-
 Status cuDevicePrimaryCtxSetFlags_v2(int device, unsigned flags) {
     Status status = enter_for("cuDevicePrimaryCtxSetFlags_v2", device);
     if (status == SUCCESS) context_flags = flags;
@@ -222,35 +215,6 @@ Status cuCtxSetCurrent(void *context) {
     Status status = enter("cuCtxSetCurrent", 0);
     if (status == SUCCESS && context != NULL && context != &the_context) status = INVALID_CONTEXT;
     if (status == SUCCESS) current = context;
-    return leave(status);
-}
-
-Status cuCtxGetCurrent(void **context) {
-    Status status = enter("cuCtxGetCurrent", 0);
-    *context = current;
-    return leave(status);
-}
-
-static __thread void *stack[8];
-static __thread int depth;
-
-Status cuCtxPushCurrent_v2(void *context) {
-    Status status = enter("cuCtxPushCurrent_v2", 0);
-    if (status == SUCCESS && depth == 8) status = INVALID_VALUE;
-    if (status == SUCCESS) {
-        stack[depth++] = current;
-        current = context;
-    }
-    return leave(status);
-}
-
-Status cuCtxPopCurrent_v2(void **context) {
-    Status status = enter("cuCtxPopCurrent_v2", 0);
-    if (status == SUCCESS && depth == 0) status = INVALID_CONTEXT;
-    if (status == SUCCESS) {
-        if (context != NULL) *context = current;
-        current = stack[--depth];
-    }
     return leave(status);
 }
 
@@ -350,11 +314,6 @@ Status cuMemFree_v2(void *address) {
     return leave(address == NULL ? SUCCESS : give_back(address, 1));
 }
 
-Status cuMemAllocHost_v2(void **address, size_t size) {
-    CALL(cuMemAllocHost_v2);
-    return leave(take(address, size, 2));
-}
-
 Status cuMemHostAlloc(void **address, size_t size, unsigned flags) {
     (void)flags;
     CALL(cuMemHostAlloc);
@@ -398,5 +357,3 @@ Status cuGetErrorName(Status status, const char **name) {
     *name = NULL;
     return INVALID_VALUE;
 }
-
-Status cuGetErrorString(Status status, const char **text) { return cuGetErrorName(status, text); }
