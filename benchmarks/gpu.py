@@ -149,7 +149,7 @@ def measure(
         output: Folder of the files.
         settings: What is measured.
         minutes: Time for all of it.
-        retry: Run the steps that failed or took too long anew.
+        retry: Rerun the steps that failed or took too long.
         command: What runs a step.
         steps: What is run; None for `plan`.
     """
@@ -249,7 +249,7 @@ def main() -> int:
     parser.add_argument("output", nargs="?", type=Path, default=Path("gpu"))
     parser.add_argument("--video", help="take the frames from this video")
     parser.add_argument("--minutes", type=float, default=MINUTES)
-    parser.add_argument("--retry", action="store_true", help="run failed steps anew")
+    parser.add_argument("--retry", action="store_true", help="rerun failed steps")
     arguments = parser.parse_args()
     settings = Settings(video=arguments.video)
     # As an exception, so that the step that runs is ended too.

@@ -38,7 +38,7 @@ NANO = (
 ENGINES = (("seconds to build", "build_s", "{:.0f}"), ("MiB", "engines_mib", "{:.0f}"))
 
 PARITY_NOTE = (
-    "Two groups of objects, one removed, one prompted anew; masks at the size of the frame. The "
+    "Two groups of objects, one removed, one prompted again; masks at the size of the frame. The "
     "limit holds for trained weights; PyTorch in bfloat16 is the yardstick."
 )
 NANO_NOTE = "One click per object; J&F against the true masks."

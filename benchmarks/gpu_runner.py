@@ -36,7 +36,7 @@ Status = Literal["done", "failed", "timed out", "missing", "skipped", "not reach
 needs, is not done."""
 
 FINAL: tuple[Status, ...] = ("done", "failed", "timed out")
-"""States that a resumed run keeps; the others cost no time to find anew."""
+"""States that a resumed run keeps; the others cost no time to find again."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -47,7 +47,7 @@ LEAST_COUNTED = 10
 """Frames whose time counts at least."""
 
 ADDED, REMOVED, REPROMPTED = 0.3, 0.55, 0.7
-"""When a second group of objects is added, one is removed and one prompted anew, as shares of the
+"""When a second group of objects is added, one is removed and one prompted again, as shares of the
 frames: from then on the objects' memories differ in number."""
 
 REFERENCE, NANO_REFERENCE = "reference.npz", "nano.npz"
@@ -187,7 +187,7 @@ def bundle_of(work: Workspace, model: str, precision: str, backend: str) -> Bund
 
 
 def script(tracker: Any, pictures: Frames, prompts: Sequence[Prompt]) -> Iterator[FrameResult]:
-    """Track two groups of objects, remove one, and prompt one anew."""
+    """Track two groups of objects, remove one, and prompt one again."""
     added, removed, reprompted = (int(s * len(pictures)) for s in (ADDED, REMOVED, REPROMPTED))
     first, second, third, fourth = prompts[:4]
     on_frame = {0: [first, second], added: [third, fourth], reprompted: [first]}

@@ -2,7 +2,7 @@
 
 Writes a folder that is both a model in Hugging Face format (config.json, model.safetensors in half
 precision) and a bundle whose graphs read those same weights. Given such a folder instead of a run,
-it keeps the weights and writes the graphs anew.
+it keeps the weights and rewrites the graphs.
 """
 
 from __future__ import annotations
