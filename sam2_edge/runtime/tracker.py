@@ -96,6 +96,7 @@ class VideoTracker(NotCopyable):
             max_cond_frames=max_cond_frames,
             slot_policy=policy_slots(policy, geometry.recent_memories, recent_memories),
             max_batch=self._model.max_attention,
+            max_rows=self._model.bundle.max_size(Graph.MEMORY_ATTENTION, "R"),
         )
         self._policies = ObjectPolicies(policy, self._model.backend)
         self._pending = PendingFrame(

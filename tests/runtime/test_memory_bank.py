@@ -179,6 +179,17 @@ def test_the_buffer_follows_the_number_of_objects() -> None:
     assert sizes[-1] <= 4 * 8
 
 
+def test_the_buffer_has_at_most_the_rows_that_memory_attention_takes(backend: Backend) -> None:
+    bank = MemoryBank(backend, GEOMETRY, max_rows=10)
+    sizes = []
+    for object_id in range(1, 13):
+        rows, _ = bank.take_rows(1)
+        pointer = np.zeros((1, GEOMETRY.hidden), np.float32)
+        bank.write(0, [object_id], rows, pointer, conditioning=True)
+        sizes.append(bank.read(1, [object_id], span=SPAN)[0].memory.shape[0])
+    assert sizes == [8] * 8 + [10, 10, 11, 12]
+
+
 def test_rows_of_one_object_between_others_do_not_keep_the_buffer_growing() -> None:
     bank = MemoryBank(Counting(), GEOMETRY, slot_policy=KeptFrames(3, 3))
     for frame in range(300):

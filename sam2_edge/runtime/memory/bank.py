@@ -65,6 +65,7 @@ class MemoryBank:
         slot_policy: Selects the other memories; None for the recent frames, as many as the model
             was trained with.
         max_batch: Maximum number of objects per batch; None for no limit.
+        max_rows: Maximum number of stored memories of all objects; None for no limit.
     """
 
     def __init__(
@@ -75,13 +76,14 @@ class MemoryBank:
         max_cond_frames: int = DEFAULT_MAX_COND_FRAMES,
         slot_policy: SlotPolicy | None = None,
         max_batch: int | None = None,
+        max_rows: int | None = None,
     ) -> None:
         self._geometry = geometry
         self._max_cond_frames = max_cond_frames
         self._slot_policy = slot_policy or RecentFrames(geometry.recent_memories)
         self._pointer_policy = RecentFrames(geometry.recent_pointers)
         self._max_batch = max_batch
-        self._rows = MemoryRows(backend, geometry)
+        self._rows = MemoryRows(backend, geometry, max_rows=max_rows)
         self._objects: dict[int, _Object] = {}
 
     def __contains__(self, object_id: int) -> bool:

@@ -34,12 +34,21 @@ class Row:
 
 
 class MemoryRows:
-    """A buffer [R, m, h, w] that grows and shrinks with the number of rows in use."""
+    """A buffer [R, m, h, w] that grows and shrinks with the number of rows in use.
 
-    def __init__(self, backend: Backend, geometry: Geometry) -> None:
+    Args:
+        backend: Owns the buffer.
+        geometry: Geometry of the model.
+        max_rows: Rows that memory attention takes; None for no limit. Only rows in use exceed it.
+    """
+
+    def __init__(
+        self, backend: Backend, geometry: Geometry, *, max_rows: int | None = None
+    ) -> None:
         side = geometry.embedding_size
         self._shape = (geometry.memory_channels, side, side)
         self._backend, self._dtype = backend, geometry.feature_dtype
+        self._max_rows = max_rows
         self._used: list[weakref.ref[Row] | None] = []
         self._buffer: Tensor | None = None
 
@@ -58,7 +67,7 @@ class MemoryRows:
         first = self._find(count)
         in_use = sum(row is not None for row in self._live())
         if first is None or self._is_too_large(in_use + count):
-            self._reallocate(max(MIN_CAPACITY, (in_use + count) * 3 // 2))
+            self._reallocate(self._capacity(in_use + count))
             first = in_use
         rows = [Row(first + offset) for offset in range(count)]
         for row in rows:
@@ -81,6 +90,11 @@ class MemoryRows:
             if free == count:
                 return index - count + 1
         return None
+
+    def _capacity(self, needed: int) -> int:
+        """Return the rows of a new buffer: half as many again as are needed, if they may be."""
+        roomy = max(MIN_CAPACITY, needed * 3 // 2)
+        return roomy if self._max_rows is None else max(needed, min(roomy, self._max_rows))
 
     def _is_too_large(self, needed: int) -> bool:
         return len(self._used) > max(2 * MIN_CAPACITY, SPARE_SHARE * needed)
