@@ -129,8 +129,8 @@ class ExportOptions:
     def rounding(self) -> MemoryRounding:
         """How the memory encoder rounds what is stored.
 
-        Memory in float16 is not rounded to bfloat16: it has 3 bits less, and GPUs of compute
-        capability 7.5 do not know it.
+        Memory in float16 is not rounded to bfloat16: that has 3 bits less, and GPUs of compute
+        capability 7.5 do not support it.
         """
         return "none" if self.feature_dtype == "float16" else self.memory_rounding
 

@@ -93,7 +93,7 @@ def check_precisions(
         )
     if any(capability <= TURING for capability in capabilities) and rounding == "bfloat16":
         raise ExportError(
-            "stored memory is rounded to bfloat16, which compute capability 7.5 does not know; "
+            "stored memory is rounded to bfloat16, which compute capability 7.5 lacks; "
             "export with --memory-rounding none, or leave out 7.5"
         )
 
