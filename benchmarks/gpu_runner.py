@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-X", "faulthandler", "-m", "benchmarks.gpu_runner")
 """What runs a step, given the file of its job."""
 
-LEAST_S = 5.0
+MIN_LEFT_S = 5.0
 """A step does not start with less time than this."""
 
 MAX_REASON = 300
@@ -147,7 +147,7 @@ class Runner:
                 self._note(step, "missing", reason)
             elif unmet:
                 self._note(step, *_because_of(unmet[0], self.records[unmet[0]]))
-            elif left_s < LEAST_S:
+            elif left_s < MIN_LEFT_S:
                 self._note(step, "not reached", "the time was over")
             else:
                 self.run_one(step, left_s)

@@ -43,7 +43,7 @@ from sam2_edge.synthetic import clip
 Figures = Iterator[dict[str, Any]]
 Frames = NDArray[np.uint8]
 
-LEAST_COUNTED = 10
+MIN_COUNTED = 10
 """Frames whose time counts at least."""
 
 ADDED, REMOVED, REPROMPTED = 0.3, 0.55, 0.7
@@ -299,7 +299,7 @@ def timed(work: Workspace, target: Target, memory_before: int) -> Figures:
             target.step(target.prepare(next(source)), () if index else prompts)
             times.append(1e3 * (time.perf_counter() - start))
             peak = max(peak, used_memory() - memory_before)
-            if time.perf_counter() > end and index >= settings.warm + LEAST_COUNTED - 1:
+            if time.perf_counter() > end and index >= settings.warm + MIN_COUNTED - 1:
                 break
         counted = times[settings.warm :]
         median, p95 = np.percentile(counted, (50, 95))
@@ -318,7 +318,7 @@ def _frames_per_second(
         for prepared in ahead:
             target.step(prepared, ())
             count += 1
-            if time.perf_counter() - start > box_s and count >= LEAST_COUNTED:
+            if time.perf_counter() - start > box_s and count >= MIN_COUNTED:
                 break
     return count / (time.perf_counter() - start)
 

@@ -87,7 +87,7 @@ def test_a_step_past_its_limit_is_ended_with_its_processes(tmp_path: Path) -> No
 
 
 def test_what_the_deadline_cuts_or_excludes_is_not_reached(tmp_path: Path) -> None:
-    ran = runner(tmp_path, left_s=gpu_runner.LEAST_S + 3)
+    ran = runner(tmp_path, left_s=gpu_runner.MIN_LEFT_S + 3)
     ran.run([step(fake.hangs), step(fake.good), step(fake.raises, needs=("speed: hangs",))], {})
     assert {r["status"] for r in ran.records.values()} == {"not reached"}
     assert ran.records["speed: hangs"]["figures"] == {"value": 1}

@@ -99,7 +99,7 @@ def best_backend(components: Sequence[Finding]) -> str:
 
 
 def conflicts() -> list[str]:
-    """Say which packages stand in each other's way or are damaged, and how to mend that."""
+    """Say which packages conflict or are damaged, and how to repair that."""
     found = (
         conflict("onnxruntime", "onnxruntime", damaged=_is_damaged(_ONNX_RUNTIME)),
         conflict("cv2", "opencv", damaged=_is_damaged(_OPENCV)),

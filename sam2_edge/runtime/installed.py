@@ -12,7 +12,7 @@ from sam2_edge.extras import reinstall
 
 
 def conflict(module: str, prefix: str, *, damaged: bool) -> str | None:
-    """Say which packages stand in each other's way, and how to mend that; None if none do.
+    """Say which packages conflict, and how to repair that; None if none do.
 
     Args:
         module: Name of a module that several packages bring, such as onnxruntime.

@@ -8,7 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-enum { ALIGNMENT = 256, POISON = 0xFF, GUARD = 0xA5, PAGE = 4096, LARGE = 1 << 20, MOST_FAULTS = 16 };
+enum { ALIGNMENT = 256, POISON = 0xFF, GUARD = 0xA5, PAGE = 4096, LARGE = 1 << 20, MAX_FAULTS = 16 };
 
 Counts counts;
 Settings settings = {(uint64_t)8 << 30, 1, 0, 13000, 8, 6, 0, "Late Device"};
@@ -25,7 +25,7 @@ typedef struct {
     Status status;
 } Fault;
 
-static Fault faults[MOST_FAULTS];
+static Fault faults[MAX_FAULTS];
 
 typedef struct Block {
     struct Block *next;
@@ -41,7 +41,7 @@ static const size_t RESERVED = (size_t)64 << 30;  // of addresses, not of memory
 static unsigned char *next_address, *last_address;
 
 static Status fault_of(const char *function) {
-    for (int i = 0; i < MOST_FAULTS; i++) {
+    for (int i = 0; i < MAX_FAULTS; i++) {
         Fault *fault = &faults[i];
         if (fault->times == 0 || strcmp(fault->function, function) != 0) continue;
         if (fault->after > 0) {
@@ -86,7 +86,7 @@ void misuse(const char *format, ...) {
 
 void late_fail(const char *function, int after, int times, Status status) {
     enter("", 0);
-    for (int i = 0; i < MOST_FAULTS; i++) {
+    for (int i = 0; i < MAX_FAULTS; i++) {
         if (faults[i].times != 0) continue;
         snprintf(faults[i].function, sizeof faults[i].function, "%s", function);
         faults[i].after = after;
