@@ -172,9 +172,11 @@ def _count_flops(
     from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
 
     memory = bundle.manifest.memory
-    sizes = {"M": memory.slots, "P": memory.pointers, "B": 1, "N": 1}
+    sizes = {"M": memory.slots, "P": memory.pointers, "B": 1, "N": 1, "R": memory.slots}
     try:
-        flops = {g.value: graph_flops(bundle.graph_path(g), sizes) for g in Graph}
+        # Mask bits has no weights, and its work depends on the frame.
+        graphs = [graph for graph in Graph if graph is not Graph.MASK_BITS]
+        flops = {g.value: graph_flops(bundle.graph_path(g), sizes) for g in graphs}
         return flops, peak_flops(threads) if target.device == "cpu" else None
     except ModuleNotFoundError:
         console.print("operations are not counted; this needs: pip install 'sam2_edge[export]'")

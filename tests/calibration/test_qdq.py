@@ -74,9 +74,7 @@ def test_a_quantized_graph_is_near_the_float_one(
 def test_quantizing_no_layer_changes_nothing(
     encoder: onnx.ModelProto, calibration_frames: CalibrationFrames
 ) -> None:
-    made = quantize_model(
-        encoder, collect_ranges(encoder, calibration_frames, "minmax"), [], "tensorrt"
-    )
+    made = quantize_model(encoder, collect_ranges(encoder, calibration_frames, "minmax"), [], "gpu")
     feeds = dict(next(iter(calibration_frames)))
     results = [
         ort.InferenceSession(m.SerializeToString()).run(None, feeds) for m in (encoder, made)

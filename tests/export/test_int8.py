@@ -31,7 +31,7 @@ def test_the_most_sensitive_layer_comes_first(
     wide = {n.name: n.input[0] for n in encoder.graph.node}[names[4]]
     ranges[wide] = tuple(300 * limit for limit in ranges[wide])
 
-    errors = layer_errors(encoder, ranges, names, islice(calibration_frames, 2), "tensorrt")
+    errors = layer_errors(encoder, ranges, names, islice(calibration_frames, 2), "gpu")
 
     assert set(errors) == set(names)
     assert next(iter(errors)) == names[4]

@@ -58,8 +58,8 @@ def test_prompts_are_in_the_pixels_of_the_frame(small_bundle: Bundle, clip: Clip
     assert large[1].mask.shape == (256, 256)
 
 
-def test_objects_are_independent(small_bundle: Bundle, clip: Clip) -> None:
-    alone, together = VideoTracker(small_bundle), VideoTracker(small_bundle)
+def test_objects_are_independent(full_bundle: Bundle, clip: Clip) -> None:
+    alone, together = VideoTracker(full_bundle), VideoTracker(full_bundle)
     for index, frame in enumerate(clip.frames):
         one = alone.track(frame, [CLICK] if index == 0 else [])
         prompts = {0: [CLICK], 3: [OTHER], 9: [Prompt(5, points=[(92, 75)])]}.get(index, [])
@@ -238,12 +238,10 @@ def test_memory_stays_bounded_no_matter_how_often_objects_are_prompted(
         prompts = [CLICK, OTHER] if index % 3 == 0 else []
         tracker.track(clip.frames[index % 24], prompts)
     for entry in tracker._bank._objects.values():
-        assert entry.group.memory.shape[0] == 2 + 6
-        assert entry.group.pointers.shape[0] == 2 + 15
-        assert sum(slot.conditioning for slot in entry.memory) == 2
-        assert len(entry.memory) <= 8
-        assert len(entry.pointers) <= 17
-    assert len({id(entry.group) for entry in tracker._bank._objects.values()}) <= 2
+        assert sum(slot.conditioning for slot in entry.memories) == 2
+        assert len(entry.memories) <= 2 + 6
+        assert len(entry.pointers) <= 2 + 15
+    assert tracker._bank._rows.buffer.shape[0] <= 2 * 2 * (2 + 6 + 1)
     assert len(tracker._pending) <= 2
 
 
