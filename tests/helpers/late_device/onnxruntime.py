@@ -42,7 +42,7 @@ class CudaProvider:
         refuses_graphs: Whether sessions with `enable_cuda_graph` fail to open.
         fails_to_capture: Whether a first run with a `gpu_graph_id` fails.
         starts: Whether the provider starts at all; otherwise sessions run on the CPU, as the real
-            one does in silence.
+            one does silently.
     """
 
     def __init__(self, device: LateDevice) -> None:

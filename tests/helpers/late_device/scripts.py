@@ -34,7 +34,7 @@ class Answer:
 
 
 def answers(script: Script, tracker: VideoTracker, *, logits_every: int) -> list[list[Answer]]:
-    """Run a script, and read logits on every so many steps."""
+    """Run a script, reading logits at regular intervals."""
     return [
         [
             Answer(r.object_id, r.mask, r.iou, r.object_score, r.logits if wanted else None)
@@ -104,7 +104,7 @@ def refined(tracker: VideoTracker) -> Iterator[Sequence[ObjectResult]]:
 
 
 def started_over(tracker: VideoTracker) -> Iterator[Sequence[ObjectResult]]:
-    """Three objects, one of them prompted anew in mid-stream: memories of unequal numbers."""
+    """Three objects; one is prompted again mid-stream, so the numbers of memories differ."""
     for index, frame in enumerate(frames(40)):
         prompts = {0: [DISC, SQUARE, *clicks(3, 3)], 20: [SQUARE]}
         yield tracker.track(frame, prompts.get(index, [])).objects
