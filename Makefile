@@ -26,12 +26,14 @@ ARGS ?=
 
 install: .venv/installed
 
-# The original package, which tests compare with, comes by itself: its torchvision would bring another torch.
+# The original packages, which tests compare with, come by themselves: their torchvision would bring another torch.
+# Original EdgeTAM is a package named sam2, too, so it has a folder of its own, as timm, which it is built with.
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
 	$(BIN)/pip install --quiet --editable '.[cpu,export,serve,test,docs]'
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
+	$(BIN)/pip install --quiet --no-deps --target .venv/edgetam edgetam-dimos==1.0.1 timm==1.0.31
 	for version in $(TENSORRT_VERSIONS); do $(BIN)/pip install --quiet --no-deps \
 	    --target .venv/tensorrt_bindings/$$version tensorrt_cu12_bindings==$$version || exit 1; done
 	touch $@

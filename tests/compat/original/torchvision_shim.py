@@ -2,7 +2,7 @@
 
 torchvision must match the exact version of torch, and the tests need four functions of it. They are
 written here from its documentation, with suppression box by box, so that they share nothing with
-the code under test.
+the code under test. timm imports many more names, of which these tests call none.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import Enum
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
@@ -102,17 +103,59 @@ def _overlap(first: np.ndarray, second: np.ndarray) -> float:
         return float(shared / (areas[0] + areas[1] - shared))
 
 
+class _AnyName(ModuleType):
+    """A module in which every name is an empty class."""
+
+    def __getattr__(self, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return type(name, (), {})
+
+
+class _InterpolationMode(Enum):
+    NEAREST = "nearest"
+    BILINEAR = "bilinear"
+    BICUBIC = "bicubic"
+    BOX = "box"
+    HAMMING = "hamming"
+    LANCZOS = "lanczos"
+
+
+def _stand_in() -> dict[str, ModuleType]:
+    """torchvision's modules by name."""
+    modules: dict[str, ModuleType] = {"torchvision": ModuleType("torchvision")}
+    for path in (
+        "datasets",
+        "models",
+        "models.feature_extraction",
+        "ops",
+        "ops.boxes",
+        "ops.misc",
+        "transforms",
+        "transforms.functional",
+        "utils",
+    ):
+        name = f"torchvision.{path}"
+        parent, _, own = name.rpartition(".")
+        modules[name] = _AnyName(name)
+        setattr(modules[parent], own, modules[name])
+    modules["torchvision.transforms"].__dict__.update(
+        ToTensor=ToTensor, Resize=Resize, Normalize=Normalize
+    )
+    modules["torchvision.transforms.functional"].__dict__.update(
+        InterpolationMode=_InterpolationMode
+    )
+    modules["torchvision.ops.boxes"].__dict__.update(box_area=box_area, batched_nms=batched_nms)
+    return modules
+
+
 @contextmanager
 def substitute_if_missing() -> Iterator[None]:
     """Replace torchvision only while the original is imported: transformers looks for it too."""
     if find_spec("torchvision") is not None:
         yield
         return
-    root, transforms = ModuleType("torchvision"), ModuleType("torchvision.transforms")
-    ops, boxes = ModuleType("torchvision.ops"), ModuleType("torchvision.ops.boxes")
-    transforms.__dict__.update(ToTensor=ToTensor, Resize=Resize, Normalize=Normalize)
-    boxes.__dict__.update(box_area=box_area, batched_nms=batched_nms)
-    modules = {module.__name__: module for module in (root, transforms, ops, boxes)}
+    modules = _stand_in()
     sys.modules.update(modules)
     try:
         yield
