@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import Sam2VideoConfig, Sam2VideoModel
 
 SPREAD = 0.3
@@ -46,6 +46,21 @@ def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
     return model
 
 
+@torch.no_grad()
+def settle_norms(module: nn.Module, example: Tensor) -> None:
+    """Set the statistics of batch normalization to those of an example.
+
+    Without it, outputs grow from block to block until nothing else counts.
+    """
+    norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
+    for norm in norms:
+        norm.momentum = None  # statistics become the mean of all examples, which is one
+        norm.reset_running_stats()
+    module.train()
+    module(example)
+    module.eval()
+
+
 def _scale_weights(module: nn.Module) -> None:
     """Draw weights of standard deviation 1 / sqrt(inputs), so that outputs scale like inputs."""
     if isinstance(module, nn.Linear):
@@ -58,7 +73,7 @@ def _scale_weights(module: nn.Module) -> None:
         module.weight.normal_(0.0, 1.0)
 
 
-def _vary(name: str, parameter: torch.Tensor) -> None:
+def _vary(name: str, parameter: Tensor) -> None:
     if name.endswith(".scale"):
         parameter.normal_(0.5, SPREAD)
     elif name.endswith(("q_proj.weight", "k_proj.weight")):

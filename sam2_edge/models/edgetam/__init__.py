@@ -1,0 +1,1 @@
+"""EdgeTAM: SAM 2 with a convolutional image encoder and a perceiver of memories."""
