@@ -13,8 +13,8 @@ from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.models.checkpoints import LoadedModel
+from sam2_edge.models.families import at_image_size
 from sam2_edge.models.random_init import random_model
-from sam2_edge.models.variants import at_image_size
 
 IMAGE_SIZE, WIDTH, HIDDEN, SEED = 64, 8, 64, 6
 

@@ -33,8 +33,8 @@ from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceTracker
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import LoadedModel, load_model, load_original
-from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
-from sam2_edge.models.key_mapping import from_original
+from sam2_edge.models.sam2.family import IMAGE_MEAN, IMAGE_STD
+from sam2_edge.models.sam2.key_mapping import from_original
 from tools.original_names import to_original
 
 MODEL, SEED = "sam2.1-hiera-tiny", 1

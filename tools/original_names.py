@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 from torch import Tensor
 
-from sam2_edge.models.key_mapping import POINT, POINT_TABLE, rename
+from sam2_edge.models.sam2.key_mapping import POINT, POINT_TABLE, rename
 
 
 def to_original(state: Mapping[str, Tensor], names: Iterable[str]) -> dict[str, Tensor]:

@@ -15,15 +15,11 @@ from typing import ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-MEMORY_STRIDE = 16
-"""Pixels of the square model input per cell of the embedding (16 in SAM 2)."""
+MASK_PIXELS = 4
+"""Pixels of the mask logits along the side of a cell of the embedding, in every family."""
 
-MASK_STRIDE = 4
-"""Pixels of the square model input per pixel of the mask logits (4 in SAM 2)."""
-
-IMAGE_SIZES = range(64, 2048 + 1, 32)
-"""Sides of the model input that the backbone takes, pixels: the last Hiera stage has stride 32, and
-8 x 8 windows tile the stage of stride 4."""
+MIN_IMAGE_SIZE, MAX_IMAGE_SIZE = 64, 2048
+"""Sides of the model input, pixels; each family takes some sizes between them."""
 
 LABEL_PAD = -1
 LABEL_BACKGROUND = 0
@@ -111,10 +107,12 @@ class Geometry:
 
     Attributes:
         image_size: Side of the square model input, pixels.
+        stride: Pixels of the model input along the side of a cell of the embedding.
         hidden: Channels of the embedding (256 in SAM 2).
         memory_channels: Channels of one memory (64 in SAM 2).
         memory_slots: Memories attended to with one conditioning frame (7 in SAM 2).
         pointers: Object pointers attended to with one conditioning frame (16 in SAM 2).
+        memory_latents: Tokens of a memory that is a list of latents; None if it is a grid of cells.
         memory_tokens: Cells of each memory that are attended to; None for all.
         feature_dtype: Dtype of features, conditioned embeddings and memories between graphs.
     """
@@ -124,18 +122,27 @@ class Geometry:
     memory_channels: int = 64
     memory_slots: int = 7
     pointers: int = 16
+    stride: int = 16
+    memory_latents: int | None = None
     memory_tokens: int | None = None
     feature_dtype: FeatureDtype = "float32"
 
     @property
     def embedding_size(self) -> int:
         """Side of the embedding, cells."""
-        return self.image_size // MEMORY_STRIDE
+        return self.image_size // self.stride
 
     @property
     def mask_size(self) -> int:
         """Side of the mask logits, pixels."""
-        return self.image_size // MASK_STRIDE
+        return MASK_PIXELS * self.embedding_size
+
+    @property
+    def memory_shape(self) -> tuple[int, ...]:
+        """Shape of one memory: [m,h,h] of cells, or [T,m] of latents."""
+        if self.memory_latents is not None:
+            return (self.memory_latents, self.memory_channels)
+        return (self.memory_channels, self.embedding_size, self.embedding_size)
 
     @property
     def recent_memories(self) -> int:
@@ -150,7 +157,7 @@ class Geometry:
 
 def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
     """The contract of every graph for one geometry."""
-    size, c, m = geometry.image_size, geometry.hidden, geometry.memory_channels
+    size, c = geometry.image_size, geometry.hidden
     h, low = geometry.embedding_size, geometry.mask_size
 
     def f32(name: str, *axes: Axis) -> TensorSpec:
@@ -184,7 +191,7 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
             Graph.MEMORY_ATTENTION,
             (
                 embedding,
-                feature("memory", "R", m, h, h),
+                feature("memory", "R", *geometry.memory_shape),
                 i32("memory_rows", "M", "B"),
                 i32("memory_age", "M", "B"),
                 f32("pointers", "P", "B", c),
@@ -228,7 +235,7 @@ def graph_specs(geometry: Geometry) -> dict[Graph, GraphSpec]:
                 object_score,
                 i32("binarize", "B"),
             ),
-            (feature("memory", "B", m, h, h),),
+            (feature("memory", "B", *geometry.memory_shape),),
         ),
         GraphSpec(
             Graph.MASK_BITS,

@@ -9,13 +9,14 @@ from pydantic import (
     BaseModel,
     ConfigDict,
     Field,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
 
 from sam2_edge.bundle.contract import (
-    IMAGE_SIZES,
-    MEMORY_STRIDE,
+    MAX_IMAGE_SIZE,
+    MIN_IMAGE_SIZE,
     FeatureDtype,
     Geometry,
     Graph,
@@ -138,7 +139,7 @@ class ModelEntry(_Entry):
     """Where the weights come from; sha256 is None for random weights."""
 
     name: Text
-    family: Literal["sam2", "sam2.1"]
+    family: Literal["sam2", "sam2.1", "edgetam", "sam3"]
     source: Text
     sha256: str | None
 
@@ -148,6 +149,7 @@ class MemoryEntry(_Entry):
 
     Attributes:
         rounding: How the memory encoder rounds what is stored, beyond its dtype.
+        latents: Tokens of a memory that is a list of latents; None if it is a grid of cells.
         tokens: Tokens of each memory that attention sees; None for all.
     """
 
@@ -156,6 +158,7 @@ class MemoryEntry(_Entry):
     channels: int = Field(ge=1, le=1024)
     hidden: int = Field(ge=8, le=1024, multiple_of=8)
     rounding: MemoryRounding
+    latents: int | None = Field(default=None, ge=1, le=65_536)
     tokens: int | None = Field(default=None, ge=1)
 
 
@@ -170,6 +173,8 @@ class Manifest(_Entry):
     """The contents of manifest.json.
 
     Attributes:
+        stride: Pixels of the model input along the side of a cell of the embedding.
+        image_size: Side of the square model input, pixels.
         target: What the graphs are written for.
         feature_dtype: Dtype of features and memories between graphs.
         reference: With engines, samples of the outputs that they must give.
@@ -178,6 +183,7 @@ class Manifest(_Entry):
     format_version: Literal[3]
     sam2_edge_version: Text
     model: ModelEntry
+    stride: int = Field(default=16, ge=4, le=64)
     image_size: int
     normalization: NormalizationEntry
     memory: MemoryEntry
@@ -195,17 +201,22 @@ class Manifest(_Entry):
 
     @field_validator("image_size")
     @classmethod
-    def _check_image_size(cls, size: int) -> int:
-        if size not in IMAGE_SIZES:
-            low, high, step = IMAGE_SIZES[0], IMAGE_SIZES[-1], IMAGE_SIZES.step
-            raise ValueError(f"it must be a multiple of {step} from {low} to {high}")
+    def _check_image_size(cls, size: int, info: ValidationInfo) -> int:
+        stride = info.data.get("stride", 1)
+        if not MIN_IMAGE_SIZE <= size <= MAX_IMAGE_SIZE or size % stride:
+            raise ValueError(
+                f"it must be a multiple of {stride} from {MIN_IMAGE_SIZE} to {MAX_IMAGE_SIZE}"
+            )
         return size
 
     @model_validator(mode="after")
     def _check_tokens(self) -> Manifest:
-        cells = (self.image_size // MEMORY_STRIDE) ** 2
-        if self.memory.tokens is not None and self.memory.tokens >= cells:
-            raise ValueError(f"memory.tokens is {self.memory.tokens}, of {cells} in a memory")
+        cells = (self.image_size // self.stride) ** 2
+        tokens = self.memory.tokens
+        if tokens is not None and self.memory.latents is not None:
+            raise ValueError("memory.tokens selects cells, but this memory is a list of latents")
+        if tokens is not None and tokens >= cells:
+            raise ValueError(f"memory.tokens is {tokens}, of {cells} in a memory")
         return self
 
     @property
@@ -217,6 +228,8 @@ class Manifest(_Entry):
             memory_channels=self.memory.channels,
             memory_slots=self.memory.slots,
             pointers=self.memory.pointers,
+            stride=self.stride,
+            memory_latents=self.memory.latents,
             memory_tokens=self.memory.tokens,
             feature_dtype=self.feature_dtype,
         )

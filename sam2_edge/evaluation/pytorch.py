@@ -16,8 +16,8 @@ from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import Manifest
 from sam2_edge.evaluation.pytorch_loop import ReferencePrompt, ReferenceResult, ReferenceTracker
 from sam2_edge.evaluation.tracker import MemoryAndPointer
+from sam2_edge.models.families import geometry_of
 from sam2_edge.models.graphs import graph_modules
-from sam2_edge.models.variants import geometry_of
 from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.backends.host import HostTensors
 from sam2_edge.runtime.preprocess import model_image

@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
 from sam2_edge.bundle.contract import MemoryRounding
-from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
+from sam2_edge.models.sam2.family import IMAGE_MEAN, IMAGE_STD
 from sam2_edge.runtime.model import LOGIT_LIMIT
 
 

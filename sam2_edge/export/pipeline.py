@@ -45,9 +45,8 @@ from sam2_edge.export.precision import (
 )
 from sam2_edge.export.validate import check_numbers, check_structure, example_feeds
 from sam2_edge.models.checkpoints import LoadedModel
+from sam2_edge.models.families import family_of
 from sam2_edge.models.graphs import graph_modules
-from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
-from sam2_edge.models.variants import geometry_of
 
 DEFAULT_OPTIONS = ExportOptions()
 
@@ -79,7 +78,8 @@ def export_bundle(
         SourceError: The calibration frames cannot be read.
         BundleError: `target` exists or cannot be written.
     """
-    geometry = replace(geometry_of(loaded.model.config), memory_tokens=options.memory_tokens)
+    family = family_of(loaded.model.config)
+    geometry = replace(family.geometry(loaded.model.config), memory_tokens=options.memory_tokens)
     check_memory_tokens(geometry)
     memory = _memory_entry(geometry, options)
     with (
@@ -100,6 +100,11 @@ def export_bundle(
 
 def check_memory_tokens(geometry: Geometry) -> None:
     """Raise ExportError unless attention sees some, but not all, tokens of a memory."""
+    if geometry.memory_tokens is not None and geometry.memory_latents is not None:
+        raise ExportError(
+            f"{geometry.memory_tokens} memory tokens; they select cells of a memory, and a memory "
+            f"of this model is {geometry.memory_latents} latents: leave it out"
+        )
     tokens, side = geometry.memory_tokens, geometry.embedding_size
     if tokens is not None and not 1 <= tokens < side**2:
         raise ExportError(
@@ -254,6 +259,7 @@ def _manifest(
     target: GraphTarget,
     graphs: dict[Graph, GraphEntry],
 ) -> Manifest:
+    family = family_of(loaded.model.config)
     return Manifest(
         format_version=FORMAT_VERSION,
         sam2_edge_version=version("sam2_edge"),
@@ -261,7 +267,8 @@ def _manifest(
             name=loaded.name, family=loaded.family, source=loaded.source, sha256=loaded.sha256
         ),
         image_size=geometry.image_size,
-        normalization=NormalizationEntry(mean=IMAGE_MEAN, std=IMAGE_STD),
+        stride=geometry.stride,
+        normalization=NormalizationEntry(mean=family.mean, std=family.std),
         memory=memory,
         target=target,
         feature_dtype=geometry.feature_dtype,
@@ -277,6 +284,7 @@ def _memory_entry(geometry: Geometry, options: ExportOptions) -> MemoryEntry:
             channels=geometry.memory_channels,
             hidden=geometry.hidden,
             rounding=options.rounding,
+            latents=geometry.memory_latents,
             tokens=geometry.memory_tokens,
         )
     except ValidationError as error:

@@ -1,4 +1,4 @@
-"""Loading a SAM 2 model by name, from a folder, or from an original checkpoint."""
+"""Loading a model by name, from a folder, or from an original checkpoint."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import torch
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
-from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers import PreTrainedConfig
 
 from sam2_edge.bundle import BUNDLED
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import CheckpointError, ExportError
-from sam2_edge.models.key_mapping import from_original
-from sam2_edge.models.random_init import random_model
-from sam2_edge.models.variants import (
-    DEFAULT_IMAGE_SIZE,
+from sam2_edge.models.families import (
     NANO,
     VARIANTS,
-    Variant,
     at_image_size,
     check_image_size,
+    family_of_type,
+    family_of_variant,
+    find_variant,
     recognize_variant,
-    variant_config,
 )
+from sam2_edge.models.family import Family, Variant
+from sam2_edge.models.random_init import random_model
 from sam2_edge.models.weight_files import (
     read_config,
     read_original,
@@ -36,6 +36,9 @@ from sam2_edge.models.weight_files import (
     unfit_config,
     weight_files,
 )
+
+COUNTERS = ".num_batches_tracked"
+"""Names of the buffers in which batch normalization counts; inference does not use them."""
 
 MAX_LISTED = 20
 """Tensor names of each kind in an error."""
@@ -46,14 +49,15 @@ class LoadedModel:
     """A model in evaluation mode and its origin.
 
     Attributes:
+        model: transformers' video model.
         name: Variant or folder name.
-        family: "sam2" or "sam2.1".
+        family: What the manifest records, such as "sam2.1".
         source: Path, Hub repository or "random seed N".
         sha256: Of the weight file, or of the files' digests if there are several; None for random
             weights.
     """
 
-    model: Sam2VideoModel
+    model: Any
     name: str
     family: str
     source: str
@@ -80,22 +84,19 @@ def load_model(
         CheckpointError: The name is unknown, or the weights cannot be read or do not fit.
         ExportError: The backbone does not take the image size.
     """
-    if image_size is not None:
-        check_image_size(image_size)
     if checkpoint is not None and random_seed is not None:
         raise CheckpointError("both a checkpoint and a random seed were given; give one of them")
-    original_size = image_size or DEFAULT_IMAGE_SIZE
     if random_seed is not None:
-        variant = _find_variant(name)
-        model = random_model(variant_config(variant, original_size), random_seed)
+        variant = _known_variant(name)
+        model = random_model(_variant_config(variant, image_size), random_seed)
         source = f"random seed {random_seed}"
         return LoadedModel(model, variant.name, variant.family, source, sha256=None)
     if checkpoint is not None:
-        expected = _find_variant(name)
-        return load_original(checkpoint, image_size=original_size, expected=expected)
+        expected = _known_variant(name)
+        return load_original(checkpoint, image_size=image_size, expected=expected)
     path = Path(name)
     if path.is_file():
-        return load_original(path, image_size=original_size)
+        return load_original(path, image_size=image_size)
     if path.is_dir():
         return load_folder(path, image_size=image_size)
     if name in BUNDLED:
@@ -109,7 +110,9 @@ def load_published(name: str, *, image_size: int | None = None) -> LoadedModel:
     Raises:
         CheckpointError: The name is unknown, or the Hub cannot be reached.
     """
-    known = _find_variant(name)
+    known = _known_variant(name)
+    if image_size is not None:
+        check_image_size(family_of_variant(known), image_size)
     try:
         folder = snapshot_download(known.hub_id, allow_patterns=["config.json", "*.safetensors"])
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
@@ -144,31 +147,42 @@ def load_folder(
             "model.safetensors"
         )
     files = weight_files(folder)
-    config = read_config(folder)
+    content = read_config(folder)
+    family = family_of_type(content.get("model_type"))
     try:
-        size = image_size or int(config.image_size)
-        config = at_image_size(config, size)
-        with torch.device("meta"):
-            expected = Sam2VideoModel(config).state_dict()
-    except ExportError:
+        config = family.config_of(content)
+        config = at_image_size(config, int(config.image_size) if image_size is None else image_size)
+        expected = _expected(family, config)
+    except (ExportError, CheckpointError):
         raise
     except Exception as error:  # transformers raises whatever its own code meets
         raise unfit_config(folder / "config.json", error) from error
-    state = read_safetensors(files)
+    state = _without_counters(family.from_published(read_safetensors(files)))
     _share_frequencies(state)
     _check_fit(expected, state, str(folder))
-    model = _with_weights(config, state)
-    family = "sam2.1" if config.enable_occlusion_spatial_embedding else "sam2"
+    model = _with_weights(family, config, state)
     return LoadedModel(
-        model, name or folder.resolve().name, family, source or str(folder), _digest(files)
+        model,
+        name or folder.resolve().name,
+        family.recorded_as(config),
+        source or str(folder),
+        _digest(files),
     )
 
 
-def load_original(path: Path, *, image_size: int, expected: Variant | None = None) -> LoadedModel:
+def load_original(
+    path: Path, *, image_size: int | None = None, expected: Variant | None = None
+) -> LoadedModel:
     """Load one of Meta's .pt checkpoints, or one fine-tuned from it.
+
+    Args:
+        path: The file.
+        image_size: Side of the model input, pixels; None for the size of training.
+        expected: The variant that it must be; None for any.
 
     Raises:
         CheckpointError: The file cannot be read, does not fit, or is not the `expected` variant.
+        ExportError: The backbone does not take the image size.
     """
     state = read_original(path)
     variant = recognize_variant({name: tuple(t.shape) for name, t in state.items()})
@@ -176,13 +190,28 @@ def load_original(path: Path, *, image_size: int, expected: Variant | None = Non
         raise CheckpointError(
             f"{path} holds {variant.name}, not {expected.name}; name the model {variant.name}"
         )
-    config = variant_config(variant, image_size)
-    renamed = from_original(state)
-    with torch.device("meta"):
-        own = Sam2VideoModel(config).state_dict()
-    _check_fit(own, renamed, str(path))
-    model = _with_weights(config, renamed)
+    family, config = family_of_variant(variant), _variant_config(variant, image_size)
+    renamed = _without_counters(family.from_original(state))
+    _check_fit(_expected(family, config), renamed, str(path))
+    model = _with_weights(family, config, renamed)
     return LoadedModel(model, variant.name, variant.family, str(path), _digest([path]))
+
+
+def _variant_config(variant: Variant, image_size: int | None) -> PreTrainedConfig:
+    family = family_of_variant(variant)
+    size = family.default_image_size if image_size is None else image_size
+    check_image_size(family, size)
+    return variant.config(size)
+
+
+def _expected(family: Family, config: PreTrainedConfig) -> dict[str, Tensor]:
+    """Names and shapes of a model's tensors, without memory for them."""
+    with torch.device("meta"):
+        return _without_counters(family.model_class(config).state_dict())
+
+
+def _without_counters(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: tensor for name, tensor in state.items() if not name.endswith(COUNTERS)}
 
 
 def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], source: str) -> None:
@@ -201,15 +230,16 @@ def _check_fit(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], sour
     _refuse(source, not_finite=[k for k in both if not state[k].isfinite().all()])
 
 
-def _with_weights(config: Sam2VideoConfig, state: Mapping[str, Tensor]) -> Sam2VideoModel:
-    model = Sam2VideoModel(config)
-    model.load_state_dict({k: v.to(torch.float32) for k, v in state.items()})
+def _with_weights(family: Family, config: PreTrainedConfig, state: Mapping[str, Tensor]) -> Any:
+    model = family.model_class(config)
+    # All names have been compared; only counters of batch normalization are missing.
+    model.load_state_dict({k: v.to(torch.float32) for k, v in state.items()}, strict=False)
     return model.eval()
 
 
-def _find_variant(name: str) -> Variant:
-    """The variant with this name, with or without "facebook/"."""
-    variant = VARIANTS.get(name.removeprefix("facebook/"))
+def _known_variant(name: str) -> Variant:
+    """The variant with this name or repository."""
+    variant = find_variant(name)
     if variant is None:
         raise CheckpointError(
             f"'{name}' is neither a file, a folder nor a known model; known models: "

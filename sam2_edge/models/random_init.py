@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
-from transformers import Sam2VideoConfig, Sam2VideoModel
+from transformers import PreTrainedConfig
+
+from sam2_edge.models.families import family_of
 
 SPREAD = 0.3
 """Standard deviation of parameters that are constant in a fresh model."""
@@ -22,7 +26,7 @@ _POINTER_WEIGHTS = (
 )
 
 
-def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
+def random_model(config: PreTrainedConfig, seed: int) -> Any:
     """A model in evaluation mode with random weights.
 
     A fresh model has weights of 0.02, embeddings of zero and a layer scale of 1e-6: its masks do
@@ -32,7 +36,7 @@ def random_model(config: Sam2VideoConfig, seed: int) -> Sam2VideoModel:
     state = torch.random.get_rng_state()
     try:
         torch.manual_seed(seed)
-        model = Sam2VideoModel(config).eval()
+        model = family_of(config).model_class(config).eval()
         with torch.no_grad():
             for module in model.modules():
                 _scale_weights(module)

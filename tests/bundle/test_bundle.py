@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sam2_edge import Bundle, BundleError, load_bundle
-from sam2_edge.bundle.contract import IMAGE_SIZES, Graph, TensorSpec
+from sam2_edge.bundle.contract import Graph, TensorSpec
 from sam2_edge.bundle.manifest import (
     FORMAT_VERSION,
     MANIFEST_FILE,
@@ -26,6 +26,7 @@ from sam2_edge.bundle.manifest import (
     ModelEntry,
     NormalizationEntry,
 )
+from sam2_edge.models.sam2.variants import IMAGE_SIZES
 
 NAMES_A_FILE = re.compile(r"manifest\.json|\.onnx|/etc/hostname")
 NAMES_A_REMEDY = re.compile("again|copy|do not use this bundle")
@@ -92,7 +93,7 @@ CHANGES: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
     **{
         f"image size {value}": (
             lambda m, value=value: m.update(image_size=value),
-            f"image_size is {value}: .*multiple of 32 from 64 to 2048",
+            f"image_size is {value}: .*multiple of 16 from 64 to 2048",
         )
         for value in (0, -32, 100, 2080, 10**5, 10**18)
     },

@@ -17,9 +17,9 @@ from sam2_edge.export import onnx_graph
 from sam2_edge.export.onnx_graph import export_onnx
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.validate import check_numbers, check_structure, example_feeds
+from sam2_edge.models.families import geometry_of
 from sam2_edge.models.graphs.mask_prompt import MaskPrompt
 from sam2_edge.models.random_init import random_model
-from sam2_edge.models.variants import geometry_of
 from tests.helpers.models import loaded, small_config
 
 

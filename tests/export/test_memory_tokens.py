@@ -26,8 +26,8 @@ from sam2_edge.evaluation.verify.references import open_reference
 from sam2_edge.export.pipeline import check_memory_tokens, export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.export.validate import example_feeds
+from sam2_edge.models.families import geometry_of
 from sam2_edge.models.graphs.memory_attention import MemoryAttention
-from sam2_edge.models.variants import geometry_of
 from sam2_edge.runtime.backends import open_backend
 from tests.helpers.attention import inputs
 from tests.helpers.cli import run

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from transformers import Sam2VideoModel
 
-from sam2_edge.models.variants import geometry_of
+from sam2_edge.models.families import geometry_of
 
 
 def inputs(model: Sam2VideoModel, memories: int, objects: int) -> tuple[Tensor, ...]:

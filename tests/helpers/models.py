@@ -9,7 +9,7 @@ from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
 from sam2_edge.models.checkpoints import LoadedModel
-from sam2_edge.models.variants import at_image_size
+from sam2_edge.models.families import at_image_size
 from sam2_edge.synthetic import clip as synthetic_clip
 
 IMAGE_SIZE = 128

@@ -13,8 +13,10 @@ from transformers import Sam2VideoModel
 
 from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.models.checkpoints import load_model
-from sam2_edge.models.key_mapping import from_original
-from sam2_edge.models.variants import VARIANTS, recognize_variant, variant_config
+from sam2_edge.models.families import recognize_variant
+from sam2_edge.models.family import Variant
+from sam2_edge.models.sam2.key_mapping import from_original
+from sam2_edge.models.sam2.variants import VARIANTS
 from tools.original_names import to_original
 
 DATA = Path(__file__).parent.parent / "data" / "original_tensors.json.gz"
@@ -38,18 +40,18 @@ def tiny_checkpoint(
     return path
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_original_checkpoint_maps_to_its_variant_completely(name: str) -> None:
-    shapes = ORIGINAL[name]
+@pytest.mark.parametrize("variant", VARIANTS, ids=lambda v: v.name)
+def test_every_original_checkpoint_maps_to_its_variant_completely(variant: Variant) -> None:
+    shapes = ORIGINAL[variant.name]
     with torch.device("meta"):
-        model = Sam2VideoModel(variant_config(VARIANTS[name]))
+        model = Sam2VideoModel(variant.config(1024))
         original = {n: torch.empty(s) for n, s in shapes.items()}
 
     renamed = from_original(original)
 
     own = {n: t.shape for n, t in model.state_dict().items()}
     assert {n: t.shape for n, t in renamed.items()} == own
-    assert recognize_variant(shapes) == VARIANTS[name]
+    assert recognize_variant(shapes) == variant
 
 
 def test_an_original_checkpoint_loads_tensor_for_tensor(
@@ -159,7 +161,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path) -> None:
 
 def test_weights_of_another_architecture_are_named(tmp_path: Path) -> None:
     torch.save({"model": {"fc.weight": torch.zeros(2, 2)}}, tmp_path / "other.pt")
-    with pytest.raises(CheckpointError, match="unlike any SAM 2 model"):
+    with pytest.raises(CheckpointError, match="unlike any known model"):
         load_model(str(tmp_path / "other.pt"), image_size=256)
 
 

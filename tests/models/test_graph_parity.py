@@ -16,7 +16,7 @@ from transformers.models.sam2_video.modeling_sam2_video import get_1d_sine_pe
 
 from sam2_edge import Bundle
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph, GraphTarget, graph_specs
-from sam2_edge.models.graphs.image_encoder import IMAGE_MEAN, IMAGE_STD
+from sam2_edge.models.sam2.family import IMAGE_MEAN, IMAGE_STD
 
 TOLERANCE = PARITY_TOLERANCE["fp32"]
 Arrays = dict[str, NDArray[Any]]

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sam2_edge.models.graphs import hiera
-from sam2_edge.models.graphs.hiera import block_output
 from sam2_edge.models.random_init import random_model
+from sam2_edge.models.sam2 import hiera
+from sam2_edge.models.sam2.hiera import block_output
 from tests.helpers.models import SEED, small_config
 
 

@@ -7,7 +7,7 @@ from torch import nn
 from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
-from sam2_edge.models.variants import at_image_size
+from sam2_edge.models.families import at_image_size
 
 NANO_IMAGE_SIZE = 256
 

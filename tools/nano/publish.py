@@ -20,7 +20,7 @@ from sam2_edge.errors import CheckpointError, without_traceback
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import load_folder
-from sam2_edge.models.variants import NANO
+from sam2_edge.models.families import NANO
 from tools.nano.architecture import NANO_IMAGE_SIZE, nano_config
 from tools.nano.packing import pack_bundle
 from tools.nano.trainer import CHECKPOINT

@@ -13,11 +13,12 @@ from sam2_edge.bundle.contract import (
     LABEL_BACKGROUND,
     LABEL_FOREGROUND,
     LABEL_PAD,
-    MASK_STRIDE,
+    MASK_PIXELS,
     Graph,
 )
+from sam2_edge.models.families import geometry_of
 from sam2_edge.models.graphs import graph_modules
-from sam2_edge.models.variants import geometry_of
+from sam2_edge.models.sam2.variants import STRIDE
 from tools.nano.data import Batch
 from tools.nano.losses import Decoding
 
@@ -219,4 +220,5 @@ def correcting_click(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     xy = torch.cat([cell % width, cell // width], dim=1).float()
     inside = truth.flatten(1).gather(1, cell)
     labels = torch.where(inside, LABEL_FOREGROUND, LABEL_BACKGROUND)
-    return (xy * MASK_STRIDE + (MASK_STRIDE - 1) / 2)[:, None], labels
+    stride = STRIDE / MASK_PIXELS
+    return (xy * stride + (stride - 1) / 2)[:, None], labels

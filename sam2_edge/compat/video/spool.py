@@ -33,14 +33,14 @@ class Spool:
     """
 
     def __init__(self, geometry: Geometry, rounding: MemoryRounding) -> None:
-        low, side = geometry.mask_size, geometry.embedding_size
+        low = geometry.mask_size
         memory_type = np.uint16 if rounding == "bfloat16" else np.float32
         record = np.dtype(
             [
                 ("object_score", np.float32),
                 ("pointer", np.float32, (geometry.hidden,)),
                 ("logits", np.float32, (low, low)),
-                ("memory", memory_type, (geometry.memory_channels, side, side)),
+                ("memory", memory_type, geometry.memory_shape),
                 ("memory_cells", np.int32, (geometry.memory_tokens or 0,)),
             ]
         )

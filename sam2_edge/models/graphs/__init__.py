@@ -1,9 +1,10 @@
-"""The exported graphs as PyTorch modules over the submodules of a `Sam2VideoModel`."""
+"""The exported graphs as PyTorch modules over the submodules of a video model of transformers."""
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import nn
-from transformers import Sam2VideoModel
 
 from sam2_edge.bundle.contract import Graph, GraphTarget, MemoryRounding
 from sam2_edge.models.graphs.image_encoder import ImageEncoder
@@ -15,7 +16,7 @@ from sam2_edge.models.graphs.memory_encoder import MemoryEncoder
 
 
 def graph_modules(
-    model: Sam2VideoModel,
+    model: Any,
     *,
     memory_rounding: MemoryRounding = "bfloat16",
     target: GraphTarget = "cpu",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import Sam2VideoModel
 
 from sam2_edge.bundle.contract import NO_OBJECT_LOGIT
 
@@ -22,7 +22,7 @@ class MaskDecoder(nn.Module):
 
     image_position: Tensor
 
-    def __init__(self, model: Sam2VideoModel) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.prompts = model.prompt_encoder
         self.decoder = model.mask_decoder

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Sam2VideoModel
-
-from sam2_edge.bundle.contract import MASK_STRIDE
 
 MASK_PROMPT_SCALE, MASK_PROMPT_BIAS = 20.0, -10.0
 """A mask prompt becomes logits of +10 and -10 (SAM 2, `_use_mask_as_output`)."""
+
+
+REDUCTION = 4
+"""Pixels of the model input per pixel of the mask logits."""
 
 
 class MaskPrompt(nn.Module):
@@ -23,17 +26,17 @@ class MaskPrompt(nn.Module):
     taps: Tensor
     weight_sum: Tensor
 
-    def __init__(self, model: Sam2VideoModel) -> None:
+    def __init__(self, model: Any) -> None:
         super().__init__()
         self.downsample = model.mask_downsample
-        taps = 1.0 - (torch.arange(8) - 3.5).abs() / MASK_STRIDE
+        taps = 1.0 - (torch.arange(8) - 3.5).abs() / REDUCTION
         self.register_buffer("taps", torch.outer(taps, taps)[None, None], persistent=False)
         size = int(model.config.image_size)
         ones = torch.ones(1, 1, size, size)
         self.register_buffer("weight_sum", self._reduce(ones), persistent=False)
 
     def _reduce(self, mask: Tensor) -> Tensor:
-        return F.conv2d(mask, self.taps, stride=MASK_STRIDE, padding=2)
+        return F.conv2d(mask, self.taps, stride=REDUCTION, padding=2)
 
     def forward(self, mask: Tensor) -> tuple[Tensor, Tensor]:
         """The mask as the decoder sees it, and as logits."""

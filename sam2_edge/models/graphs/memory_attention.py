@@ -7,10 +7,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Sam2VideoModel
 
 from sam2_edge.bundle.contract import GraphTarget
-from sam2_edge.models.variants import geometry_of
+from sam2_edge.models.families import family_of
+from sam2_edge.models.family import MemoryLayout
+from sam2_edge.models.positions import flat, sine_grid
 
 QUERY_TILE = 512
 """Queries per tile. At 1024 pixels with a full bank the scores of all 4096 queries take half a
@@ -41,8 +42,10 @@ class MemoryAttention(nn.Module):
     age_divisor: Tensor
     cosine: Tensor
     sine: Tensor
+    key_cosine: Tensor
+    key_sine: Tensor
 
-    def __init__(self, model: Sam2VideoModel, *, target: GraphTarget = "cpu") -> None:
+    def __init__(self, model: Any, *, target: GraphTarget = "cpu") -> None:
         super().__init__()
         self.fused = target == "gpu"
         config = model.config
@@ -55,19 +58,15 @@ class MemoryAttention(nn.Module):
         self.pointer_position = None
         if config.enable_temporal_pos_encoding_for_object_pointers:
             self.pointer_position = model.temporal_positional_encoding_projection_layer
-        geometry = geometry_of(config)
+        family = family_of(config)
+        geometry, layout = family.geometry(config), family.memory_layout(model)
         side = geometry.embedding_size
+        self.latents = geometry.memory_latents is not None
         hidden_grid = torch.zeros(1, geometry.hidden, side, side)
-        sine = model.vision_encoder.neck.position_encoding
-        self.register_buffer(
-            "embedding_position", _flat(sine_grid(sine, hidden_grid)), persistent=False
-        )
-        memory_grid = torch.zeros(1, geometry.memory_channels, side, side)
-        sine = model.memory_encoder.position_encoding
-        self.register_buffer(
-            "memory_position", _flat(sine_grid(sine, memory_grid)), persistent=False
-        )
-        self._rotary(model.memory_attention, side)
+        position = flat(sine_grid(model.vision_encoder.neck.position_encoding, hidden_grid))
+        self.register_buffer("embedding_position", position, persistent=False)
+        self.register_buffer("memory_position", layout.position, persistent=False)
+        self._register_rotary(model.memory_attention, side, layout)
         pairs = torch.arange(geometry.hidden).reshape(-1, 2)
         self.register_buffer("halves", pairs.T.reshape(-1).contiguous(), persistent=False)
         half = torch.arange(geometry.hidden // 2)
@@ -75,13 +74,19 @@ class MemoryAttention(nn.Module):
         self.register_buffer("age_divisor", divisor, persistent=False)
 
     @torch.no_grad()
-    def _rotary(self, attention: Any, side: int) -> None:
-        """Cosine and sine [h*w, C/2] of the axial rotary encoding of a side x side grid."""
-        y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
-        frequency = attention.rotary_emb.inv_freq
-        angle = torch.cat([x.reshape(-1, 1) * frequency, y.reshape(-1, 1) * frequency], dim=-1)
-        self.register_buffer("cosine", angle.cos(), persistent=False)
-        self.register_buffer("sine", angle.sin(), persistent=False)
+    def _register_rotary(self, attention: Any, side: int, layout: MemoryLayout) -> None:
+        """Cosine and sine of the cells [h*w, C/2], and of a memory's tokens if they differ."""
+        cells = _rotary(attention, side)
+        self.register_buffer("cosine", cells[0], persistent=False)
+        self.register_buffer("sine", cells[1], persistent=False)
+        if self.latents:
+            placed = _rotary(attention, layout.grid)
+            free = layout.position.shape[1] - len(placed[0])
+            # An angle of zero leaves a token as it is.
+            cosine = F.pad(placed[0], (0, 0, free, 0), value=1.0)
+            sine = F.pad(placed[1], (0, 0, free, 0))
+            self.register_buffer("key_cosine", cosine, persistent=False)
+            self.register_buffer("key_sine", sine, persistent=False)
 
     def forward(
         self,
@@ -94,13 +99,17 @@ class MemoryAttention(nn.Module):
         memory_cells: Tensor | None = None,
     ) -> Tensor:
         """The embedding conditioned on memory, for B objects."""
-        objects, channels = memory_rows.shape[1], memory.shape[1]
-        side = embedding.shape[-1]
-        tokens = memory[memory_rows.transpose(0, 1).long()].flatten(3).transpose(2, 3)
+        objects, side = memory_rows.shape[1], embedding.shape[-1]
+        tokens = memory[memory_rows.transpose(0, 1).long()]
+        if not self.latents:
+            tokens = tokens.flatten(3).transpose(2, 3)
+        channels = self.memory_position.shape[-1]
         # Age 0 (a conditioning frame) takes the last row of the table, age n the row n - 1.
         age = (memory_age.long() + self.slots - 1) % self.slots
         position = self.temporal.reshape(self.slots, channels)[age].transpose(0, 1)
         where, rotary = self.memory_position, (self.cosine, self.sine)
+        if self.latents:
+            rotary = (self.key_cosine, self.key_sine)
         if memory_cells is not None:
             cells = memory_cells.transpose(0, 1).long()
             tokens = tokens.gather(2, cells[..., None].expand(-1, -1, -1, channels))
@@ -108,7 +117,7 @@ class MemoryAttention(nn.Module):
         keyed = tokens + where + position[:, :, None, :]
         pointer_tokens, pointer_keyed = self._pointer_tokens(pointers, pointer_age, channels)
         values = torch.cat([tokens.flatten(1, 2), pointer_tokens], dim=1)[:, None]
-        hidden = _flat(embedding) + 0.1 * self.embedding_position
+        hidden = flat(embedding) + 0.1 * self.embedding_position
         hidden = hidden.expand(objects, -1, -1)[:, None]
         for layer in self.layers:
             hidden = hidden + self._self_attention(layer.self_attn, layer.layer_norm1(hidden))
@@ -116,8 +125,7 @@ class MemoryAttention(nn.Module):
             hidden = hidden + self._cross_attention(
                 layer.cross_attn_image, query, (keyed, rotary), pointer_keyed, values
             )
-            inner = layer.activation(layer.linear1(layer.layer_norm3(hidden)))
-            hidden = hidden + layer.linear2(inner)
+            hidden = hidden + _feed_forward(layer, layer.layer_norm3(hidden))
         hidden = self.norm(hidden).transpose(2, 3)
         return hidden.reshape(objects, -1, side, side)
 
@@ -179,12 +187,16 @@ class MemoryAttention(nn.Module):
         return torch.cat([(tile @ keys).softmax(dim=-1) @ value for tile in tiles], dim=2)
 
 
-def _flat(grid: Tensor) -> Tensor:
-    """[B,C,h,w] -> [B,h*w,C]."""
-    return grid.flatten(2).transpose(1, 2)
+def _rotary(attention: Any, side: int) -> Rotary:
+    """The axial rotary encoding of a side x side grid of cells."""
+    y, x = torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")
+    frequency = attention.rotary_emb.inv_freq
+    angle = torch.cat([x.reshape(-1, 1) * frequency, y.reshape(-1, 1) * frequency], dim=-1)
+    return angle.cos(), angle.sin()
 
 
-@torch.no_grad()
-def sine_grid(encoding: nn.Module, grid: Tensor) -> Tensor:
-    """The sine encoding that a transformers position module gives for a grid's shape."""
-    return encoding(grid.shape, grid.device, grid.dtype).clone()
+def _feed_forward(layer: Any, x: Tensor) -> Tensor:
+    """The perceptron of a layer, which is a module of its own in EdgeTAM."""
+    if hasattr(layer, "mlp"):
+        return layer.mlp(x)
+    return layer.linear2(layer.activation(layer.linear1(x)))

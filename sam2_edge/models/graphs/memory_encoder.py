@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import Sam2VideoModel
 
 from sam2_edge.bundle.contract import MemoryRounding
+from sam2_edge.models.families import family_of
 
 FEW_CHANNELS = 32
 """With fewer channels, layer normalization is written out."""
@@ -22,19 +24,20 @@ class MemoryEncoder(nn.Module):
             float32), "none" does not.
     """
 
-    def __init__(self, model: Sam2VideoModel, *, rounding: MemoryRounding) -> None:
+    def __init__(self, model: Any, *, rounding: MemoryRounding) -> None:
         super().__init__()
         self.encoder = model.memory_encoder
         self.scale = float(model.config.sigmoid_scale_for_mem_enc)
         self.bias = float(model.config.sigmoid_bias_for_mem_enc)
         self.absent = model.occlusion_spatial_embedding_parameter
         self.size = int(model.config.image_size)
+        self.compressor = family_of(model.config).compressor(model)
         self.round_to_bfloat16 = rounding == "bfloat16"
 
     def forward(
         self, embedding: Tensor, mask_logits: Tensor, object_score: Tensor, binarize: Tensor
     ) -> Tensor:
-        """Memory [B,m,h,w] of a frame for B objects."""
+        """Memory of a frame for B objects, in the shape of the geometry."""
         logits = F.interpolate(
             mask_logits, size=(self.size, self.size), mode="bilinear", align_corners=False
         )
@@ -46,6 +49,8 @@ class MemoryEncoder(nn.Module):
         if self.absent is not None:
             gone = (object_score <= 0).to(memory.dtype)[:, None, None, None]
             memory = memory + gone * self.absent.reshape(1, -1, 1, 1)
+        if self.compressor is not None:
+            memory = self.compressor(memory)
         if self.round_to_bfloat16:
             memory = memory.to(torch.bfloat16).to(torch.float32)
         return memory

@@ -34,7 +34,7 @@ class Row:
 
 
 class MemoryRows:
-    """A buffer [R, m, h, w] that grows and shrinks with the number of rows in use.
+    """A buffer [R, ...] that grows and shrinks with the number of rows in use.
 
     Args:
         backend: Owns the buffer.
@@ -45,8 +45,7 @@ class MemoryRows:
     def __init__(
         self, backend: Backend, geometry: Geometry, *, max_rows: int | None = None
     ) -> None:
-        side = geometry.embedding_size
-        self._shape = (geometry.memory_channels, side, side)
+        self._shape = geometry.memory_shape
         self._backend, self._dtype = backend, geometry.feature_dtype
         self._max_rows = max_rows
         self._used: list[weakref.ref[Row] | None] = []
@@ -54,7 +53,7 @@ class MemoryRows:
 
     @property
     def buffer(self) -> Tensor:
-        """All rows [R, m, h, w]; replaced by another buffer at times."""
+        """All rows [R, ...]; replaced by another buffer at times."""
         assert self._buffer is not None  # callers have taken rows
         return self._buffer
 
@@ -62,7 +61,7 @@ class MemoryRows:
         """Reserve consecutive rows; their contents are undefined.
 
         Returns:
-            The rows, and a view of them [count, m, h, w], valid until the next call.
+            The rows, and a view of them [count, ...], valid until the next call.
         """
         first = self._find(count)
         in_use = sum(row is not None for row in self._live())
@@ -114,7 +113,7 @@ class MemoryRows:
 def used_rows(
     memory: NDArray[np.floating], rows: NDArray[np.int32]
 ) -> tuple[NDArray[np.floating], NDArray[np.int32]]:
-    """Return the rows of a buffer [R, m, h, w] that `rows` names, and their new numbers.
+    """Return the rows of a buffer [R, ...] that `rows` names, and their new numbers.
 
     The others may hold anything, such as values that no other dtype can represent.
     """

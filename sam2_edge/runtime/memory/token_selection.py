@@ -14,14 +14,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.bundle.contract import MASK_STRIDE, MEMORY_STRIDE, Geometry
+from sam2_edge.bundle.contract import MASK_PIXELS, Geometry
 from sam2_edge.runtime.results import MASK_LOGIT
 
 SPREAD_SHARE = 0.5
 """Share of the cells selected regardless of the object's position."""
-
-PIXELS = MEMORY_STRIDE // MASK_STRIDE
-"""Pixels of the mask logits along the side of a cell."""
 
 
 def select_cells(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.int32]:
@@ -37,8 +34,8 @@ def select_cells(logits: NDArray[np.float32], geometry: Geometry) -> NDArray[np.
 
 def covered_cells(logits: NDArray[np.float32]) -> NDArray[np.bool_]:
     """Return the cells [h, w] that contain a foreground pixel of the logits [4h, 4w]."""
-    height, width = (size // PIXELS for size in logits.shape)
-    inside = (logits > MASK_LOGIT).reshape(height, PIXELS, width, PIXELS)
+    height, width = (size // MASK_PIXELS for size in logits.shape)
+    inside = (logits > MASK_LOGIT).reshape(height, MASK_PIXELS, width, MASK_PIXELS)
     return np.logical_or.reduce(inside, axis=(1, 3))
 
 

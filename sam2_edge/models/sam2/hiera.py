@@ -10,12 +10,55 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
+
+from sam2_edge.bundle.contract import GraphTarget
 
 QUERY_TILE = 512
 """Queries per tile of global attention; all scores at once would take 268 MB in SAM 2.1 tiny at
 1024 pixels."""
+
+
+PATCH_STRIDE = 4
+"""Pixels of the model input per cell of the first stage."""
+
+
+class HieraFeatures(nn.Module):
+    """pixels [1,3,S,S], normalized -> features at 4, 2 and 1 cells, each of C channels."""
+
+    position: Tensor
+
+    def __init__(self, model: Any, target: GraphTarget = "cpu") -> None:
+        super().__init__()
+        self.tiled = target == "cpu"
+        self.backbone = model.vision_encoder.backbone
+        self.neck = model.vision_encoder.neck
+        self.levels = model.config.vision_config.num_feature_levels
+        # Constant, except in training: runtimes differ in bicubic interpolation.
+        position = self._position(int(model.config.image_size)).detach()
+        self.register_buffer("position", position, persistent=False)
+
+    def _position(self, image_size: int) -> Tensor:
+        """The backbone's position encoding [1,S/4,S/4,D] at an image size in pixels."""
+        side = image_size // PATCH_STRIDE
+        window = self.backbone.pos_embed_window
+        spread = F.interpolate(self.backbone.pos_embed, size=(side, side), mode="bicubic")
+        tiles = side // window.shape[-1]
+        return (spread + window.tile(1, 1, tiles, tiles)).permute(0, 2, 3, 1).contiguous()
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """Levels of the feature pyramid, finest first."""
+        position = self._position(pixels.shape[-1]) if self.training else self.position
+        hidden = self.backbone.patch_embed(pixels) + position
+        stages = []
+        for index, block in enumerate(self.backbone.blocks):
+            hidden = block_output(block, hidden, tiled=self.tiled)
+            if index in self.backbone.stage_ends:
+                stages.append(hidden)
+        features, _ = self.neck(tuple(stages))
+        # The neck returns low to high resolution, the graph high to low.
+        return tuple(features[-self.levels :][::-1])
 
 
 def block_output(block: Any, hidden: Tensor, *, tiled: bool) -> Tensor:
