@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional as F
-from transformers import Sam2VideoInferenceSession
 
 from benchmarks.gpu_runner import Workspace
 from benchmarks.gpu_steps import (
@@ -37,6 +36,7 @@ from sam2_edge.evaluation.tracker import MemoryAndPointer
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import LoadedModel, load_model
+from sam2_edge.models.families import family_of
 from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
@@ -144,6 +144,7 @@ class PyTorchTarget:
 
     def __init__(self, work: Workspace, dtype: Dtype, *, compiled: bool) -> None:
         self._model = on_device(work, "model")
+        self._family = family_of(self._model.config)
         self._work, self._dtype, self._device = work, dtype, work.settings.torch_device
         self._size, self._frame_size = self._model.config.image_size, work.settings.frame[::-1]
         if compiled:
@@ -156,7 +157,7 @@ class PyTorchTarget:
     def reset(self) -> None:
         """Drop every object."""
         places = ("inference_device", "inference_state_device", "video_storage_device")
-        self._session = Sam2VideoInferenceSession(
+        self._session = self._family.session_class(
             dtype=torch.float32, **dict.fromkeys(places, self._device)
         )
         self._index = -1
@@ -169,7 +170,7 @@ class PyTorchTarget:
         picture = torch.from_numpy(frame).to(self._device).permute(2, 0, 1)[None].float()
         sizes, mode = (self._size, self._size), "bilinear"
         resized = F.interpolate(picture, sizes, mode=mode, antialias=True)
-        return normalized(resized[0].permute(1, 2, 0).flip(-1))
+        return normalized(resized[0].permute(1, 2, 0).flip(-1), self._family)
 
     @torch.inference_mode()
     def step(self, prepared: torch.Tensor, prompts: Sequence[Prompt]) -> None:

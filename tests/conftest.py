@@ -10,7 +10,7 @@ import cv2
 import onnx
 import pytest
 import torch
-from transformers import Sam2VideoModel
+from transformers import EdgeTamVideoModel, Sam2VideoModel
 
 from sam2_edge import Bundle
 from sam2_edge.bundle.contract import Graph
@@ -30,6 +30,7 @@ from tests.helpers.models import (
     frames_of_a_clip,
     loaded,
     small_config,
+    small_edgetam_config,
 )
 
 # Before pytest-xdist starts its processes: the same module is then the same bytes in all of them.
@@ -58,6 +59,11 @@ def _graphs_exported_once(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 @pytest.fixture(scope="session")
 def small_model() -> Sam2VideoModel:
     return random_model(small_config(), SEED)
+
+
+@pytest.fixture(scope="session")
+def small_edgetam() -> EdgeTamVideoModel:
+    return random_model(small_edgetam_config(), SEED)
 
 
 @pytest.fixture(scope="session")

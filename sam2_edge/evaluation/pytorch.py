@@ -26,7 +26,7 @@ from sam2_edge.runtime.results import FrameResult, ObjectResult
 
 
 class TorchBackend(HostTensors):
-    """Runs the graph modules of a `Sam2VideoModel` in float32 on the CPU, with a bundle's settings.
+    """Runs a model's graph modules in float32 on the CPU, with a bundle's settings.
 
     Attributes:
         geometry: Geometry of the model with these settings.
@@ -71,7 +71,7 @@ class PyTorchTracker:
     """`ReferenceTracker` as a `Tracker`.
 
     Args:
-        model: A `Sam2VideoModel`.
+        model: A video model of transformers.
         manifest: Manifest of the bundle to compare with; sets image size and memory rounding.
         clip_frames: Number of frames in the clip; None for a stream of unknown length.
     """

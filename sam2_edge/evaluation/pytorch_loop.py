@@ -1,4 +1,4 @@
-"""The reference tracking loop in PyTorch: transformers' `Sam2VideoModel`.
+"""The reference tracking loop in PyTorch: transformers' video models.
 
 For tracking, transformers differs from the published predictor (`sam2` 1.1.0) in four ways. This
 loop follows the published predictor:
@@ -21,10 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Sam2VideoInferenceSession, Sam2VideoModel
 
 from sam2_edge.bundle.contract import MemoryRounding
-from sam2_edge.models.sam2.family import IMAGE_MEAN, IMAGE_STD
+from sam2_edge.models.families import family_of
+from sam2_edge.models.family import Family
 from sam2_edge.runtime.model import LOGIT_LIMIT
 
 
@@ -45,7 +45,7 @@ class ReferencePrompt:
 
 @dataclass(frozen=True, slots=True)
 class ReferenceResult:
-    """One object on one frame: logits [S/4, S/4], pointer [C], memory [m, h, w]."""
+    """One object on one frame: logits [S/4, S/4], pointer [C], memory of the geometry's shape."""
 
     logits: Tensor
     pointer: Tensor
@@ -55,7 +55,7 @@ class ReferenceResult:
 
 
 class ReferenceTracker:
-    """Runs a `Sam2VideoModel` frame by frame; memory grows without bound, so use short clips.
+    """Runs a model frame by frame; memory grows without bound, so use short clips.
 
     Args:
         model: The model to run.
@@ -65,15 +65,16 @@ class ReferenceTracker:
 
     def __init__(
         self,
-        model: Sam2VideoModel,
+        model: Any,
         *,
         clip_frames: int | None = None,
         memory_rounding: MemoryRounding = "bfloat16",
     ) -> None:
         self._model = _as_published(model)
+        self._family = family_of(model.config)
         self._rounded = memory_rounding == "bfloat16"
         self._span = clip_frames
-        self._sessions: dict[int, Sam2VideoInferenceSession] = {}
+        self._sessions: dict[int, Any] = {}
         self._image: Tensor | None = None
         self._index = -1
 
@@ -83,10 +84,10 @@ class ReferenceTracker:
         """Track the next frame, uint8 [S, S, 3] RGB, with prompts by object id."""
         self._index += 1
         device = image.device
-        self._image = normalized(image)
+        self._image = normalized(image, self._family)
         prompts = prompts or {}
         for object_id in prompts.keys() - self._sessions.keys():
-            session = Sam2VideoInferenceSession(
+            session = self._family.session_class(
                 dtype=torch.float32,
                 inference_device=device,
                 inference_state_device=device,
@@ -119,22 +120,21 @@ class ReferenceTracker:
         """Stop tracking an object."""
         del self._sessions[object_id]
 
-    def _add(
-        self, session: Sam2VideoInferenceSession, object_id: int, prompt: ReferencePrompt
-    ) -> None:
+    def _add(self, session: Any, object_id: int, prompt: ReferencePrompt) -> None:
         session.remove_point_inputs(0, self._index)
         session.remove_mask_inputs(0, self._index)
         add_prompt(session, object_id, prompt, self._index)
 
-    def _run(self, session: Sam2VideoInferenceSession) -> ReferenceResult:
+    def _run(self, session: Any) -> ReferenceResult:
         allowed = self._model.config.max_object_pointers_in_encoder
         try:
             if self._span is not None:
                 self._model.config.max_object_pointers_in_encoder = min(allowed, self._span)
             # Passing the frame selects streaming, in which transformers ignores the clip's length.
             frame = session.get_frame(self._index)
-            if not self._rounded:
-                self._model._encode_new_memory = partial(_encode_in_full, self._model)
+            self._model._encode_new_memory = partial(
+                _encode_memory, self._model, self._family, self._rounded
+            )
             self._model(inference_session=session, frame_idx=self._index, frame=frame)
         finally:
             self._model.__dict__.pop("_encode_new_memory", None)
@@ -144,26 +144,26 @@ class ReferenceTracker:
         kind = "cond_frame_outputs" if prompted else "non_cond_frame_outputs"
         output = stored[kind][self._index]
         output.pop("high_res_masks", None)
-        height, width = self._model.backbone_feature_sizes[-1]
-        memory = output["maskmem_features"][:, 0].float().T  # from [h*w, 1, m]
+        shape = self._family.geometry(self._model.config).memory_shape
+        memory = output["maskmem_features"].float()
+        # Latents are stored as [1, T, m], cells as [h*w, 1, m].
+        memory = memory[0] if len(shape) == 2 else memory[:, 0].T
         return ReferenceResult(
             logits=output["pred_masks"].reshape(output["pred_masks"].shape[-2:]),
             pointer=output["object_pointer"].flatten(),
-            memory=memory.reshape(-1, height, width),
+            memory=memory.reshape(shape),
             object_score=float(output["object_score_logits"]),
             iou=float(self._model.sam2_edge_last_iou),
         )
 
 
-def normalized(image: Tensor) -> Tensor:
+def normalized(image: Tensor, family: Family) -> Tensor:
     """Normalize an image, uint8 [S, S, 3] RGB, as transformers expects it: [3, S, S] float32."""
-    mean, std = (torch.tensor(x, device=image.device) for x in (IMAGE_MEAN, IMAGE_STD))
+    mean, std = (torch.tensor(x, device=image.device) for x in (family.mean, family.std))
     return ((image.float() / 255.0 - mean) / std).permute(2, 0, 1)
 
 
-def add_prompt(
-    session: Sam2VideoInferenceSession, object_id: int, prompt: ReferencePrompt, frame: int
-) -> None:
+def add_prompt(session: Any, object_id: int, prompt: ReferencePrompt, frame: int) -> None:
     """Add an object's prompt to a session of transformers."""
     index = session.obj_id_to_idx(object_id)
     if prompt.mask is not None:
@@ -179,14 +179,16 @@ def add_prompt(
     session.obj_with_new_inputs.append(object_id)
 
 
-def _encode_in_full(
-    model: Sam2VideoModel,
+def _encode_memory(
+    model: Any,
+    family: Family,
+    rounded: bool,  # noqa: FBT001 # bound by `partial`
     current_vision_feats: Tensor,
     pred_masks_high_res: Tensor,
     object_score_logits: Tensor,
     is_mask_from_pts: bool,  # noqa: FBT001 # transformers' own signature
 ) -> tuple[Tensor, Tensor]:
-    """`Sam2VideoModel._encode_new_memory` without the rounding to bfloat16."""
+    """`_encode_new_memory` with or without the rounding to bfloat16, which not all families do."""
     height, width = model.backbone_feature_sizes[-1]
     features = current_vision_feats.permute(1, 2, 0)
     features = features.reshape(*features.shape[:2], height, width)
@@ -197,10 +199,14 @@ def _encode_in_full(
     memory, position = model.memory_encoder(features, mask)
     if model.occlusion_spatial_embedding_parameter is not None and float(object_score_logits) <= 0:
         memory = memory + model.occlusion_spatial_embedding_parameter[..., None, None]
-    return memory.flatten(2).permute(2, 0, 1), position.flatten(2).permute(2, 0, 1)
+    if family.geometry(model.config).memory_latents is not None:
+        memory, position = model.spatial_perceiver(memory, position)
+    else:
+        memory, position = (x.flatten(2).permute(2, 0, 1) for x in (memory, position))
+    return memory.bfloat16() if rounded else memory, position
 
 
-def _as_published(model: Sam2VideoModel) -> Sam2VideoModel:
+def _as_published(model: Any) -> Any:
     """Correct differences 1 to 3 on this instance (once), and record each decoding's best IoU."""
     if hasattr(model, "sam2_edge_last_iou"):
         return model

@@ -9,10 +9,11 @@ from transformers import PreTrainedConfig
 
 from sam2_edge.bundle.contract import Geometry
 from sam2_edge.errors import CheckpointError, ExportError
+from sam2_edge.models.edgetam.family import EDGETAM
 from sam2_edge.models.family import Family, Shapes, Variant
 from sam2_edge.models.sam2.family import SAM2
 
-FAMILIES: tuple[Family, ...] = (SAM2,)
+FAMILIES: tuple[Family, ...] = (SAM2, EDGETAM)
 
 VARIANTS = MappingProxyType({v.name: v for family in FAMILIES for v in family.variants})
 

@@ -45,6 +45,7 @@ def random_model(config: PreTrainedConfig, seed: int) -> Any:
             # Points and image share their frequencies in SAM 2; transformers keeps them twice.
             frequencies = model.prompt_encoder.shared_embedding.positional_embedding
             model.shared_image_embedding.positional_embedding.copy_(frequencies)
+        settle_norms(model.vision_encoder.backbone, torch.randn(1, 3, 256, 256))
     finally:
         torch.random.set_rng_state(state)
     return model
@@ -57,6 +58,8 @@ def settle_norms(module: nn.Module, example: Tensor) -> None:
     Without it, outputs grow from block to block until nothing else counts.
     """
     norms = [each for each in module.modules() if isinstance(each, nn.BatchNorm2d)]
+    if not norms:
+        return
     for norm in norms:
         norm.momentum = None  # statistics become the mean of all examples, which is one
         norm.reset_running_stats()

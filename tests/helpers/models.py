@@ -5,11 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 
 import cv2
-from transformers import Sam2VideoConfig, Sam2VideoModel, Sam2VisionConfig
+from transformers import (
+    EdgeTamVideoConfig,
+    EdgeTamVisionConfig,
+    PreTrainedModel,
+    Sam2VideoConfig,
+    Sam2VisionConfig,
+)
 from transformers.models.sam2.configuration_sam2 import Sam2HieraDetConfig
 
 from sam2_edge.models.checkpoints import LoadedModel
-from sam2_edge.models.families import at_image_size
+from sam2_edge.models.edgetam.repvit import RepVitConfig
+from sam2_edge.models.families import at_image_size, family_of
 from sam2_edge.synthetic import clip as synthetic_clip
 
 IMAGE_SIZE = 128
@@ -50,9 +57,33 @@ def small_config(image_size: int = IMAGE_SIZE, *, family: str = "sam2.1") -> Sam
     return at_image_size(config, image_size)
 
 
-def loaded(model: Sam2VideoModel, name: str = "small") -> LoadedModel:
+def small_edgetam_config(image_size: int = 256) -> EdgeTamVideoConfig:
+    """EdgeTAM with every part, narrow and shallow; its latents have their published number."""
+    widths = [16, 24, 32, 48]
+    vision = EdgeTamVisionConfig(
+        backbone_config=RepVitConfig(widths=widths, depths=[1, 1, 2, 1]),
+        backbone_channel_list=widths[::-1],
+        fpn_hidden_size=128,
+    )
+    config = EdgeTamVideoConfig(
+        vision_config=vision,
+        prompt_encoder_config={"hidden_size": 128},
+        mask_decoder_config={"hidden_size": 128, "mlp_dim": 128, "iou_head_hidden_dim": 64},
+        memory_attention_hidden_size=128,
+        memory_attention_mlp_hidden_size=128,
+        memory_encoder_hidden_size=128,
+        mask_downsampler_embed_dim=128,
+        memory_fuser_embed_dim=128,
+        memory_fuser_intermediate_dim=128,
+        enable_occlusion_spatial_embedding=False,
+        enable_temporal_pos_encoding_for_object_pointers=False,
+    )
+    return at_image_size(config, image_size)
+
+
+def loaded(model: PreTrainedModel, name: str = "small") -> LoadedModel:
     """Wrap a model in the type that `load_model` returns."""
-    family = "sam2.1" if model.config.enable_occlusion_spatial_embedding else "sam2"
+    family = family_of(model.config).recorded_as(model.config)
     return LoadedModel(model, name, family, "test", None)
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from transformers import Sam2VideoModel
+from transformers import PreTrainedModel
 
 from sam2_edge import Bundle, ObjectResult, Prompt, VideoTracker
 from sam2_edge.bundle.contract import BFLOAT16_TOLERANCE, PARITY_TOLERANCE
@@ -52,7 +52,7 @@ class Pair:
     differences: list[float] = field(default_factory=list)
 
     @classmethod
-    def of(cls, bundle: Bundle, model: Sam2VideoModel, clip_frames: int | None = None) -> Pair:
+    def of(cls, bundle: Bundle, model: PreTrainedModel, clip_frames: int | None = None) -> Pair:
         rounding = bundle.manifest.memory.rounding
         tracker = VideoTracker(bundle, threads=1, clip_frames=clip_frames)
         reference = ReferenceTracker(model, clip_frames=clip_frames, memory_rounding=rounding)

@@ -195,7 +195,7 @@ class PyTorchTarget:
     """transformers' streaming video model, with all objects in one session, float32 on the CPU.
 
     Args:
-        model: A `Sam2VideoModel`.
+        model: A video model of transformers.
         compiled: Whether to use `torch.compile` for the encoder, memory attention, memory encoder
             and mask decoder. They compile while the memory fills, before times count.
         threads: CPU threads; None for all cores.
@@ -209,10 +209,13 @@ class PyTorchTarget:
     def __init__(self, model: Any, *, compiled: bool = False, threads: int | None = None) -> None:
         import torch
 
+        from sam2_edge.models.families import family_of
+
         if threads is not None:
             torch.set_num_threads(threads)
         self.name = f"PyTorch on the CPU, {'compiled' if compiled else 'eager'}"
         self._image_size = int(model.config.image_size)
+        self._family = family_of(model.config)
         self._model = model
         if compiled:
             _check_compiler()
@@ -224,9 +227,8 @@ class PyTorchTarget:
     def reset(self) -> None:
         """Drop every object."""
         import torch
-        from transformers import Sam2VideoInferenceSession
 
-        self._session = Sam2VideoInferenceSession(dtype=torch.float32)
+        self._session = self._family.session_class(dtype=torch.float32)
         self._index = -1
 
     def step(self, frame: Frame, prompts: Sequence[Prompt]) -> Times:
@@ -241,7 +243,7 @@ class PyTorchTarget:
         start = time.perf_counter()
         with torch.inference_mode():
             image = torch.from_numpy(model_image(frame, self._image_size)[0])
-            pixels = normalized(image)
+            pixels = normalized(image, self._family)
             self._session.add_new_frame(pixels, self._index)
             for prompt in prompts:
                 scaled = reference_prompt(prompt, size, self._image_size)

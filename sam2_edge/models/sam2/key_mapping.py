@@ -1,9 +1,9 @@
-"""Tensor names of Meta's original checkpoints, mapped to transformers' names."""
+"""Tensor names of Meta's original SAM 2 checkpoints, mapped to transformers' names."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
@@ -71,31 +71,38 @@ def from_original(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     Raises:
         CheckpointError: The point embeddings are not numbered 0 to 3, or two tensors have one name.
     """
-    renamed: dict[str, Tensor] = {}
-    points: dict[int, Tensor] = {}
     last_downsampler = max(
         (int(m.group(1)) for name in state if (m := _DOWNSAMPLER.search(name))), default=0
     )
-    for name, tensor in state.items():
-        if match := POINT.match(name):
-            points[int(match.group(1))] = tensor
-            continue
-        new = rename(name, last_downsampler)
-        if new in renamed:
-            raise CheckpointError(
-                f"the checkpoint holds {new} twice, once as {name}; give an original SAM 2 "
-                "checkpoint"
-            )
-        renamed[new] = tensor
+    points = {int(m.group(1)): t for name, t in state.items() if (m := POINT.match(name))}
+    others = {name: t for name, t in state.items() if not POINT.match(name)}
+    renamed = rename_all(others, lambda name: rename(name, last_downsampler))
     shapes = {tuple(tensor.shape) for tensor in points.values()}
     if sorted(points) != [0, 1, 2, 3] or [len(shape) for shape in shapes] != [2]:
         raise CheckpointError(
             f"the checkpoint has point embeddings {sorted(points)} of shapes {sorted(shapes)}, "
-            "SAM 2 has 0, 1, 2, 3 of one shape; give an original SAM 2 checkpoint"
+            "SAM 2 has 0, 1, 2, 3 of one shape; give an original checkpoint"
         )
     renamed[POINT_TABLE] = torch.cat([points[i] for i in range(4)])
     if _FREQUENCIES in renamed:
         renamed[_IMAGE_FREQUENCIES] = renamed[_FREQUENCIES]
+    return renamed
+
+
+def rename_all(state: Mapping[str, Tensor], new_name: Callable[[str], str]) -> dict[str, Tensor]:
+    """The same tensors under new names.
+
+    Raises:
+        CheckpointError: Two tensors get one name.
+    """
+    renamed: dict[str, Tensor] = {}
+    for name, tensor in state.items():
+        new = new_name(name)
+        if new in renamed:
+            raise CheckpointError(
+                f"the checkpoint holds {new} twice, once as {name}; give an original checkpoint"
+            )
+        renamed[new] = tensor
     return renamed
 
 
