@@ -22,14 +22,14 @@ CONFIG_NAMES = {
     f"{family}_hiera_{letter}.yaml": f"{family}-hiera-{size}"
     for family in _FAMILIES
     for letter, size in _SIZES.items()
-}
+} | {"edgetam.yaml": "edgetam"}
 """Model names by original configuration file."""
 
 HUB_CHECKPOINTS = {
     f"facebook/{family}-hiera-{size}": f"{family}_hiera_{size.replace('-', '_')}.pt"
     for family in _FAMILIES
     for size in _SIZES.values()
-}
+} | {"facebook/EdgeTAM": "edgetam.pt"}
 """Original checkpoints by repository of the Hugging Face Hub."""
 
 _log = logging.getLogger(__name__)
@@ -83,7 +83,7 @@ def hub_checkpoint(model_id: str) -> str | None:
         return None
     filename = HUB_CHECKPOINTS[model_id]
     remedy = (
-        f"or run elsewhere: sam2-edge export {model_id.removeprefix('facebook/')} --output FOLDER; "
+        f"or run elsewhere: sam2-edge export {model_id.partition('/')[2].lower()} --output FOLDER; "
         "then give that folder"
     )
     try:

@@ -65,8 +65,8 @@ class Family:
         recognize: The variant of an original checkpoint; None if it is of another family.
         from_original: An original checkpoint's tensors under transformers' names.
         from_published: The same of a folder's tensors.
-        features: A module from normalized pixels [1,3,S,S] to the features before the decoder's
-            projections, at 4, 2 and 1 cells: [1,C,4h,4h], [1,C,2h,2h], [1,C,h,h].
+        features: A module from normalized pixels [1,3,S,S] to high_res_0 [1,C/8,4h,4h], high_res_1
+            [1,C/4,2h,2h] and embedding [1,C,h,h].
         memory_layout: Where the tokens of a memory are.
         compressor: A module from a memory [B,m,h,w] to what is stored; None if that is the grid.
     """

@@ -21,8 +21,6 @@ class ImageEncoder(nn.Module):
         super().__init__()
         family = family_of(model.config)
         self.features = family.features(model, target)
-        self.conv_s0 = model.mask_decoder.conv_s0
-        self.conv_s1 = model.mask_decoder.conv_s1
         self.no_memory = model.no_memory_embedding
         for name, values in (("mean", family.mean), ("std", family.std)):
             channels = 255.0 * torch.tensor(values).reshape(3, 1, 1)
@@ -32,6 +30,6 @@ class ImageEncoder(nn.Module):
         """Features of one image; shapes as in the contract."""
         # As float first: TensorRT does not transpose bytes. Contiguous channels broadcast faster.
         pixels = (image.float().permute(0, 3, 1, 2) - self.mean) / self.std
-        finest, middle, embedding = self.features(pixels)
+        high_res_0, high_res_1, embedding = self.features(pixels)
         no_memory = self.no_memory.reshape(1, -1, 1, 1)
-        return self.conv_s0(finest), self.conv_s1(middle), embedding, embedding + no_memory
+        return high_res_0, high_res_1, embedding, embedding + no_memory

@@ -25,7 +25,7 @@ PATCH_STRIDE = 4
 
 
 class HieraFeatures(nn.Module):
-    """pixels [1,3,S,S], normalized -> features at 4, 2 and 1 cells, each of C channels."""
+    """pixels [1,3,S,S], normalized -> high_res_0, high_res_1, embedding."""
 
     position: Tensor
 
@@ -34,6 +34,8 @@ class HieraFeatures(nn.Module):
         self.tiled = target == "cpu"
         self.backbone = model.vision_encoder.backbone
         self.neck = model.vision_encoder.neck
+        self.conv_s0 = model.mask_decoder.conv_s0
+        self.conv_s1 = model.mask_decoder.conv_s1
         self.levels = model.config.vision_config.num_feature_levels
         # Constant, except in training: runtimes differ in bicubic interpolation.
         position = self._position(int(model.config.image_size)).detach()
@@ -48,7 +50,7 @@ class HieraFeatures(nn.Module):
         return (spread + window.tile(1, 1, tiles, tiles)).permute(0, 2, 3, 1).contiguous()
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        """Levels of the feature pyramid, finest first."""
+        """The features; shapes as in the contract."""
         position = self._position(pixels.shape[-1]) if self.training else self.position
         hidden = self.backbone.patch_embed(pixels) + position
         stages = []
@@ -58,7 +60,8 @@ class HieraFeatures(nn.Module):
                 stages.append(hidden)
         features, _ = self.neck(tuple(stages))
         # The neck returns low to high resolution, the graph high to low.
-        return tuple(features[-self.levels :][::-1])
+        finest, middle, embedding = features[-self.levels :][::-1]
+        return self.conv_s0(finest), self.conv_s1(middle), embedding
 
 
 def block_output(block: Any, hidden: Tensor, *, tiled: bool) -> Tensor:
