@@ -14,7 +14,6 @@ from torch import nn
 
 from sam2_edge.bundle.contract import GraphSpec
 from sam2_edge.errors import ExportError
-from sam2_edge.export.pointwise import merge_pointwise
 
 OPSET = 18
 """The newest operator set that TensorRT 10.3 (JetPack 6) supports fully."""
@@ -70,7 +69,6 @@ def export_onnx(module: nn.Module, spec: GraphSpec, path: Path) -> None:
     model = onnx.load(path, load_external_data=False)
     _strip_traces(model)
     _order_gelu(model.graph)
-    merge_pointwise(model.graph)
     path.write_bytes(model.SerializeToString())
 
 
