@@ -129,7 +129,9 @@ def bench(
         names = [target.name for target in targets]
         if len(set(names)) < len(names):
             raise Sam2EdgeError(f"--against {', '.join(against)}: give each target once")
-        flops, peak = _count_flops(console, loaded, own, threads)
+        opened = [target for target in targets if isinstance(target, BundleTarget)]
+        flops = {target.name: _count_flops(console, target.bundle) for target in opened}
+        peak = peak_flops(threads) if own.device == "cpu" and flops[own.name] else None
         task = progress.add_task("tracking", total=frames * len(objects))
         runs = [
             run_interleaved(
@@ -159,16 +161,10 @@ def bench(
         write_text(plot, picture(runs[0]) + "\n")
 
 
-def _count_flops(
-    console: Console, bundle: Bundle, target: BenchTarget, threads: int | None
-) -> tuple[dict[str, int], float | None]:
-    """Count the operations of one object's frame with full memory, and measure the CPU's peak.
-
-    Returns:
-        Operations by graph and operations per second; empty and None if they cannot be counted.
-    """
+def _count_flops(console: Console, bundle: Bundle) -> dict[str, int]:
+    """Count the operations of one object's frame with full memory, by graph; none if unknown."""
     if any(entry.engine for entry in bundle.manifest.graphs.values()):
-        return {}, None  # an engine has no operators to count
+        return {}  # an engine has no operators to count
     from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
 
     memory = bundle.manifest.memory
@@ -176,13 +172,12 @@ def _count_flops(
     try:
         # Mask bits has no weights, and its work depends on the frame.
         graphs = [graph for graph in Graph if graph is not Graph.MASK_BITS]
-        flops = {g.value: graph_flops(bundle.graph_path(g), sizes) for g in graphs}
-        return flops, peak_flops(threads) if target.device == "cpu" else None
+        return {g.value: graph_flops(bundle.graph_path(g), sizes) for g in graphs}
     except ModuleNotFoundError:
         console.print("operations are not counted; this needs: pip install 'sam2_edge[export]'")
     except RUN_ERRORS as error:
         console.print(f"operations are not counted: {escape(str(error))}")
-    return {}, None
+    return {}
 
 
 def _show(runs: Sequence[InterleavedRun], extra: Extra) -> None:

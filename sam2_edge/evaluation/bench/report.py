@@ -24,13 +24,13 @@ class Extra:
 
     Attributes:
         decode: Milliseconds to decode a frame of the source.
-        flops: Operations per frame by graph, for one object with full memory.
+        flops: Operations per frame by target and graph, for one object with full memory.
         peak: Operations per second of the machine; None if unknown.
         memory: Peak memory by target.
     """
 
     decode: LatencyStats
-    flops: Mapping[str, int]
+    flops: Mapping[str, Mapping[str, int]]
     peak: float | None
     memory: Mapping[str, Peak]
 
@@ -38,19 +38,17 @@ class Extra:
 def stage_rows(run: InterleavedRun, name: str, extra: Extra) -> list[tuple[str, ...]]:
     """Format a target's stages as rows of `STAGE_COLUMNS`."""
     stages = run.stages(name)
-    rows = [_row("decode", extra.decode)]
-    for stage in STAGES:
-        if stage in stages:
-            flops = extra.flops.get(stage) if run.objects == 1 else None
-            rows.append(_row(stage, stages[stage], flops, extra.peak))
-    return rows
+    counted = extra.flops.get(name, {}) if run.objects == 1 else {}
+    timed = [stage for stage in STAGES if stage in stages]
+    rows = [_row(stage, stages[stage], counted.get(stage), extra.peak) for stage in timed]
+    return [_row("decode", extra.decode), *rows]
 
 
 def as_json(runs: Sequence[InterleavedRun], first: str, extra: Extra) -> dict[str, Any]:
     """Return all results: times in milliseconds, memory in bytes, ratios to the time of `first`."""
     return {
         "decode": asdict(extra.decode),
-        "flops": dict(extra.flops),
+        "flops": {name: dict(counted) for name, counted in extra.flops.items()},
         "peak_flops_per_s": extra.peak,
         "memory": {name: asdict(peak) for name, peak in extra.memory.items()},
         "runs": [

@@ -80,6 +80,7 @@ class BundleTarget:
         memory_policy: MemoryPolicyName = "original",
         staged: bool = True,
     ) -> None:
+        self.bundle = bundle
         self.name = str(bundle.path)
         if recent_memories is not None:
             self.name += f", recent memories {recent_memories}"
