@@ -25,7 +25,7 @@ MAX_SIZE = 65_536
 MAX_LAYERS = 256
 """Largest number of layers of a part; SAM 2.1 large has 48 blocks in its image encoder."""
 
-_COUNTS = ("layers", "depth", "blocks_per_stage", "num_multimask_outputs")
+_COUNTS = ("layers", "depth", "depths", "blocks_per_stage", "num_multimask_outputs")
 _SINGLE, _INDEX = "model.safetensors", "model.safetensors.index.json"
 
 

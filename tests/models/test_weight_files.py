@@ -197,6 +197,10 @@ ABSURD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {
         lambda c: c["vision_config"]["backbone_config"].update(blocks_per_stage=[1, 1, 10**5, 1]),
         "blocks_per_stage is 100000",
     ),
+    "depths": (
+        lambda c: c["vision_config"]["backbone_config"].update(depths=[1, 1, 10**4, 1]),
+        "depths is 10000; .* 256",
+    ),
     "width": (lambda c: c.update(memory_attention_hidden_size=10**8), "hidden_size is 100000000;"),
     "not a number": (
         lambda c: c.update(initializer_range=float("nan")),
