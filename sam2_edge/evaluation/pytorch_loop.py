@@ -1,14 +1,17 @@
 """The reference tracking loop in PyTorch: transformers' video models.
 
-For tracking, transformers differs from the published predictor (`sam2` 1.1.0) in four ways. This
-loop follows the published predictor:
+For tracking, transformers differs from the published predictors (`sam2` 1.1.0, SAM 3) in five ways.
+This loop follows the published ones:
 
 1. a refining prompt uses the current mask of the frame (`add_new_points_or_box`);
 2. the pointer of a mask prompt comes from the single-mask output (`_use_mask_as_output`);
 3. the memory of a mask prompt is computed from its low-resolution logits
    (`propagate_in_video_preflight`);
 4. a prompt binarizes the memory mask of its own object only, not those of all objects on the frame:
-   here each object has its own session.
+   here each object has its own session;
+5. SAM 3 brings masks from the size of the image to 16 pixels a cell before a learned reduction:
+   that of a mask prompt before it (`add_new_mask`), that for the memory after the sigmoid
+   (`SimpleMaskDownSampler`).
 """
 
 from __future__ import annotations
@@ -196,7 +199,8 @@ def _encode_memory(
     if is_mask_from_pts:
         mask = (pred_masks_high_res > 0).float()
     mask = mask * model.config.sigmoid_scale_for_mem_enc + model.config.sigmoid_bias_for_mem_enc
-    memory, position = model.memory_encoder(features, mask)
+    side = height * model.config.mask_downsampler_total_stride
+    memory, position = model.memory_encoder(features, _resized(mask, side))
     if model.occlusion_spatial_embedding_parameter is not None and float(object_score_logits) <= 0:
         memory = memory + model.occlusion_spatial_embedding_parameter[..., None, None]
     if family.geometry(model.config).memory_latents is not None:
@@ -206,8 +210,16 @@ def _encode_memory(
     return memory.bfloat16() if rounded else memory, position
 
 
+def _resized(mask: Tensor, side: int) -> Tensor:
+    """A mask [1, 1, S, S] at another size; antialiasing has no effect where it is enlarged."""
+    return F.interpolate(mask, size=(side, side), mode="bilinear", antialias=True)
+
+
 def _as_published(model: Any) -> Any:
-    """Correct differences 1 to 3 on this instance (once), and record each decoding's best IoU."""
+    """Correct differences 1 to 3, and 5 of mask prompts, on this instance (once).
+
+    Each decoding's best IoU is recorded.
+    """
     if hasattr(model, "sam2_edge_last_iou"):
         return model
     run, forward, use_mask = (
@@ -235,7 +247,12 @@ def _as_published(model: Any) -> Any:
         return output
 
     def use_mask_published(backbone: Tensor, high_res: list[Tensor], mask: Tensor) -> Any:
-        model._single_frame_forward = lambda **a: forward(**{**a, "multimask_output": False})
+        side = model.prompt_encoder.mask_input_size[0] * model.mask_downsample.stride[0]
+        changes = {
+            "multimask_output": False,
+            "input_masks": model.mask_downsample(_resized(mask, side)),
+        }
+        model._single_frame_forward = lambda **a: forward(**(a | changes))
         try:
             output = use_mask(backbone, high_res, mask)
         finally:

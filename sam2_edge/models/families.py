@@ -12,8 +12,9 @@ from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.models.edgetam.family import EDGETAM
 from sam2_edge.models.family import Family, Shapes, Variant
 from sam2_edge.models.sam2.family import SAM2
+from sam2_edge.models.sam3.family import SAM3
 
-FAMILIES: tuple[Family, ...] = (SAM2, EDGETAM)
+FAMILIES: tuple[Family, ...] = (SAM2, EDGETAM, SAM3)
 
 VARIANTS = MappingProxyType({v.name: v for family in FAMILIES for v in family.variants})
 

@@ -162,7 +162,8 @@ def _check_tensors(state: Mapping[str, Tensor], size: int, source: str) -> None:
     """Raise CheckpointError unless every tensor is dense, floating and no larger than its file."""
     for name, tensor in state.items():
         counter = tensor.dtype == torch.int64 and not tensor.dim()  # of batch normalization
-        number = tensor.is_floating_point() or counter
+        rotary = tensor.is_complex() and name.endswith(".freqs_cis")  # of SAM 3, which is dropped
+        number = tensor.is_floating_point() or counter or rotary
         dense = tensor.layout is torch.strided and tensor.device.type == "cpu"
         if len(name) > 256 or not dense or not number or tensor.is_nested:
             raise CheckpointError(

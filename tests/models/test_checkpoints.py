@@ -193,7 +193,7 @@ def test_a_folder_without_weights_is_refused(tmp_path: Path) -> None:
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
     with pytest.raises(CheckpointError, match=r"sam2\.1-hiera-base-plus"):
-        load_model("sam3", image_size=256)
+        load_model("sam9", image_size=256)
 
 
 def test_random_weights_follow_their_seed() -> None:

@@ -30,8 +30,12 @@ class MemoryEncoder(nn.Module):
         self.scale = float(model.config.sigmoid_scale_for_mem_enc)
         self.bias = float(model.config.sigmoid_bias_for_mem_enc)
         self.absent = model.occlusion_spatial_embedding_parameter
-        self.size = int(model.config.image_size)
-        self.compressor = family_of(model.config).compressor(model)
+        family = family_of(model.config)
+        geometry = family.geometry(model.config)
+        self.size = geometry.image_size
+        # Convolutions reduce the mask to cells: 16 pixels a cell, also where the image has 14.
+        self.mask_size = geometry.embedding_size * model.config.mask_downsampler_total_stride
+        self.compressor = family.compressor(model)
         self.round_to_bfloat16 = rounding == "bfloat16"
 
     def forward(
@@ -43,7 +47,11 @@ class MemoryEncoder(nn.Module):
         )
         hard = (logits > 0).to(logits.dtype)
         mask = torch.where(binarize[:, None, None, None] > 0, hard, logits.sigmoid())
-        mask = self._downsample(mask * self.scale + self.bias)
+        mask = mask * self.scale + self.bias
+        if self.mask_size != self.size:  # SAM 3, `SimpleMaskDownSampler`
+            size = (self.mask_size, self.mask_size)
+            mask = F.interpolate(mask, size=size, mode="bilinear", align_corners=False)
+        mask = self._downsample(mask)
         hidden = self.encoder.feature_projection(embedding) + mask
         memory = self.encoder.projection(self.encoder.memory_fuser(hidden))
         if self.absent is not None:
@@ -56,7 +64,7 @@ class MemoryEncoder(nn.Module):
         return memory
 
     def _downsample(self, mask: Tensor) -> Tensor:
-        """A mask [B,1,S,S] as features of the embedding's size [B,C,h,w]."""
+        """A mask as features of the embedding's size [B,C,h,w]."""
         downsampler = self.encoder.mask_downsampler
         for layer in downsampler.layers:
             mask = layer.activation(_normalize(layer.layer_norm, layer.conv(mask)))
