@@ -30,6 +30,17 @@ def rows_of_equal_choice(
     return np.asarray(same, np.bool_)
 
 
+def decided_logits(normal: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return mask logits, from normal numbers, whose sign is the same in every runtime.
+
+    The memory encoder enlarges logits to pixels and may binarize them. Where 4 become 14, as in
+    SAM 3, runtimes compute places in float32, up to 3e-5 pixels apart: of a million pixels of noise
+    some change sign. Bilinear weights are multiples of 1/196 there, and of 1/64 where 4 become 16,
+    so that multiples of 8 become multiples of 2/49 and of 1/8. An offset keeps them 1/49 from zero.
+    """
+    return 8 * np.round(1.25 * normal) + 1 / 49
+
+
 def relative_difference(
     got: NDArray[Any], want: NDArray[Any], *, magnitude: float | None = None, step: float = 0.0
 ) -> float:

@@ -15,6 +15,7 @@ from torch import nn
 from sam2_edge.bundle.agreement import (
     BFLOAT16_STEP,
     CHOSEN,
+    decided_logits,
     relative_difference,
     rows_of_equal_choice,
 )
@@ -164,5 +165,7 @@ def _example(
         return generator.uniform(0, 2, shape).astype(spec.dtype)
     if spec.name == "mask":
         return (generator.random(shape) < 0.5).astype(spec.dtype)
-    scale = 10.0 if spec.name in ("mask_logits", "mask_input") else 1.0
-    return (scale * generator.standard_normal(shape)).astype(spec.dtype)
+    normal = generator.standard_normal(shape)
+    if spec.name == "mask_logits":
+        return decided_logits(normal).astype(spec.dtype)
+    return (normal * (10.0 if spec.name == "mask_input" else 1.0)).astype(spec.dtype)

@@ -39,6 +39,7 @@ from sam2_edge.export.tensorrt.options import (
 from sam2_edge.export.tensorrt.profiles import engine_profiles, engine_shapes
 from sam2_edge.export.tensorrt.reference import write_references
 from sam2_edge.models.checkpoints import load_model
+from sam2_edge.models.random_init import random_model
 from sam2_edge.runtime.backends.cuda.driver import device_info
 from sam2_edge.runtime.backends.engine_check import (
     REFERENCE_FILE,
@@ -47,6 +48,7 @@ from sam2_edge.runtime.backends.engine_check import (
     load_references,
 )
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
+from tests.helpers import sam3
 from tests.helpers.engines import as_engines
 from tests.helpers.models import frames_of_a_clip, loaded
 from tests.helpers.once import once_per_run
@@ -112,6 +114,20 @@ def test_memory_attention_with_fewer_tokens_becomes_an_engine(
     assert entry.engine is not None
     assert entry.engine.profile["M"] == (1, 7, 10)
     assert entry.inputs[-1].axes == ("M", "B", 24)
+
+
+@pytest.mark.slow
+def test_every_graph_of_sam3_becomes_an_engine_with_fused_attention(tmp_path: Path) -> None:
+    model = random_model(sam3.small_config(), sam3.SEED)
+    graphs = export_bundle(
+        loaded(model), tmp_path / "onnx", ExportOptions(precision="fp16", target="gpu")
+    )
+
+    engines = build_engines(graphs, tmp_path / "engines", RTX)
+
+    for graph, attentions in ((Graph.IMAGE_ENCODER, 2), (Graph.MEMORY_ATTENTION, 2)):
+        content = engines.graph_path(graph).read_bytes()
+        assert content.count(b"struct _gemm_mha_v2_params_t ") == attentions
 
 
 def test_the_packed_graphs_of_the_bundled_model_become_engines(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import Sam3TrackerVideoModel
 
+from sam2_edge.bundle.agreement import decided_logits
 from sam2_edge.bundle.contract import Graph, GraphTarget
 from sam2_edge.models.families import geometry_of
 from sam2_edge.models.graphs import graph_modules
@@ -91,6 +92,16 @@ def test_a_memory_is_made_from_a_mask_that_is_enlarged_after_the_sigmoid(
     want, _ = model.memory_encoder(embedding.expand(2, -1, -1, -1), mask)
     want[1] += model.occlusion_spatial_embedding_parameter[0, :, None, None]
     torch.testing.assert_close(got, want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("stride", [14, 16])
+def test_logits_for_checks_keep_away_from_zero_when_they_are_enlarged(stride: int) -> None:
+    logits = torch.from_numpy(decided_logits(_noise(4, 1, 1, 96, 96).double().numpy()))
+    side = stride * SIDE
+    pixels = F.interpolate(logits, size=(side, side), mode="bilinear")
+    assert pixels.abs().min() > 1 / 49 - 1e-6
+    assert 0.4 < (pixels > 0).double().mean() < 0.6
+    assert 5 < pixels.std() < 15
 
 
 def test_the_geometry_follows_from_patches_of_14_pixels(model: Sam3TrackerVideoModel) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sam2_edge.bundle.contract import LABEL_PAD, Geometry, GraphSpec, TensorSpec
+from sam2_edge.bundle.agreement import decided_logits
+from sam2_edge.bundle.contract import LABEL_PAD, MASK_PIXELS, Geometry, GraphSpec, TensorSpec
 from sam2_edge.bundle.manifest import Profile
 from sam2_edge.runtime.mask_bits import PACKED, column_weights, row_weights
 
@@ -112,7 +113,10 @@ def _values(
         return special(seed, shape, geometry)
     if name == "memory_rows":
         return _from_the_last(shape) % sizes["R"]
-    return _normal(seed, shape) * (10.0 if name in _LOGITS else 1.0)
+    normal = _normal(seed, shape)
+    if name == "mask_logits" and geometry.stride % MASK_PIXELS:
+        return decided_logits(normal)
+    return normal * (10.0 if name in _LOGITS else 1.0)
 
 
 def _image(seed: str, shape: Shape, _geometry: Geometry) -> NDArray[Any]:
