@@ -41,6 +41,14 @@ class Sam2Model:
         """Side of the square model input, pixels."""
         return self.graphs.geometry.image_size
 
+    @property
+    def keeps_corrections(self) -> bool:
+        """Whether propagation keeps the mask of a corrected frame, as EdgeTAM's own package does.
+
+        That of SAM 2 tracks the frame again.
+        """
+        return self.graphs.bundle.manifest.model.family == "edgetam"
+
 
 def open_model(
     bundle: Bundle | str | Path,

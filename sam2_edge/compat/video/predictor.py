@@ -1,7 +1,8 @@
 """`SAM2VideoPredictor`: prompts on any frame of a video, in any order, and propagation both ways.
 
 It behaves as `sam2` 1.1.0 (`sam2_video_predictor.py`) does, except for memory: frames are read on
-demand, and outputs are stored in a file.
+demand, and outputs are stored in a file. With EdgeTAM it keeps corrections, as the package of
+EdgeTAM does; that takes one object, this one any number.
 """
 # ruff: noqa: FBT001, FBT002 - booleans are positional in the original's signatures
 
@@ -327,7 +328,9 @@ class SAM2VideoPredictor:
         stored = track.outputs.cond.get(frame)
         if stored is not None:
             self._clear_around(track, frame)
-        else:
+        elif self.model.keeps_corrections and track.is_prompted(frame):
+            stored = track.outputs.non_cond.get(frame)
+        if stored is None:
             memory = self._memory(state, frame, track, reverse=reverse)
             output = decode(self._graphs, state.features(frame), memory)
             stored = self._store(state, output)

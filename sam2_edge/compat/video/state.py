@@ -52,6 +52,10 @@ class Track:
     pending: FrameOutputs = field(default_factory=FrameOutputs)
     tracked: dict[int, bool] = field(default_factory=dict)
 
+    def is_prompted(self, frame: int) -> bool:
+        """Whether there are points or a mask on a frame."""
+        return frame in self.points or frame in self.masks
+
     def clear_prompts(self, frame: int) -> None:
         """Drop the prompts on a frame; its output stays, as on a frame without prompts."""
         self.points.pop(frame, None)
