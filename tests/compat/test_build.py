@@ -57,6 +57,18 @@ def test_arguments_that_cannot_be_honored_are_rejected(
         build_sam2_video_predictor(**given)
 
 
+GRID = "++model.memory_attention.layer.cross_attention.q_sizes"
+
+
+def test_the_grid_of_an_image_size_may_be_given_as_in_the_original() -> None:
+    options = predictor_options(
+        [f"{GRID}=[32,32]", "++model.image_size=512"], apply_postprocessing=False
+    )
+    assert options == {"image_size": 512}
+    with pytest.raises(Sam2EdgeError, match=r"1024 pixels this is \[64,64\]"):
+        predictor_options([f"{GRID}=[32,32]"], apply_postprocessing=False)
+
+
 def test_a_later_override_replaces_an_earlier_one() -> None:
     given = ["++model.fill_hole_area=4", "+model.fill_hole_area=5", "model.non_overlap_masks=True"]
     options = predictor_options(given, apply_postprocessing=False)

@@ -105,6 +105,11 @@ def test_the_state_has_the_entries_that_callers_read(
     assert state["num_frames"] == 6
     assert (state["video_height"], state["video_width"]) == state.frames.size
     assert state["obj_id_to_idx"] == {7: 0}
+    assert not state["tracking_has_started"]
+    next(iter(predictor.propagate_in_video(state)))
+    assert state["tracking_has_started"]
+    predictor.reset_state(state)
+    assert not state["tracking_has_started"]
     with pytest.raises(Sam2EdgeError, match="'images'"):
         state["images"]
 

@@ -73,7 +73,8 @@ class InferenceState(NotCopyable):
 
     Outputs are in a file, which is deleted by `close`, at the end of a `with` block, and with the
     object. `state["num_frames"]`, `["video_height"]`, `["video_width"]`, `["obj_ids"]`,
-    `["obj_id_to_idx"]` and `["obj_idx_to_id"]` are those of the original.
+    `["obj_id_to_idx"]` and `["obj_idx_to_id"]` are those of the original, and
+    `["tracking_has_started"]` that of EdgeTAM's package.
 
     Attributes:
         frames: The video.
@@ -125,6 +126,7 @@ class InferenceState(NotCopyable):
             "obj_ids": ids,
             "obj_id_to_idx": {object_id: index for index, object_id in enumerate(ids)},
             "obj_idx_to_id": dict(enumerate(ids)),
+            "tracking_has_started": any(track.outputs.cond for track in self.tracks.values()),
         }
 
     def close(self) -> None:

@@ -17,7 +17,6 @@ from tests.compat.original_edgetam import original
 from tests.compat.original_edgetam.sessions import (
     ROUNDED,
     SESSIONS,
-    SIZE,
     Results,
     Session,
     perform,
@@ -32,7 +31,7 @@ CELLS = 64
 def judge(folder: Path) -> None:
     """Write weights and results."""
     torch.manual_seed(SEED)
-    model = original.build(SIZE)
+    model = original.build()
     original.draw_weights(model)
     torch.save({"model": model.state_dict()}, folder / "random.pt")
     with original.memory_in_float32():

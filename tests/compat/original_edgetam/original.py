@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tests.compat.original import torchvision_shim
+from tests.compat.original_edgetam.sessions import CONFIG, OVERRIDES
 
 with torchvision_shim.substitute_if_missing():
     from sam2 import sam2_video_predictor
@@ -18,7 +19,6 @@ with torchvision_shim.substitute_if_missing():
     from sam2.modeling.backbones import timm as backbone
     from sam2.sam2_image_predictor import SAM2ImagePredictor
 
-CONFIG = "configs/edgetam.yaml"
 SPREAD = 0.3
 """Standard deviation of parameters that are constant in a fresh model."""
 
@@ -48,25 +48,15 @@ def memory_in_float32() -> Iterator[None]:
         yield
 
 
-def build(image_size: int) -> Any:
+def build() -> Any:
     """The original's video predictor on the CPU, without pretrained weights of its backbone."""
-    cells = image_size // 16
-    attention = "++model.memory_attention.layer"
     create = backbone.create_model
 
     def create_bare(name: str, **options: Any) -> nn.Module:
         return create(name, **{**options, "pretrained": False})
 
     with patch.object(backbone, "create_model", create_bare):
-        return build_sam2_video_predictor(
-            CONFIG,
-            device="cpu",
-            hydra_overrides_extra=[
-                f"++model.image_size={image_size}",
-                f"{attention}.self_attention.feat_sizes=[{cells},{cells}]",
-                f"{attention}.cross_attention.q_sizes=[{cells},{cells}]",
-            ],
-        )
+        return build_sam2_video_predictor(CONFIG, device="cpu", hydra_overrides_extra=OVERRIDES)
 
 
 def image_predictor(model: Any) -> Any:

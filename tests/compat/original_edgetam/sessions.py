@@ -14,6 +14,14 @@ from PIL import Image
 SIZE = 256
 """Pixels of the model input."""
 
+CONFIG = "configs/edgetam.yaml"
+OVERRIDES = [
+    f"++model.image_size={SIZE}",
+    f"++model.memory_attention.layer.self_attention.feat_sizes=[{SIZE // 16},{SIZE // 16}]",
+    f"++model.memory_attention.layer.cross_attention.q_sizes=[{SIZE // 16},{SIZE // 16}]",
+]
+"""What the original needs for that size."""
+
 Results = dict[str, NDArray[np.float32]]
 """Arrays by the call that returned them."""
 

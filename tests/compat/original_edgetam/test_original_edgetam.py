@@ -21,9 +21,10 @@ from sam2_edge.models.checkpoints import load_original
 from sam2_edge.models.edgetam.perceiver import Perceiver
 from tests.compat.original_edgetam.conftest import Judged
 from tests.compat.original_edgetam.sessions import (
+    CONFIG,
+    OVERRIDES,
     ROUNDED,
     SESSIONS,
-    SIZE,
     Results,
     Session,
     perform,
@@ -37,7 +38,6 @@ TOLERANCE = PARITY_TOLERANCE["fp32"]
 BINARIZED = 5 * TOLERANCE
 """Where a pixel of a prompted mask is so close to zero that memory has it on the other side."""
 
-CONFIG = "configs/edgetam.yaml"
 ABSENT, EMPTY = -1024, -10
 """Logits where an object is judged absent, and where an empty mask says so."""
 
@@ -80,10 +80,7 @@ def test_results_of_the_original_vary(judged: Judged) -> None:
 
 def test_the_builder_and_rounded_memory(judged: Judged) -> None:
     predictor = build_sam2_video_predictor(
-        CONFIG,
-        judged.checkpoint,
-        device="cpu",
-        hydra_overrides_extra=[f"++model.image_size={SIZE}"],
+        CONFIG, judged.checkpoint, device="cpu", hydra_overrides_extra=OVERRIDES
     )
     assert predictor.model.graphs.bundle.manifest.model.name == "edgetam"
     ours = perform(predictor, judged.folder / ROUNDED.name, ROUNDED, ROUNDED.objects)
