@@ -1,8 +1,7 @@
 """`SAM2VideoPredictor`: prompts on any frame of a video, in any order, and propagation both ways.
 
 It behaves as `sam2` 1.1.0 (`sam2_video_predictor.py`) does, except for memory: frames are read on
-demand, and outputs are stored in a file. With EdgeTAM it keeps corrections, as the package of
-EdgeTAM does; that takes one object, this one any number.
+demand, and outputs are stored in a file. With EdgeTAM it keeps corrections, as its package does.
 """
 # ruff: noqa: FBT001, FBT002 - booleans are positional in the original's signatures
 
