@@ -1,7 +1,7 @@
 """The reference tracking loop in PyTorch: transformers' video models.
 
-For tracking, transformers differs from the published predictors (`sam2` 1.1.0, SAM 3) in five ways.
-This loop follows the published ones:
+For tracking, transformers differs from the published predictors (`sam2` 1.1.0, EdgeTAM, SAM 3) in
+six ways. This loop follows the published ones:
 
 1. a refining prompt uses the current mask of the frame (`add_new_points_or_box`);
 2. the pointer of a mask prompt comes from the single-mask output (`_use_mask_as_output`);
@@ -11,7 +11,8 @@ This loop follows the published ones:
    here each object has its own session;
 5. SAM 3 brings masks from the size of the image to 16 pixels a cell before a learned reduction:
    that of a mask prompt before it (`add_new_mask`), that for the memory after the sigmoid
-   (`SimpleMaskDownSampler`).
+   (`SimpleMaskDownSampler`);
+6. EdgeTAM rounds what it stores to bfloat16, as SAM 2 does; transformers rounds that of SAM 2 only.
 """
 
 from __future__ import annotations

@@ -61,12 +61,10 @@ def recognize_variant(shapes: Shapes) -> Variant:
     for family in FAMILIES:
         if variant := family.recognize(shapes):
             return variant
-    prefix = "image_encoder.trunk."
-    blocks = {name.split(".")[3] for name in shapes if name.startswith(prefix + "blocks.")}
-    width = (*shapes.get(prefix + "patch_embed.proj.weight", ()), 0)[0]
+    found = ", ".join(name[:80] for name in sorted(shapes)[:3])
     raise CheckpointError(
-        f"these weights have {len(blocks)} image encoder blocks of width {width}, unlike any known "
-        f"model ({', '.join(VARIANTS)}); give an original checkpoint of one of these"
+        f"these {len(shapes)} tensors ({found}, ...) are unlike any known model "
+        f"({', '.join(VARIANTS)}); give an original checkpoint of one of these"
     )
 
 

@@ -46,6 +46,25 @@ class MemoryLayout:
     grid: int
 
 
+def geometry(config: Any, *, stride: int, latents: int | None = None) -> Geometry:
+    """The geometry of a configuration; its entries have the same names in every family.
+
+    Args:
+        config: transformers' configuration of a video model.
+        stride: Pixels of the model input along the side of a cell of the embedding.
+        latents: Tokens of a memory that is a list of latents; None if it is a grid of cells.
+    """
+    return Geometry(
+        image_size=int(config.image_size),
+        hidden=config.vision_config.fpn_hidden_size,
+        memory_channels=config.memory_encoder_output_channels,
+        memory_slots=config.num_maskmem,
+        pointers=config.max_object_pointers_in_encoder,
+        stride=stride,
+        memory_latents=latents,
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Family:
     """One family of models.

@@ -7,6 +7,7 @@ from typing import Any
 from transformers import EdgeTamVideoConfig, EdgeTamVisionConfig
 
 from sam2_edge.bundle.contract import MAX_IMAGE_SIZE, Geometry
+from sam2_edge.models import family
 from sam2_edge.models.edgetam.repvit import RepVitConfig, repvit_config
 
 STRIDE = 16
@@ -57,13 +58,5 @@ def at_image_size(config: EdgeTamVideoConfig, image_size: int) -> EdgeTamVideoCo
 
 def geometry(config: EdgeTamVideoConfig) -> Geometry:
     """The geometry of a configuration: a memory is a list of latents."""
-    return Geometry(
-        image_size=int(config.image_size),
-        hidden=config.vision_config.fpn_hidden_size,
-        memory_channels=config.memory_encoder_output_channels,
-        memory_slots=config.num_maskmem,
-        pointers=config.max_object_pointers_in_encoder,
-        stride=STRIDE,
-        memory_latents=config.perceiver_resampler_num_latents
-        + config.perceiver_resampler_num_latents_2d,
-    )
+    latents = config.perceiver_resampler_num_latents + config.perceiver_resampler_num_latents_2d
+    return family.geometry(config, stride=STRIDE, latents=latents)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isqrt
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import EdgeTamVideoInferenceSession, EdgeTamVideoModel
 
 from sam2_edge.models.edgetam.config import (
@@ -41,10 +39,6 @@ def _recognize(shapes: Shapes) -> Variant | None:
     return PUBLISHED if recognize(shapes) else None
 
 
-def _from_published(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return dict(state)
-
-
 EDGETAM = Family(
     model_types=("edgetam_video",),
     model_class=EdgeTamVideoModel,
@@ -60,7 +54,7 @@ EDGETAM = Family(
     geometry=geometry,
     recognize=_recognize,
     from_original=from_original,
-    from_published=_from_published,
+    from_published=dict,
     features=RepVitFeatures,
     memory_layout=memory_layout,
     compressor=Perceiver,

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
 from transformers import Sam2VideoConfig, Sam2VideoInferenceSession, Sam2VideoModel
 
 from sam2_edge.bundle.contract import Geometry
-from sam2_edge.models.family import Family, MemoryLayout
+from sam2_edge.models.family import Family, MemoryLayout, geometry
 from sam2_edge.models.positions import flat, sine_grid
 from sam2_edge.models.sam2.hiera import HieraFeatures
 from sam2_edge.models.sam2.key_mapping import from_original
@@ -27,16 +25,8 @@ IMAGE_STD = (0.229, 0.224, 0.225)
 """Mean and standard deviation of RGB in 0..1 that SAM 2 is trained with (ImageNet's)."""
 
 
-def geometry(config: Sam2VideoConfig) -> Geometry:
-    """The geometry of a configuration whose memory is a grid of cells, of stride 16."""
-    return Geometry(
-        image_size=int(config.image_size),
-        hidden=config.vision_config.fpn_hidden_size,
-        memory_channels=config.memory_encoder_output_channels,
-        memory_slots=config.num_maskmem,
-        pointers=config.max_object_pointers_in_encoder,
-        stride=STRIDE,
-    )
+def _geometry(config: Sam2VideoConfig) -> Geometry:
+    return geometry(config, stride=STRIDE)
 
 
 def memory_grid(model: Any, side: int) -> MemoryLayout:
@@ -46,15 +36,11 @@ def memory_grid(model: Any, side: int) -> MemoryLayout:
 
 
 def _layout(model: Sam2VideoModel) -> MemoryLayout:
-    return memory_grid(model, geometry(model.config).embedding_size)
+    return memory_grid(model, _geometry(model.config).embedding_size)
 
 
 def _recorded_as(config: Sam2VideoConfig) -> str:
     return "sam2.1" if config.enable_occlusion_spatial_embedding else "sam2"
-
-
-def _unchanged(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return dict(state)
 
 
 SAM2 = Family(
@@ -69,10 +55,10 @@ SAM2 = Family(
     recorded_as=_recorded_as,
     config_of=Sam2VideoConfig.from_dict,
     at_image_size=at_image_size,
-    geometry=geometry,
+    geometry=_geometry,
     recognize=recognize,
     from_original=from_original,
-    from_published=_unchanged,
+    from_published=dict,
     features=HieraFeatures,
     memory_layout=_layout,
     compressor=lambda _model: None,

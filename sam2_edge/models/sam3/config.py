@@ -8,6 +8,7 @@ from transformers import Sam3TrackerVideoConfig
 
 from sam2_edge.bundle.contract import MAX_IMAGE_SIZE, Geometry
 from sam2_edge.errors import CheckpointError
+from sam2_edge.models import family
 
 STRIDE = 14
 """Pixels of the model input per cell of the embedding: the side of a patch."""
@@ -61,11 +62,4 @@ def at_image_size(config: Sam3TrackerVideoConfig, image_size: int) -> Sam3Tracke
 
 def geometry(config: Sam3TrackerVideoConfig) -> Geometry:
     """The geometry of a configuration."""
-    return Geometry(
-        image_size=int(config.image_size),
-        hidden=config.vision_config.fpn_hidden_size,
-        memory_channels=config.memory_encoder_output_channels,
-        memory_slots=config.num_maskmem,
-        pointers=config.max_object_pointers_in_encoder,
-        stride=STRIDE,
-    )
+    return family.geometry(config, stride=STRIDE)
