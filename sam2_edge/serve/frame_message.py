@@ -16,9 +16,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_edge.runtime.palette import overlay_color
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.sinks.jsonl import finite
-from sam2_edge.runtime.sinks.overlay import color_of
 from sam2_edge.runtime.streaming.loop import LoopResult
 
 MAX_SIDE_PX = 960
@@ -49,7 +49,7 @@ def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[i
                 "present": entry.present,
                 "iou": finite(entry.iou, 3),
                 "score": finite(entry.object_score, 2),
-                "color": color_of(entry.object_id)[::-1],
+                "color": overlay_color(entry.object_id),
             }
             for entry in tracked.result.objects
         ],

@@ -61,7 +61,7 @@ def test_a_viewer_adds_refines_names_and_removes_an_object(open_site: Site) -> N
 
         assert ask(socket, type="name", object=1, name="cup")["type"] == "done"
         header, _, _ = next_frame(socket, lambda h: h["objects"][0]["name"] == "cup")
-        assert header["objects"][0]["color"] == [128, 0, 0]
+        assert header["objects"][0]["color"] == [86, 180, 233]
 
         masks = httpx.get(open_site.url("/masks.png"))
         found = cv2.imdecode(np.frombuffer(masks.content, np.uint8), cv2.IMREAD_UNCHANGED)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,6 @@ from sam2_edge.runtime.sinks.files import (
     make_folder,
     write_image,
 )
-from sam2_edge.runtime.sinks.overlay import palette
 from sam2_edge.runtime.sources import SourceFrame
 
 
@@ -54,5 +54,20 @@ def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
         SinkError: If it cannot be written.
     """
     image = Image.fromarray(indexed).convert("P")
-    image.putpalette(palette().reshape(-1).tolist())
+    image.putpalette(davis_palette().reshape(-1).tolist())
     write_image(path, image)
+
+
+@lru_cache(maxsize=1)
+def davis_palette() -> NDArray[np.uint8]:
+    """Return the color table [256, 3] RGB of DAVIS and Pascal VOC.
+
+    Bits 3k to 3k + 2 of an index become bit 7 - k of red, green and blue.
+    """
+    colors = np.zeros((256, 3), np.uint8)
+    index = np.arange(256)
+    for shift in range(8):
+        for channel in range(3):
+            bit = (index >> (3 * shift + channel)) & 1
+            colors[:, channel] |= (bit << (7 - shift)).astype(np.uint8)
+    return colors

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_edge.runtime.palette import overlay_color
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.results import FrameResult
 
@@ -15,33 +14,12 @@ FILL = 0.45
 """Opacity of an object's color over its mask."""
 
 
-@lru_cache(maxsize=1)
-def palette() -> NDArray[np.uint8]:
-    """Return the color table [256, 3] RGB of DAVIS and Pascal VOC.
-
-    Bits 3k to 3k + 2 of an index become bit 7 - k of red, green and blue.
-    """
-    colors = np.zeros((256, 3), np.uint8)
-    index = np.arange(256)
-    for shift in range(8):
-        for channel in range(3):
-            bit = (index >> (3 * shift + channel)) & 1
-            colors[:, channel] |= (bit << (7 - shift)).astype(np.uint8)
-    return colors
-
-
-def color_of(object_id: int) -> tuple[int, int, int]:
-    """Return the BGR color of an object; ids above 255 wrap around to 1."""
-    red, green, blue = palette()[(object_id - 1) % 255 + 1].tolist()
-    return blue, green, red
-
-
 def draw(picture: Frame, result: FrameResult) -> Frame:
     """Return a copy of the picture with every present object filled, outlined and labeled."""
     canvas = picture.copy()
     for entry in result.objects:
         if entry.present and entry.box is not None:
-            draw_mask(canvas, entry.mask, color_of(entry.object_id))
+            draw_mask(canvas, entry.mask, overlay_color(entry.object_id)[::-1])
             _label(canvas, str(entry.object_id), entry.box[:2], _line_width(canvas))
     return canvas
 
