@@ -11,9 +11,10 @@ from typing import Any, get_args
 import click
 
 from sam2_edge.bundle import Bundle
+from sam2_edge.errors import PromptError
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.prompts import Prompt, checked_name
 from sam2_edge.runtime.sources import FrameRange
 from sam2_edge.runtime.sources.mask_file import MaskFile
 from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, load_prompts
@@ -24,7 +25,7 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_OBJECT = 1
 PATH = click.Path(path_type=Path)
 
-_PROMPT_OPTIONS = ("object", "point", "box", "mask")
+_PROMPT_OPTIONS = ("object", "point", "box", "mask", "name")
 _TYPED_PROMPTS = "sam2_edge.typed_prompts"
 
 
@@ -171,8 +172,15 @@ def _numbers(form: str, *counts: int) -> Callable[[str], list[float]]:
     return convert
 
 
+def _name(text: str) -> str:
+    try:
+        return checked_name(text)
+    except PromptError as error:
+        raise click.BadParameter(str(error)) from error
+
+
 def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add --point, --box, --mask and --object to a `PromptCommand`.
+    """Add --point, --box, --mask, --name and --object to a `PromptCommand`.
 
     The command receives them as `prompts`, a list of `Prompt`.
     """
@@ -201,6 +209,13 @@ def prompt_options(function: Callable[..., Any]) -> Callable[..., Any]:
         ),
         click.option(
             "--mask", multiple=True, metavar="FILE", help="Mask of the object, an image file."
+        ),
+        click.option(
+            "--name",
+            type=_name,
+            multiple=True,
+            metavar="TEXT",
+            help="Name of the object in results and overlays.",
         ),
         click.option(
             "--object",
@@ -263,12 +278,13 @@ def _prompts(typed: list[tuple[str, Any]]) -> list[Prompt]:
 
 
 def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
-    if not options:
-        raise click.BadParameter(f"object {object_id} has no prompt", param_hint="--object")
-    points, boxes, masks = (
-        [value for name, value in options if name == kind] for kind in ("point", "box", "mask")
+    points, boxes, masks, names = (
+        [value for name, value in options if name == kind]
+        for kind in ("point", "box", "mask", "name")
     )
-    for name, values in (("box", boxes), ("mask", masks)):
+    if not (points or boxes or masks):
+        raise click.BadParameter(f"object {object_id} has no prompt", param_hint="--object")
+    for name, values in (("box", boxes), ("mask", masks), ("name", names)):
         if len(values) > 1:
             raise click.BadParameter(
                 f"object {object_id} has more than one {name}", param_hint=f"--{name}"
@@ -279,4 +295,5 @@ def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
         labels=[point[2] if len(point) == 3 else 1 for point in points] or None,
         box=boxes[0] if boxes else None,
         mask=MaskFile(masks[0], object_id) if masks else None,
+        name=names[0] if names else None,
     )

@@ -101,15 +101,19 @@ def segment(
                 write_image(masks / name, mask.astype(np.uint8) * 255)
     Console(stderr=True).print(table)
     if overlay is not None:
-        write_image(overlay, draw(picture, _as_frame(results, picture.shape[:2])))
+        names = {prompt.object_id: prompt.name for prompt in prompts if prompt.name}
+        frame = _as_frame(results, picture.shape[:2], names)
+        write_image(overlay, draw(picture, frame))
     if json_file is not None:
         write_text(json_file, json.dumps(records, indent=1) + "\n")
 
 
-def _as_frame(results: dict[int, Segmentation], size: tuple[int, int]) -> FrameResult:
+def _as_frame(
+    results: dict[int, Segmentation], size: tuple[int, int], names: dict[int, str]
+) -> FrameResult:
     """Return the best masks as a frame's result, with every object present."""
     objects = tuple(
         ObjectResult(object_id, result.logits[0], float(result.scores[0]), 1.0, size)
         for object_id, result in results.items()
     )
-    return FrameResult(0, objects, size, 0.0)
+    return FrameResult(0, objects, size, 0.0, names)

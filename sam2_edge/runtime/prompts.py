@@ -23,6 +23,7 @@ MASK_THRESHOLD = 0.5
 """A mask prompt resized to the model's input is binarized here (SAM 2, `add_new_mask`)."""
 
 MAX_OBJECT_ID = 2**31 - 1
+MAX_NAME_LENGTH = 40
 
 CLICK_LABELS = {LABEL_FOREGROUND: "foreground", LABEL_BACKGROUND: "background"}
 """Labels of clicks, with their meanings."""
@@ -38,6 +39,7 @@ class Prompt:
         labels: [N], 1 foreground, 0 background; all 1 if left out.
         box: x1, y1, x2, y2 in pixels of the frame.
         mask: [H, W] of booleans, or of 0 and one other value; excludes points and box.
+        name: The object's name from now on, as in `checked_name`; None leaves it as it is.
     """
 
     object_id: int
@@ -45,6 +47,7 @@ class Prompt:
     labels: ArrayLike | None = None
     box: ArrayLike | None = None
     mask: ArrayLike | None = None
+    name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +274,25 @@ def finite_numbers(values: ArrayLike, name: str) -> NDArray[np.float32]:
     if invalid.size:
         raise PromptError(f"{name} holds {invalid[0]}, which is not finite; give finite numbers")
     return array
+
+
+def checked_name(name: str) -> str:
+    """Return an object's name without spaces around it; empty for none.
+
+    Raises:
+        PromptError: If it is too long, or has characters that cannot be shown.
+    """
+    name = name.strip()
+    if len(name) > MAX_NAME_LENGTH:
+        raise PromptError(
+            f"name {name[:MAX_NAME_LENGTH]!r}... has {len(name)} characters; give at most "
+            f"{MAX_NAME_LENGTH} characters"
+        )
+    if not name.isprintable():
+        raise PromptError(
+            f"name {name!r} has characters that cannot be shown; give one line of text"
+        )
+    return name
 
 
 def prompts_by_object(prompts: Sequence[Prompt]) -> dict[int, Prompt]:

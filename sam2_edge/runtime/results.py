@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
@@ -119,6 +119,17 @@ class ObjectResult:
         return cv2.countNonZero(self.mask.view(np.uint8)) if bits is None else packed_area(bits)
 
     @property
+    def centroid(self) -> tuple[float, float] | None:
+        """Mean x, y of the mask's pixels, whose centers are whole numbers; None if it is empty."""
+        box = self.box
+        if box is None:
+            return None
+        x1, y1, x2, y2 = box
+        inside = np.ascontiguousarray(self.mask[y1:y2, x1:x2]).view(np.uint8)
+        moments = cv2.moments(inside, binaryImage=True)
+        return x1 + moments["m10"] / moments["m00"], y1 + moments["m01"] / moments["m00"]
+
+    @property
     def _packed(self) -> NDArray[np.uint8] | None:
         """The mask as bits, unless there is an array, which its owner may have modified."""
         if "mask" in self.__dict__ or not isinstance(self.source, DeviceMask):
@@ -157,12 +168,14 @@ class FrameResult:
         objects: In the order in which they were added.
         frame_size: Height, width in pixels.
         milliseconds: Processing time of the frame.
+        names: Names of the objects that have one, by id.
     """
 
     index: int
     objects: tuple[ObjectResult, ...]
     frame_size: tuple[int, int]
     milliseconds: float
+    names: Mapping[int, str] = field(default_factory=dict)
 
     def __getitem__(self, object_id: int) -> ObjectResult:
         for result in self.objects:

@@ -27,7 +27,13 @@ from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
 from sam2_edge.runtime.memory.token_selection import select_cells
 from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_model
 from sam2_edge.runtime.preprocess import PreparedFrame, prepare_frame
-from sam2_edge.runtime.prompts import ModelPrompt, Prompt, model_prompt, prompts_by_object
+from sam2_edge.runtime.prompts import (
+    ModelPrompt,
+    Prompt,
+    checked_name,
+    model_prompt,
+    prompts_by_object,
+)
 from sam2_edge.runtime.readout import BITS, Readout
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 
@@ -112,6 +118,7 @@ class VideoTracker(NotCopyable):
         self._features: Features | None = None
         self._results: dict[int, ObjectResult] = {}
         self._tracked: set[int] = set()
+        self._names: dict[int, str] = {}
 
     @property
     def frame_index(self) -> int:
@@ -122,6 +129,11 @@ class VideoTracker(NotCopyable):
     def object_ids(self) -> tuple[int, ...]:
         """Ids of the tracked objects, in the order in which they were added."""
         return tuple(self._results)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the tracked objects that have one, by id."""
+        return dict(self._names)
 
     @property
     def on_device(self) -> bool:
@@ -160,6 +172,7 @@ class VideoTracker(NotCopyable):
         checked: dict[int, ModelPrompt] = {}
         if prompts:
             checked = {i: self._checked(p, size) for i, p in prompts_by_object(prompts).items()}
+        names = {p.object_id: checked_name(p.name) for p in prompts if p.name is not None}
         self._pending.write(self._index, self._features, self._results)
         self._index += 1
         self._image, self._frame_size = prepared.pixels, size
@@ -170,6 +183,8 @@ class VideoTracker(NotCopyable):
             self._track_unprompted(unprompted)
         for object_id, prompt in checked.items():
             self._prompt(object_id, prompt)
+        for object_id, name in names.items():
+            self.rename(object_id, name)
         return self._frame_result(start)
 
     def prompt(
@@ -193,6 +208,19 @@ class VideoTracker(NotCopyable):
         prompt = Prompt(object_id, points, labels, box, mask)
         self._prompt(object_id, self._checked(prompt, self._frame_size))
         return self._results[object_id]
+
+    def rename(self, object_id: int, name: str) -> None:
+        """Give a tracked object a name, which is in the results from now on; empty for none.
+
+        Raises:
+            PromptError: If the object is not tracked, or the name is not one of `checked_name`.
+        """
+        self._check_tracked(object_id)
+        name = checked_name(name)
+        if name:
+            self._names[object_id] = name
+        else:
+            self._names.pop(object_id, None)
 
     def result(self) -> FrameResult:
         """Return the objects on the current frame, including refinements.
@@ -219,10 +247,9 @@ class VideoTracker(NotCopyable):
         Raises:
             PromptError: If the object is not tracked.
         """
-        if object_id not in self._results:
-            tracked = ", ".join(map(str, self._results)) or "none"
-            raise PromptError(f"object {object_id} is not tracked; tracked objects: {tracked}")
+        self._check_tracked(object_id)
         del self._results[object_id]
+        self._names.pop(object_id, None)
         self._pending.discard(object_id)
         self._bank.remove(object_id)
         self._policies.forget(object_id)
@@ -233,6 +260,7 @@ class VideoTracker(NotCopyable):
         self._bank.clear()
         self._policies.clear()
         self._results.clear()
+        self._names.clear()
         self._pending.clear()
         self._tracked.clear()
         self._image = self._features = None
@@ -248,6 +276,11 @@ class VideoTracker(NotCopyable):
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    def _check_tracked(self, object_id: int) -> None:
+        if object_id not in self._results:
+            tracked = ", ".join(map(str, self._results)) or "none"
+            raise PromptError(f"object {object_id} is not tracked; tracked objects: {tracked}")
 
     def _check_frame(self) -> None:
         if self._image is None:
@@ -333,6 +366,7 @@ class VideoTracker(NotCopyable):
             objects=tuple(self._results.values()),
             frame_size=self._frame_size,
             milliseconds=(time.perf_counter() - start) * 1e3,
+            names=self.names,
         )
 
 

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.runtime.prompts import MAX_NAME_LENGTH
 
 MAX_POINTS = 32
-MAX_NAME_LENGTH = 40
 MAX_BYTES = 16 * 1024
 """Maximum size of a message."""
 

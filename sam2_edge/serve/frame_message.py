@@ -27,8 +27,8 @@ MAX_SIDE_PX = 960
 JPEG_QUALITY = 80
 
 
-def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[int, str]) -> bytes:
-    """Encode one frame; `state` has more header fields, `names` are by object id."""
+def encode_frame(tracked: LoopResult, state: Mapping[str, Any]) -> bytes:
+    """Encode one frame; `state` has more header fields."""
     image = _scaled_down(tracked.frame.picture)
     height, width = image.shape[:2]
     runs = run_lengths(tracked.result.index_mask((height, width)))
@@ -45,7 +45,7 @@ def encode_frame(tracked: LoopResult, state: Mapping[str, Any], names: Mapping[i
         "objects": [
             {
                 "id": entry.object_id,
-                "name": names.get(entry.object_id, ""),
+                "name": tracked.result.names.get(entry.object_id, ""),
                 "present": entry.present,
                 "iou": finite(entry.iou, 3),
                 "score": finite(entry.object_score, 2),

@@ -32,7 +32,6 @@ class Hub:
     Create it in the loop's thread, and call `attach` in the server's.
 
     Attributes:
-        names: Object names set by viewers, by id.
         latest: The latest result.
         viewers: Number of viewers.
         ended: Whether the loop has ended.
@@ -41,7 +40,6 @@ class Hub:
     """
 
     def __init__(self, loop: CameraLoop, stats: LoopStats) -> None:
-        self.names: dict[int, str] = {}
         self.latest: LoopResult | None = None
         self.viewers = 0
         self.ended = False
@@ -78,16 +76,14 @@ class Hub:
         Raises:
             LoopError: If the loop has ended, or too many commands wait for it.
         """
-        if command.type in ("prompt", "remove", "reset"):
+        if command.type in ("prompt", "remove", "name", "reset"):
             self._pending = {future for future in self._pending if not future.done()}
             if len(self._pending) >= MAX_PENDING:
                 raise LoopError(f"busy: {MAX_PENDING} commands are waiting; try again")
             future = self._submit(command)
             self._pending.add(future)
             return future
-        if command.type == "name":
-            self.names[command.object] = command.name
-        elif command.type == "pause":
+        if command.type == "pause":
             self._loop.pause()
         else:
             self._loop.resume()
@@ -100,9 +96,9 @@ class Hub:
                 command.object, points=command.points, labels=command.labels, box=command.box
             )
         if command.type == "remove":
-            self.names.pop(command.object, None)
             return self._loop.remove(command.object)
-        self.names.clear()
+        if command.type == "name":
+            return self._loop.rename(command.object, command.name)
         return self._loop.reset()
 
     def _republish(self) -> None:
@@ -116,7 +112,7 @@ class Hub:
 
     def _encode_frame(self, tracked: LoopResult) -> bytes:
         state = {**self._stats.snapshot(), "paused": self._loop.paused, "ended": self.ended}
-        return encode_frame(tracked, state, dict(self.names))
+        return encode_frame(tracked, state)
 
 
 def _encode_masks(tracked: LoopResult) -> bytes:

@@ -40,6 +40,42 @@ def test_track_writes_masks_json_lines_and_an_overlay(
     assert cv2.VideoCapture(str(outputs[0])).get(cv2.CAP_PROP_FRAME_COUNT) == 6
 
 
+def test_names_of_options_and_prompt_files_reach_the_results(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, clip_folder: Path, tmp_path: Path
+) -> None:
+    entry = {"frame": 0, "object": 1, "points": [[34, 38]], "name": "left"}
+    late = {"frame": 2, "object": 2, "points": [[90, 90]], "name": "right"}
+    (tmp_path / "p.json").write_text(json.dumps([entry, late]))
+    typed = ["--object", 1, "--point", "34,38", "--name", "left", "--object", 2]
+    typed += ["--name", "right", "--point", "90,90"]
+
+    for name, prompts in (("file", ["--prompts", tmp_path / "p.json"]), ("typed", typed)):
+        output = tmp_path / f"{name}.jsonl"
+        options = ["--bundle", bundle, *prompts, "--jsonl", output]
+        assert run(monkeypatch, "track", clip_folder, *options) == 0
+        found = {(line["object"], line["name"]) for line in lines_of(output)}
+        assert found == {(1, "left"), (2, "right")}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--point", "34,38", "--name", "x" * 41], "has 41 characters; give at most 40"),
+        (["--point", "34,38", "--name", "a", "--name", "b"], "object 1 has more than one name"),
+        (["--point", "34,38", "--object", 2, "--name", "b"], "object 2 has no prompt"),
+    ],
+)
+def test_a_wrong_name_is_refused_before_the_model_loads(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    clip_folder: Path,
+    options: list[str],
+    message: str,
+) -> None:
+    assert run(monkeypatch, "track", clip_folder, "--bundle", "none", *options) == 2
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
+
+
 def test_a_range_of_a_video_is_tracked(
     monkeypatch: pytest.MonkeyPatch, bundle: str, tmp_path: Path
 ) -> None:
@@ -49,7 +85,7 @@ def test_a_range_of_a_video_is_tracked(
     assert run(monkeypatch, "track", source, "--bundle", bundle, *CLICK, *options) == 0
 
     lines = lines_of(tmp_path / "o.jsonl")
-    assert [(r["frame"], r["name"]) for r in lines] == [(i, f"{i:05d}") for i in range(3, 7)]
+    assert [(r["frame"], r["frame_name"]) for r in lines] == [(i, f"{i:05d}") for i in range(3, 7)]
     written = open_source(tmp_path / "o.mp4")
     assert (written.frames, written.fps) == (4, 12)
 
@@ -236,7 +272,7 @@ def test_frames_whose_names_are_not_utf_8_are_tracked(
 
     assert code == 0
     assert [path.name for path in masks.iterdir()] == [name]
-    assert [line["name"] for line in lines_of(lines)] == [r"caf\xe9"]
+    assert [line["frame_name"] for line in lines_of(lines)] == [r"caf\xe9"]
 
 
 def test_frames_that_change_their_size_are_reported(

@@ -11,13 +11,13 @@ from sam2_edge.runtime.sources import SourceFrame
 def tracked_frame(
     index: int, *, size: tuple[int, int] = (48, 64), unix_s: float | None = None
 ) -> tuple[SourceFrame, FrameResult]:
-    """A gray frame with object 1 on its left half and an absent object 2."""
+    """A gray frame with object 1, a cup, on its left half and an absent object 2."""
     logits = np.full((16, 16), -5, np.float32)
     logits[:, :8] = 5
     found = ObjectResult(1, logits, 0.75, 2.0, size)
     gone = ObjectResult(2, np.full((16, 16), -1024, np.float32), 0.5, -1.0, size)
     frame = SourceFrame(index, f"{index:05d}", np.full((*size, 3), 120, np.uint8), unix_s)
-    return frame, FrameResult(index, (found, gone), size, 4.0)
+    return frame, FrameResult(index, (found, gone), size, 4.0, {1: "cup"})
 
 
 class MemorySink:

@@ -276,3 +276,10 @@ def test_any_counts_are_decoded_or_rejected(height: int, width: int, counts: str
         return
     assert mask.shape == (height, width)
     np.testing.assert_array_equal(mask, coco_mask.decode({"size": mask.shape, "counts": counts}))
+
+
+def test_the_centroid_is_the_mean_position_of_the_pixels() -> None:
+    found = result(square(), (40, 60))
+    rows, columns = np.nonzero(found.mask)
+    assert found.centroid == pytest.approx((columns.mean(), rows.mean()))
+    assert ObjectResult(2, square(-1024), 0.1, -1.0, (8, 8)).centroid is None

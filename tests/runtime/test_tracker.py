@@ -111,6 +111,42 @@ def test_a_removed_object_is_gone_from_the_next_result(tracker: VideoTracker, cl
     assert [o.object_id for o in tracker.track(clip.frames[1]).objects] == [2]
 
 
+def test_names_are_in_the_results_until_their_object_is_dropped(
+    tracker: VideoTracker, clip: Clip
+) -> None:
+    named = Prompt(1, points=[(34, 38)], name=" cup ")
+    assert tracker.track(clip.frames[0], [named, OTHER]).names == {1: "cup"}
+    assert tracker.track(clip.frames[1], [CLICK]).names == {1: "cup"}  # no name keeps it
+    tracker.rename(2, "jar")
+    assert tracker.result().names == {1: "cup", 2: "jar"}
+    tracker.rename(2, "")
+    tracker.remove(1)
+    assert tracker.track(clip.frames[2]).names == {}
+    tracker.prompt(1, points=[(34, 38)])
+    assert tracker.result().names == {}
+
+
+@pytest.mark.parametrize(
+    ("object_id", "name", "message"),
+    [
+        (1, "x" * 41, "has 41 characters; give at most 40"),
+        (1, "a\nb", r"'a\\nb' has characters that cannot be shown; give one line"),
+        (7, "cup", "object 7 is not tracked; tracked objects: 1"),
+    ],
+)
+def test_a_name_that_is_refused_says_why(
+    tracker: VideoTracker, clip: Clip, object_id: int, name: str, message: str
+) -> None:
+    tracker.track(clip.frames[0], [CLICK])
+    with pytest.raises(PromptError, match=message):
+        tracker.rename(object_id, name)
+    if object_id == 1:
+        with pytest.raises(PromptError, match=message):
+            tracker.track(clip.frames[1], [Prompt(1, points=[(34, 38)], name=name)])
+    assert tracker.frame_index == 0
+    assert tracker.result().names == {}
+
+
 def test_ids_from_numpy_are_plain_integers_in_results(tracker: VideoTracker, clip: Clip) -> None:
     result = tracker.track(clip.frames[0], [Prompt(np.int64(3), points=[(34, 38)])])
     assert [type(o.object_id) for o in result.objects] == [int]

@@ -175,7 +175,7 @@ def test_objects_are_boxed_refined_named_and_removed(page: Page, site: Site) -> 
     name = page.locator("[data-object='2'] .name")
     name.fill("cup")
     name.blur()
-    wait_until(lambda: site.hub.names == {2: "cup"})
+    wait_until(lambda: site.hub.latest.result.names == {2: "cup"})  # type: ignore[union-attr]
     page.click("[data-object='1'] .remove")
     expect(page.locator("#objects li")).to_have_count(1)
     page.click("#reset")

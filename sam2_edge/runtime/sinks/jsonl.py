@@ -58,14 +58,19 @@ class JsonLines:
 
 
 def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) -> dict[str, Any]:
-    """Return the record of one object on one frame; only camera frames have "time"."""
+    """Return the record of one object on one frame; docs/guides/tracking.md explains its fields."""
+    centroid = entry.centroid
     time = {} if frame.unix_s is None else {"time": round(frame.unix_s, 6)}
     return {
         "frame": frame.index,
-        "name": printable(frame.name),
+        "frame_name": printable(frame.name),
         **time,
         "object": entry.object_id,
+        "name": printable(result.names.get(entry.object_id, "")) or None,
         "present": entry.present,
+        "box": entry.box,
+        "area": entry.area,
+        "centroid": None if centroid is None else [round(value, 2) for value in centroid],
         "iou": finite(entry.iou, 6),
         "object_score": finite(entry.object_score, 6),
         "rle": entry.to_rle(),

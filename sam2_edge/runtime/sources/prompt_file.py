@@ -7,11 +7,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.paths import read_file
-from sam2_edge.runtime.prompts import MAX_OBJECT_ID, Prompt, prompts_by_object
+from sam2_edge.runtime.prompts import MAX_OBJECT_ID, Prompt, checked_name, prompts_by_object
 from sam2_edge.runtime.results import MAX_MASK_ID
 from sam2_edge.runtime.sources.mask_file import MaskFile
 
@@ -26,6 +26,13 @@ _Integer = Annotated[int, Field(strict=True)]  # strict: true is not 1
 _Number = Annotated[float, Field(strict=True, allow_inf_nan=False)]
 
 
+def _checked(name: str) -> str:
+    try:
+        return checked_name(name)
+    except PromptError as error:
+        raise ValueError(str(error)) from error
+
+
 class PromptEntry(BaseModel):
     """One entry of a prompts file; coordinates are in pixels, `mask` is relative to the file."""
 
@@ -37,11 +44,12 @@ class PromptEntry(BaseModel):
     labels: list[_Integer] | None = None
     box: tuple[_Number, _Number, _Number, _Number] | None = None
     mask: str | None = None
+    name: Annotated[str, AfterValidator(_checked)] | None = None
 
     def prompt(self, folder: Path) -> Prompt:
         """Return the prompt; its mask, in `folder` unless absolute, is decoded when it is used."""
         mask = None if self.mask is None else MaskFile(folder / self.mask, self.object)
-        return Prompt(self.object, self.points, self.labels, self.box, mask)
+        return Prompt(self.object, self.points, self.labels, self.box, mask, self.name)
 
 
 _ENTRIES = TypeAdapter(list[PromptEntry])

@@ -59,9 +59,9 @@ class LoopResult:
 class CameraLoop:
     """Tracks objects on a camera until the loop is closed or a file ends; iterate over it once.
 
-    `prompt`, `remove`, `reset`, `pause`, `resume` and `close` may be called from any thread. The
-    first three return a Future that resolves between two frames: do not wait for it in the
-    iterating thread. However many commands come, frames get at least half of the time; at most
+    `prompt`, `remove`, `rename`, `reset`, `pause`, `resume` and `close` may be called from any
+    thread. The first four return a Future that resolves between two frames: do not wait for it in
+    the iterating thread. However many commands come, frames get at least half of the time; at most
     `MAX_WAITING_COMMANDS` wait, and one that is cancelled before it starts is skipped.
 
     Args:
@@ -129,6 +129,11 @@ class CameraLoop:
         """Whether new frames are ignored."""
         return self._paused
 
+    @property
+    def names(self) -> dict[int, str]:
+        """Names of the tracked objects that have one, by id."""
+        return self._tracker.names
+
     def prompt(
         self,
         object_id: int,
@@ -154,6 +159,10 @@ class CameraLoop:
     def remove(self, object_id: int) -> Future[None]:
         """Stop tracking an object; see `VideoTracker.remove`."""
         return self._submit(lambda: self._tracker.remove(object_id))
+
+    def rename(self, object_id: int, name: str) -> Future[None]:
+        """Give a tracked object a name; see `VideoTracker.rename`."""
+        return self._submit(lambda: self._tracker.rename(object_id, name))
 
     def reset(self) -> Future[None]:
         """Stop tracking every object."""

@@ -21,15 +21,22 @@ def test_each_line_describes_an_object(tmp_path: Path) -> None:
     sink.close()
 
     first, second = map(json.loads, (tmp_path / "o.jsonl").read_text().splitlines())
-    assert {k: first[k] for k in ("frame", "name", "object", "present", "iou")} == {
+    np.testing.assert_array_equal(decode_rle(first.pop("rle")), tracked_frame(7)[1][1].mask)
+    assert first == {
         "frame": 7,
-        "name": "00007",
+        "frame_name": "00007",
         "object": 1,
+        "name": "cup",
         "present": True,
+        "box": [0, 0, 32, 48],
+        "area": 32 * 48,
+        "centroid": [15.5, 23.5],
         "iou": 0.75,
+        "object_score": 2.0,
+        "milliseconds": 4.0,
     }
-    np.testing.assert_array_equal(decode_rle(first["rle"]), tracked_frame(7)[1][1].mask)
-    assert (second["object"], second["present"]) == (2, False)
+    assert (second["object"], second["present"], second["name"]) == (2, False, None)
+    assert (second["box"], second["area"], second["centroid"]) == (None, 0, None)
 
 
 def test_lines_are_on_disk_before_the_end(tmp_path: Path) -> None:

@@ -55,6 +55,7 @@ BAD_FILES = {
     ),
     "false as a frame": ([{"frame": False, "object": 1, "points": [[1, 2]]}], r"0\.frame"),
     "text as a number": ([{"frame": "0", "object": 1, "points": [[1, 2]]}], r"0\.frame"),
+    "a long name": ([{"frame": 0, "object": 1, "name": "x" * 41}], r"0\.name: .*at most 40"),
     "NaN": ('[{"frame": 0, "object": 1, "points": [[NaN, 1]]}]', "NaN is not a number"),
     "infinity": ('[{"frame": 0, "object": 1, "box": [1, 1, -Infinity, 1]}]', "-Infinity is not a"),
     "1e400": ('[{"frame": 0, "object": 1, "points": [[1e400, 1]]}]', r"0\.points.*finite"),

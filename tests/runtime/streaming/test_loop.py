@@ -120,8 +120,12 @@ def test_a_paused_loop_runs_commands_on_its_frame(
     assert second.updated
     assert second.frame.index == first.frame.index
     assert [o.object_id for o in second.result.objects] == [1]
+    loop.rename(1, "cup")
+    assert next(results).result.names == {1: "cup"}
     loop.resume()
-    assert next(results).frame.index == first.frame.index + 1
+    third = next(results)
+    assert third.frame.index == first.frame.index + 1
+    assert third.result.names == loop.names == {1: "cup"}
     loop.close()
     assert list(results) == []
 
