@@ -26,7 +26,7 @@ def test_every_frame_shows_its_object(tmp_path: Path) -> None:
     assert not capture.read()[0]
     assert capture.get(cv2.CAP_PROP_FPS) == 12
     assert {p.shape for p in pictures} == {(48, 64, 3)}
-    blue, _, red = pictures[0][24, 16].astype(int)
+    blue, _, red = pictures[0][40, 12].astype(int)
     assert blue - red > 40  # object 1 is sky blue
     assert np.abs(pictures[0][24, 60].astype(int) - 120).max() < 8
 
