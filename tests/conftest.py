@@ -24,6 +24,7 @@ from tests.helpers.clips import Clip, moving_shapes
 from tests.helpers.kept_graphs import KeptGraphs
 from tests.helpers.late_device import LateDevice
 from tests.helpers.models import (
+    EDGETAM_SEED,
     IMAGE_SIZE,
     MEMORY_TOKENS,
     SEED,
@@ -63,7 +64,7 @@ def small_model() -> Sam2VideoModel:
 
 @pytest.fixture(scope="session")
 def small_edgetam() -> EdgeTamVideoModel:
-    return random_model(small_edgetam_config(), SEED)
+    return random_model(small_edgetam_config(), EDGETAM_SEED)
 
 
 @pytest.fixture(scope="session")

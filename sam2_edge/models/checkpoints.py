@@ -148,7 +148,10 @@ def load_folder(
         )
     files = weight_files(folder)
     content = read_config(folder)
-    family = family_of_type(content.get("model_type"))
+    try:
+        family = family_of_type(content.get("model_type"))
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder / 'config.json'}: {error}") from error
     try:
         config = family.config_of(content)
         config = at_image_size(config, int(config.image_size) if image_size is None else image_size)

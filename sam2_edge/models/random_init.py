@@ -20,6 +20,19 @@ POINTER_GAIN = 3.0
 """Factor on object pointers and on the encoding of their age: without it, a wrong pointer would not
 show among hundreds of memory tokens."""
 
+RESIDUAL_GAIN = 0.1
+"""Mean weight of the last normalization of residual branches. Training starts with blocks that are
+nearly the identity (Goyal et al., arXiv:1706.02677, section 5.1); without that, dozens of random
+blocks amplify the rounding of INT8 until nothing else counts."""
+
+_RESIDUAL_NORMS = (
+    "token_mixer.conv.bn",
+    "token_mixer.conv1.bn",
+    "channel_mixer.conv2.bn",
+    "ffn.conv2.bn",
+)
+"""Ends of the names of these normalizations in RepViT."""
+
 _POINTER_WEIGHTS = (
     "object_pointer_proj.proj_out.weight",
     "temporal_positional_encoding_projection_layer.weight",
@@ -87,5 +100,7 @@ def _vary(name: str, parameter: Tensor) -> None:
         parameter.mul_(ATTENTION_GAIN)
     elif name in _POINTER_WEIGHTS:
         parameter.mul_(POINTER_GAIN)
+    elif name.removesuffix(".weight").endswith(_RESIDUAL_NORMS):
+        parameter.normal_(RESIDUAL_GAIN, SPREAD * RESIDUAL_GAIN)
     elif parameter.min() == parameter.max():
         parameter.add_(SPREAD * torch.randn_like(parameter))

@@ -22,6 +22,9 @@ from sam2_edge.synthetic import clip as synthetic_clip
 IMAGE_SIZE = 128
 SEED = 6
 
+EDGETAM_SEED = 3
+"""Of weights with which the logits of EdgeTAM stay away from zero in all tests of its loop."""
+
 MEMORY_TOKENS = 24
 """Tokens, of 64, that `tokens_bundle` attends to."""
 
