@@ -6,12 +6,14 @@ import json
 import logging
 import re
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import click
@@ -26,6 +28,7 @@ from sam2_edge.cli.options import (
     prompt_options,
     tracking_options,
 )
+from sam2_edge.cli.signals import SIGNALS, Repeats
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks import Sink
@@ -226,22 +229,36 @@ def _report(state: str, stats: LoopStats) -> None:
 
 @contextmanager
 def stopped_by_signals(stop: Callable[[], None]) -> Iterator[None]:
-    """Call `stop` on the first SIGINT or SIGTERM; a second one interrupts immediately."""
-    received: list[int] = []
+    """Call `stop` on the first SIGINT or SIGTERM; a later one interrupts.
+
+    It is called in a thread: locks that it takes may be held by the code that a signal interrupts.
+    """
+    repeats, stops = Repeats(), SimpleQueue[bool]()
+
+    def wait_and_stop() -> None:
+        if stops.get():
+            notify("STOPPING=1")
+            stop()
 
     def handle(number: int, frame: Any) -> None:
-        if received:
-            signal.default_int_handler(number, frame)
-        received.append(number)
-        notify("STOPPING=1")
-        stop()
+        interrupt = before[number]
+        if repeats.is_first():
+            stops.put(True)  # noqa: FBT003 # its only argument
+        elif repeats.is_later() and callable(interrupt):
+            interrupt(number, frame)
 
-    before = {s: signal.signal(s, handle) for s in (signal.SIGINT, signal.SIGTERM)}
+    stopper = threading.Thread(target=wait_and_stop, name="sam2_edge stopper", daemon=True)
+    stopper.start()
+    before = {number: signal.getsignal(number) for number in SIGNALS}
     try:
+        for number in SIGNALS:
+            signal.signal(number, handle)
         yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        stops.put(False)  # noqa: FBT003
+        stopper.join()
 
 
 class _JsonFormatter(logging.Formatter):

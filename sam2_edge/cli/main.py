@@ -10,10 +10,10 @@ import importlib
 import io
 import logging
 import os
-import signal
 import sys
 import warnings
 from collections import UserDict
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.metadata import version
 from typing import Any, TextIO
@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
 
-from sam2_edge.cli.entry import INTERRUPTED
+from sam2_edge.cli.signals import INTERRUPTED
 from sam2_edge.errors import Sam2EdgeError, message_of
 from sam2_edge.extras import naming_the_extra
 
@@ -78,6 +78,13 @@ class _Group(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(_SUMMARIES.items()))
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; click would answer KeyboardInterrupt with an empty line."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as interruption:
+            raise click.Abort(*interruption.args) from interruption
+
 
 @click.group(
     cls=_Group,
@@ -93,8 +100,12 @@ def cli(*, verbose: bool) -> None:
     logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
-def main() -> None:
-    """Run the command line and exit; an expected error prints one line, without a traceback."""
+def main(before_command: Callable[[], None] = lambda: None) -> None:
+    """Run the command line and exit; an expected error prints one line, without a traceback.
+
+    Args:
+        before_command: Called when everything that the command needs at first is imported.
+    """
     _prepare_streams()
     # OpenCV's FFmpeg would print messages about damaged videos over the progress bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
@@ -103,8 +114,7 @@ def main() -> None:
     try:
         with naming_the_extra():
             _import_command(sys.argv[1:])
-            for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, signal.default_int_handler)
+            before_command()
             code = cli.main(standalone_mode=False)
         if sys.stdout is not None:
             sys.stdout.flush()  # so that a full disk is an error here
@@ -116,8 +126,9 @@ def main() -> None:
     except click.ClickException as error:
         error.show()
         code = error.exit_code
-    except (KeyboardInterrupt, click.Abort):
-        _show("interrupted; output written so far is kept")
+    except (KeyboardInterrupt, click.Abort) as interruption:
+        kept = interruption.args[0] if interruption.args else "output written so far is kept"
+        _show(f"interrupted; {kept}")
         code = INTERRUPTED
     finally:
         for stream in (sys.stdout, sys.stderr):

@@ -72,6 +72,49 @@ loop_options.SyntheticCamera = Hanging
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    "moment",
+    [
+        "sam2_edge.serve.security.make_access",
+        "sam2_edge.cli.serve.make_loop",
+        "sam2_edge.cli.loop_options.SyntheticCamera.__init__",
+        "sam2_edge.cli.serve._announce",
+        "sam2_edge.runtime.streaming.capture.Capture._take",
+    ],
+)
+def test_two_signals_end_a_server_cleanly_at_any_stage(moment: str) -> None:
+    script = f"""
+import os, pkgutil, signal
+owner, _, name = {moment!r}.rpartition(".")
+owner = pkgutil.resolve_name(owner)
+whole = getattr(owner, name)
+def signaled(*args, **kwargs):
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGTERM)
+    return whole(*args, **kwargs)
+setattr(owner, name, signaled)
+"""
+    done = run_entry(script, "serve", "synth", "--bundle", "nano", "--port", "0")
+    assert done.returncode in (0, 130), done.stderr
+    assert ("interrupted;" in done.stderr) == (done.returncode == 130)
+    for sign in ("Traceback", "terminate called", "Exception ignored"):
+        assert sign not in done.stderr
+
+
+def test_a_fault_of_the_program_shows_its_traceback_even_while_a_camera_hangs() -> None:
+    script = """
+import threading, time
+from sam2_edge.cli import run
+def make_loop(*_):
+    threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
+    raise KeyError("missing")
+run.make_loop = make_loop
+"""
+    done = run_entry(script, "run", "synth", "--bundle", "nano")
+    assert done.returncode == 1
+    assert "KeyError: 'missing'" in done.stderr
+
+
 def test_exit_codes_and_output_pass_through() -> None:
     done = run_entry("", "--version")
     assert (done.returncode, done.stdout.startswith("sam2-edge, version")) == (0, True)
