@@ -18,11 +18,9 @@ from sam2_edge.bundle.manifest import (
     GraphEntry,
     Manifest,
 )
+from sam2_edge.bundle.names import bundled_folder, no_such_bundle
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import BundleError, reason_of
-
-BUNDLED = {"nano": Path(__file__).parent.parent / "models" / "bundled" / "nano"}
-"""Bundles in the package, by name."""
 
 MAX_MANIFEST_BYTES = 16 * 2**20
 
@@ -51,19 +49,21 @@ def load_bundle(path: str | Path) -> Bundle:
     """Load a bundle and check its version, fields, files, hashes and contract.
 
     Args:
-        path: A folder, or "nano" for the bundle in the package (unless a folder has that name).
+        path: A folder, or "nano" for the bundle in the package ("./nano" for a folder of that
+            name).
 
     Raises:
         BundleError: A check failed; the message names the file and the remedy.
     """
-    folder = Path(path)
+    folder = bundled_folder(path) or Path(path)
     try:
-        if not folder.exists():
-            folder = BUNDLED.get(str(path), folder)
+        exists = folder.exists()
         manifest_path = folder / MANIFEST_FILE
         is_bundle = manifest_path.is_file()
     except OSError as error:  # a name that is too long, or a folder that may not be entered
         raise BundleError(f"{folder} cannot be read: {reason_of(error)}") from error
+    if not exists:
+        raise BundleError(no_such_bundle(folder))
     if not is_bundle:
         raise BundleError(
             f"{folder} is not a bundle: it has no {MANIFEST_FILE}; make one with sam2-edge export"

@@ -5,13 +5,18 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from sam2_edge.bundle.manifest import MANIFEST_FILE, FileEntry, Manifest
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.bundle.temporary import temporary_file, temporary_folder
 from sam2_edge.errors import BundleError, Sam2EdgeError, reason_of
+
+MIN_FREE_BYTES = 32 * 2**20
+"""About what the smallest bundle takes while it is written."""
 
 _RENAME_EXCHANGE = 2
 """Flag of renameat2 in linux/fs.h."""
@@ -107,13 +112,36 @@ def new_bundle_folder(target: Path, *, overwrite: bool = False) -> Iterator[Path
 
 def check_new_bundle(target: Path, *, overwrite: bool = False) -> None:
     """Raise BundleError unless a bundle may be written at `target`."""
+    if str(target) in BUNDLED:
+        raise BundleError(
+            f"{target} is the name of a bundled model, and --bundle {target} would not mean this "
+            f"folder; choose another, such as my-{target}"
+        )
     if not target.exists() and not target.is_symlink():
+        _check_room(target)
         return
     if not overwrite:
         raise BundleError(f"{target} exists; choose another folder or pass --overwrite")
     if not (target / MANIFEST_FILE).is_file():
         raise BundleError(
             f"{target} exists and is not a bundle, so it is not overwritten; choose another folder"
+        )
+
+
+def _check_room(target: Path) -> None:
+    """Raise BundleError unless a folder can be made at `target`, on a disk that is not full."""
+    parent = next(p for p in target.absolute().parents if p.exists())
+    if not parent.is_dir():
+        raise BundleError(f"{target} cannot be made: {parent} is a file; choose another folder")
+    if not os.access(parent, os.W_OK):
+        raise BundleError(
+            f"{target} cannot be made: {parent} is not writable; choose another folder"
+        )
+    free = shutil.disk_usage(parent).free
+    if free < MIN_FREE_BYTES:
+        raise BundleError(
+            f"{target} cannot be made: its disk has {free >> 20} MiB free, and a bundle needs at "
+            f"least {MIN_FREE_BYTES >> 20}; free some space, or choose a folder elsewhere"
         )
 
 

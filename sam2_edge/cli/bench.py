@@ -19,6 +19,7 @@ from rich.table import Table
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.cli.options import (
+    BUNDLE_PATH,
     PATH,
     TrackingOptions,
     json_option,
@@ -54,7 +55,7 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
 
 
 @click.command()
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE_PATH)
 @click.option(
     "--against",
     multiple=True,

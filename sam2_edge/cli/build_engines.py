@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import click
 
 from sam2_edge.bundle import load_bundle
-from sam2_edge.cli.options import overwrite_option
+from sam2_edge.cli.options import BUNDLE_PATH, overwrite_option
 from sam2_edge.cli.progress import ExportProgress
 from sam2_edge.export.tensorrt.bundle import build_engines
 from sam2_edge.export.tensorrt.options import DEFAULT_MAX_OBJECTS, EngineOptions
@@ -53,8 +53,8 @@ def engine_options(function: _Function) -> _Function:
 
 
 @click.command(name="build-engines")
-@click.argument("bundle", type=click.Path(path_type=Path))
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.argument("bundle", type=BUNDLE_PATH)
+@click.option("--output", type=BUNDLE_PATH, required=True, help="Folder to write.")
 @click.option(
     "--target",
     type=click.Choice(["tensorrt", "tensorrt-rtx"]),

@@ -16,7 +16,7 @@ from rich.table import Table
 from sam2_edge.bundle import load_bundle
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import sha256_of
-from sam2_edge.cli.options import PATH, backend_options, memory_policy_option
+from sam2_edge.cli.options import BUNDLE_PATH, PATH, backend_options, memory_policy_option
 from sam2_edge.errors import printable
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
@@ -44,7 +44,7 @@ _COLUMNS = {
 
 @click.command("eval")
 @click.argument("dataset", type=PATH)
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE_PATH)
 @click.option(
     "--output",
     type=PATH,

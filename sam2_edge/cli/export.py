@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +11,12 @@ import click
 from click.core import ParameterSource
 
 from sam2_edge.bundle.contract import MemoryRounding
-from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import check_new_bundle
 from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.calibration.frames import DEFAULT_FRAMES
 from sam2_edge.cli.build_engines import engine_options
-from sam2_edge.cli.options import overwrite_option
+from sam2_edge.cli.export_checks import check_image_size, check_model
+from sam2_edge.cli.options import BUNDLE_PATH, overwrite_option
 from sam2_edge.cli.progress import ExportProgress
 from sam2_edge.errors import ExportError
 from sam2_edge.export.tensorrt.bundle import build_engines
@@ -26,6 +28,8 @@ from sam2_edge.export.tensorrt.options import (
 from sam2_edge.export.tensorrt.reference import add_references
 from sam2_edge.extras import naming_the_extra
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
+from sam2_edge.runtime.sources.camera import is_camera
+from sam2_edge.runtime.sources.video import open_source
 
 _VARIANTS: dict[str, TensorRtVariant] = {
     "tensorrt": "tensorrt",
@@ -36,7 +40,7 @@ _VARIANTS: dict[str, TensorRtVariant] = {
 
 @click.command()
 @click.argument("model")
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder to write.")
+@click.option("--output", type=BUNDLE_PATH, required=True, help="Folder to write.")
 @click.option(
     "--target",
     type=click.Choice(["onnx", "cuda", "tensorrt", "tensorrt-rtx"]),
@@ -69,7 +73,7 @@ _VARIANTS: dict[str, TensorRtVariant] = {
 )
 @click.option(
     "--calibration-frames",
-    type=int,
+    type=click.IntRange(min=1),
     default=DEFAULT_FRAMES,
     show_default=True,
     help="Number of frames, spread evenly over SOURCE.",
@@ -88,7 +92,7 @@ _VARIANTS: dict[str, TensorRtVariant] = {
 )
 @click.option(
     "--memory-tokens",
-    type=int,
+    type=click.IntRange(min=1),
     metavar="N",
     help="Attend to N tokens of each memory, some closest to the object and some evenly spread: "
     "faster, but not exact. [all]",
@@ -126,7 +130,9 @@ def export(
     --checkpoint is given), nano for the model bundled with sam2_edge, a folder in Hugging Face
     format, or an original .pt checkpoint.
     """
-    _check_model_and_options(ctx)
+    _check_options(ctx)
+    check_model(model, checkpoint, random_init)
+    check_image_size(model, image_size)
     check_new_bundle(output, overwrite=overwrite)
     if precision is None:
         precision = "fp32" if target == "onnx" else "fp16"
@@ -135,18 +141,12 @@ def export(
     if variant is not None:
         engines = EngineOptions(variant, compute_capabilities, max_objects)
         check_engine_options(engines)
-    try:
-        with naming_the_extra():
-            from sam2_edge.export.pipeline import export_bundle
-            from sam2_edge.export.precision import Calibration, ExportOptions
-            from sam2_edge.models.checkpoints import load_model
-    except ModuleNotFoundError as error:
-        raise ExportError(
-            "export needs PyTorch and transformers; install them with: pip install "
-            f"'sam2_edge[export]' ({error})"
-        ) from error
+    with _needing_the_extra():
+        from sam2_edge.export.precision import Calibration, ExportOptions
     calibration = None
     if calibrate is not None:
+        if not is_camera(calibrate):
+            open_source(calibrate)
         calibration = Calibration(calibrate, calibration_method, calibration_frames, int8_budget)
     options = ExportOptions(
         precision=precision,
@@ -157,7 +157,10 @@ def export(
     )
     if engines is not None:
         check_precisions(engines, set(options.precisions.values()), rounding=options.rounding)
-    with ExportProgress() as progress, scratch_folder() as scratch:
+    with _needing_the_extra():  # PyTorch takes seconds to import, so that checks come before
+        from sam2_edge.export.pipeline import export_bundle
+        from sam2_edge.models.checkpoints import load_model
+    with _keeping_nothing(), ExportProgress() as progress, scratch_folder() as scratch:
         progress.update("model", "loading")
         loaded = load_model(
             model, checkpoint=checkpoint, random_seed=random_init, image_size=image_size
@@ -177,15 +180,30 @@ def export(
     progress.summarize(output, bundle)
 
 
-def _check_model_and_options(ctx: click.Context) -> None:
-    """Raise ExportError for a bundle as MODEL, and for an option that has no effect."""
-    values = ctx.params
-    folder = Path(values["model"])
-    if (folder / MANIFEST_FILE).is_file() and not (folder / "config.json").is_file():
+@contextmanager
+def _needing_the_extra() -> Iterator[None]:
+    try:
+        with naming_the_extra():
+            yield
+    except ModuleNotFoundError as error:
         raise ExportError(
-            f"{folder} is a bundle, not a model; to build engines from its graphs, run sam2-edge "
-            f"build-engines {folder}, otherwise give the model"
-        )
+            "export needs PyTorch and transformers; install them with: pip install "
+            f"'sam2_edge[export]' ({error})"
+        ) from error
+
+
+@contextmanager
+def _keeping_nothing() -> Iterator[None]:
+    """Say of an interruption that nothing was kept: a bundle appears when it is complete."""
+    try:
+        yield
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt("nothing was kept") from interruption
+
+
+def _check_options(ctx: click.Context) -> None:
+    """Raise ExportError for an option that has no effect."""
+    values = ctx.params
     int8 = ("--precision int8", values["precision"] == "int8")
     engines = ("--target tensorrt or tensorrt-rtx", values["target"] in _VARIANTS)
     required = {

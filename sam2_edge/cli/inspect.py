@@ -13,13 +13,14 @@ from rich.table import Table
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
+from sam2_edge.cli.options import BUNDLE_PATH
 from sam2_edge.cli.progress import memory_note, parity_note
 
 MAX_LAYERS = 10
 
 
 @click.command()
-@click.argument("bundle", type=click.Path(path_type=Path))
+@click.argument("bundle", type=BUNDLE_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: Path, *, as_json: bool) -> None:
     """Check BUNDLE and print its contents."""

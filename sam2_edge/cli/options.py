@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from functools import wraps
@@ -11,6 +12,7 @@ from typing import Any, get_args
 import click
 
 from sam2_edge.bundle import Bundle
+from sam2_edge.bundle.names import path_from_user
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
@@ -24,6 +26,18 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 DEFAULT_OBJECT = 1
 PATH = click.Path(path_type=Path)
+
+
+class _BundlePath(click.Path):
+    def convert(
+        self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None
+    ) -> Any:
+        return path_from_user(os.fspath(value))
+
+
+BUNDLE_PATH = _BundlePath()
+"""A folder, or the name of a bundle in the package; ./NAME is the folder."""
+
 
 _PROMPT_OPTIONS = ("object", "point", "box", "mask", "name")
 _TYPED_PROMPTS = "sam2_edge.typed_prompts"
@@ -60,7 +74,12 @@ def grouped(argument: str, group: type[Any], *options: Decorator) -> Decorator:
     return decorate
 
 
-bundle_option = click.option("--bundle", type=PATH, required=True, help="Exported bundle.")
+bundle_option = click.option(
+    "--bundle",
+    type=BUNDLE_PATH,
+    required=True,
+    help="Exported bundle, or nano for the one in the package.",
+)
 
 json_option = click.option("--json", "json_file", type=PATH, help="Write results here (.json).")
 

@@ -20,6 +20,7 @@ from sam2_edge.bundle import load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.cli.options import (
+    BUNDLE_PATH,
     PATH,
     PromptCommand,
     TrackingOptions,
@@ -66,7 +67,7 @@ def _changed_tolerances(
 
 
 @click.command(cls=PromptCommand)
-@click.argument("bundle", type=PATH)
+@click.argument("bundle", type=BUNDLE_PATH)
 @click.option(
     "--reference",
     metavar="MODEL|BUNDLE",

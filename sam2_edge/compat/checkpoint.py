@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from sam2_edge.bundle import BUNDLED, Bundle, load_bundle
+from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.manifest import MANIFEST_FILE
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import BundleError, ExportError
 

@@ -14,12 +14,11 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from torch import Tensor
 from transformers import PreTrainedConfig
 
-from sam2_edge.bundle import BUNDLED
+from sam2_edge.bundle.names import bundled_folder, no_such_model
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.models.families import (
     NANO,
-    VARIANTS,
     at_image_size,
     check_image_size,
     family_of_type,
@@ -94,13 +93,14 @@ def load_model(
     if checkpoint is not None:
         expected = _known_variant(name)
         return load_original(checkpoint, image_size=image_size, expected=expected)
+    bundled = bundled_folder(name)
+    if bundled is not None:
+        return load_folder(bundled, image_size=image_size, name=NANO, source="sam2_edge")
     path = Path(name)
     if path.is_file():
         return load_original(path, image_size=image_size)
     if path.is_dir():
         return load_folder(path, image_size=image_size)
-    if name in BUNDLED:
-        return load_folder(BUNDLED[name], image_size=image_size, name=NANO, source="sam2_edge")
     return load_published(name, image_size=image_size)
 
 
@@ -244,10 +244,7 @@ def _known_variant(name: str) -> Variant:
     """The variant with this name or repository."""
     variant = find_variant(name)
     if variant is None:
-        raise CheckpointError(
-            f"'{name}' is neither a file, a folder nor a known model; known models: "
-            + ", ".join([*BUNDLED, *VARIANTS])
-        )
+        raise CheckpointError(no_such_model(name))
     return variant
 
 

@@ -18,8 +18,9 @@ from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, TensorProto
 from onnx.helper import set_model_props
 
 from sam2_edge import BundleError, load_bundle
-from sam2_edge.bundle import BUNDLED, external_data
+from sam2_edge.bundle import external_data
 from sam2_edge.bundle.external_data import external_locations
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.bundle.storage import sha256_of
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from sam2_edge.cli.main import cli
 from sam2_edge.cli.progress import ExportProgress
 from sam2_edge.export.tensorrt.bundle import build_engines
 from sam2_edge.export.tensorrt.options import EngineOptions
+from tests.helpers.cli import run
 
 
 @pytest.mark.parametrize(
@@ -35,6 +38,62 @@ def test_options_without_effect_are_refused(options: str, message: str, tmp_path
     assert isinstance(refused.exception, ExportError)
     assert message in str(refused.exception)
     assert list(tmp_path.iterdir()) == []
+
+
+REFUSED_EARLY = [
+    ("sam2.1-hiera-tny", "", "did you mean sam2.1-hiera-tiny?; known models: nano, sam2.1-hiera"),
+    ("{tmp}", "", "holds no config.json"),
+    ("sam3", "--checkpoint {tmp}/sam3.pt", "sam3.pt does not exist"),
+    ("nan", "--random-init 1", "did you mean nano?"),
+    ("nano", "--image-size 100", "nano does not take image size 100; give a multiple of 32"),
+    ("edgetam", "--image-size 512 --precision int8", "int8 needs frames to calibrate with"),
+    ("edgetam", "--image-size 320", "give a multiple of 256 from 256 to 2048"),
+    ("nano", "--precision int8 --calibrate {tmp}/none.mp4", "none.mp4 does not exist"),
+    ("nano", "--output {tmp}", "exists; choose another folder"),
+    ("nano", "--output /proc/none/there", "/proc/none/there cannot be made"),
+]
+
+
+def test_bad_arguments_are_refused_before_pytorch_is_imported(tmp_path: Path) -> None:
+    """In one process of its own, since others have imported PyTorch."""
+    commands = [
+        ["export", *f"{model} --output {{tmp}}/out {options}".format(tmp=tmp_path).split()]
+        for model, options, _ in REFUSED_EARLY
+    ]
+    for command in commands:
+        command[1] = command[1].format(tmp=tmp_path)
+    script = f"""
+import sys
+from sam2_edge import Sam2EdgeError
+from sam2_edge.cli.main import cli
+for command in {commands}:
+    try:
+        cli.main(command, standalone_mode=False)
+    except Sam2EdgeError as error:
+        print(error)
+print({{"torch", "transformers"}} & sys.modules.keys())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    *errors, imported = done.stdout.splitlines()
+    assert imported == "set()"
+    for error, (*_, message) in zip(errors, REFUSED_EARLY, strict=True):
+        assert message in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_interrupted_export_says_that_nothing_was_kept(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        assert list((tmp_path / "new").iterdir()) != []
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sam2_edge.export.pipeline._Exporter.export", interrupt)
+    assert run(monkeypatch, "export", "nano", "--output", tmp_path / "new" / "bundle") == 130
+    assert capsys.readouterr().err.splitlines()[-1] == "interrupted; nothing was kept"
+    assert list((tmp_path / "new").iterdir()) == []
 
 
 @pytest.mark.skipif(

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sam2_edge import Bundle, BundleError, SourceError
-from sam2_edge.bundle import BUNDLED, load_bundle
+from sam2_edge.bundle import load_bundle
 from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.evaluation.clips import VERIFY_SEED, PromptedClip, verify_clip
 from sam2_edge.evaluation.differences import difference
 from sam2_edge.evaluation.verify.compare import Verification, frames_to_compare, verify

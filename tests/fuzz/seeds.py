@@ -14,8 +14,8 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from sam2_edge.bundle import BUNDLED
 from sam2_edge.bundle.manifest import MANIFEST_FILE
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.runtime.results import encode_rle
 
 HEIGHT, WIDTH = 24, 32

@@ -12,9 +12,9 @@ import pytest
 from onnx import GraphProto, TensorProto
 
 from sam2_edge import BackendError, Bundle, BundleError, load_bundle
-from sam2_edge.bundle import BUNDLED
 from sam2_edge.bundle.contract import Graph, TensorSpec, graph_specs
 from sam2_edge.bundle.manifest import MANIFEST_FILE
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.bundle.storage import file_entry, save_manifest
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.runtime.backends.signature import check_signature

@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sam2_edge.bundle import BUNDLED, Bundle, load_bundle
+from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph, graph_specs
 from sam2_edge.bundle.manifest import MANIFEST_FILE, Manifest
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.errors import BackendError, BundleError, CheckpointError
 from sam2_edge.evaluation.delegating import DelegatingBackend
 from sam2_edge.evaluation.tracker import Tracker
@@ -54,7 +55,7 @@ def open_reference(
         CheckpointError: If the model cannot be loaded.
         BackendError: If PyTorch is not installed, or a backend was given for it.
     """
-    if name is not None and (Path(name) / MANIFEST_FILE).is_file():
+    if name is not None and name not in BUNDLED and (Path(name) / MANIFEST_FILE).is_file():
         return _bundle_reference(bundle, load_bundle(name), backend, threads)
     if backend != "auto":
         raise BackendError(
