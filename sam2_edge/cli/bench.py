@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
 from contextlib import ExitStack
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
 
-from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import Graph
 from sam2_edge.cli.options import (
     BUNDLE_PATH,
     PATH,
@@ -26,20 +19,25 @@ from sam2_edge.cli.options import (
     overwrite_option,
     tracking_options,
 )
+from sam2_edge.cli.output import new_table, notes, progress, results, show_table
 from sam2_edge.errors import Sam2EdgeError
-from sam2_edge.evaluation.bench.flops import graph_flops, peak_flops
-from sam2_edge.evaluation.bench.peak_memory import measure_peak
-from sam2_edge.evaluation.bench.report import STAGE_COLUMNS, Extra, as_json, picture, stage_rows
-from sam2_edge.evaluation.bench.runner import (
-    MIN_COUNTED,
-    UNCOUNTED_FRAMES,
-    InterleavedRun,
-    LatencyStats,
-    run_interleaved,
-)
-from sam2_edge.evaluation.bench.targets import COMPILED, BenchTarget, BundleTarget, open_target
-from sam2_edge.evaluation.clips import MAX_BENCH_OBJECTS, bench_clip
-from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
+from sam2_edge.evaluation.bench.limits import MAX_BENCH_OBJECTS, MIN_COUNTED, UNCOUNTED_FRAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rich.table import Table
+
+    from sam2_edge.bundle import Bundle
+    from sam2_edge.evaluation.bench.report import Extra
+    from sam2_edge.evaluation.bench.runner import InterleavedRun
+
+_EXAMPLES = """\b
+Examples:
+  sam2-edge bench nano
+  sam2-edge bench tiny --against nano --against pytorch --objects 1,4
+  sam2-edge bench nano --json | jq '.runs[0].targets.nano.frames_per_second'
+"""
 
 
 def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tuple[int, ...]:
@@ -54,7 +52,7 @@ def _counts(_ctx: click.Context, _parameter: click.Parameter, text: str) -> tupl
     return counts
 
 
-@click.command()
+@click.command(epilog=_EXAMPLES)
 @click.argument("bundle", type=BUNDLE_PATH)
 @click.option(
     "--against",
@@ -98,55 +96,55 @@ def bench(
     tracking: TrackingOptions,
 ) -> None:
     """Measure the speed of BUNDLE, alone or compared with others."""
-    check_outputs((bundle, source), (json_file, plot))
-    check_new_file(json_file, overwrite=overwrite, suffix=".json")
-    check_new_file(plot, overwrite=overwrite, suffix=".svg")
-    if memory and COMPILED in against:
-        raise click.UsageError(f"--memory does not work with {COMPILED}; leave out one of them")
-    if memory and (tracking.recent_memories is not None or tracking.memory_policy != "original"):
-        raise click.UsageError(
-            "--memory measures the default memory; leave out --recent-memories and --memory-policy"
-        )
+    from sam2_edge.bundle import load_bundle
+    from sam2_edge.evaluation.bench import peak_memory, report, targets
+    from sam2_edge.evaluation.bench.flops import peak_flops
+    from sam2_edge.evaluation.bench.runner import LatencyStats, run_interleaved
+    from sam2_edge.evaluation.clips import bench_clip
+    from sam2_edge.runtime.sinks import files
+
+    _check(against, memory=memory, tracking=tracking)
+    files.check_outputs((bundle, source), (json_file, plot))
+    for path, suffix in ((json_file, ".json"), (plot, ".svg")):
+        files.check_new_file(path, overwrite=overwrite, suffix=suffix)
     loaded = load_bundle(bundle)
     backend, threads = tracking.backend, tracking.threads
-    console = Console(stderr=True)
     with ExitStack() as stack:
         clip = bench_clip(source, loaded.manifest.image_size, frames, max(objects), stack)
-        progress = stack.enter_context(Progress(console=console, transient=True))
         # Measure memory first, before this process loads anything large.
         peaks = [
-            measure_peak(name, bundle, clip.path, backend, threads)
+            peak_memory.measure_peak(name, bundle, clip.path, backend, threads)
             for name in ((str(bundle), *against) if memory else ())
         ]
-        own = BundleTarget(
+        own = targets.BundleTarget(
             loaded,
             backend=backend,
             threads=threads,
             recent_memories=tracking.recent_memories,
             memory_policy=tracking.memory_policy,
         )
-        others = [open_target(n, loaded, backend=backend, threads=threads) for n in against]
-        targets: list[BenchTarget] = [own, *others]
-        names = [target.name for target in targets]
+        others = [targets.open_target(n, loaded, backend=backend, threads=threads) for n in against]
+        compared = [own, *others]
+        targets.name_apart(compared)
+        names = [target.name for target in compared]
         if len(set(names)) < len(names):
             raise Sam2EdgeError(f"--against {', '.join(against)}: give each target once")
-        opened = [target for target in targets if isinstance(target, BundleTarget)]
-        flops = {target.name: _count_flops(console, target.bundle) for target in opened}
-        peak = peak_flops(threads) if own.device == "cpu" and flops[own.name] else None
-        task = progress.add_task("tracking", total=frames * len(objects))
+        opened = [target for target in compared if isinstance(target, targets.BundleTarget)]
+        flops = {target.name: _count_flops(target.bundle) for target in opened}
+        product = peak_flops(threads) if own.device == "cpu" and flops[own.name] else None
+        advance = stack.enter_context(progress("tracking", frames * len(objects)))
         runs = [
             run_interleaved(
-                targets,
-                clip.pictures,
-                clip.prompts[:count],
-                on_progress=lambda: progress.advance(task),
+                compared, clip.pictures, clip.prompts[:count], on_progress=lambda: advance("")
             )
             for count in objects
         ]
-    extra = Extra(
-        LatencyStats.of(clip.decode_ms), flops, peak, dict(zip(names, peaks, strict=False))
+    extra = report.Extra(
+        LatencyStats.of(clip.decode_ms),
+        flops,
+        None if product is None else report.highest_rate(runs, flops, product),
+        dict(zip(names, peaks, strict=False)),
     )
-    _show(runs, extra)
     if json_file is not None:
         about = {
             "sam2_edge": version("sam2_edge"),
@@ -156,16 +154,30 @@ def bench(
             "threads": threads,
             "processor": platform.processor() or platform.machine(),
         }
-        record = about | as_json(runs, names[0], extra)
-        write_text(json_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
+        record = about | report.as_json(runs, names[0], extra)
+        files.write_text(json_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
     if plot is not None:
-        write_text(plot, picture(runs[0]) + "\n")
+        files.write_text(plot, report.picture(runs[0]) + "\n")
+    _show(runs, extra, silent=files.STANDARD_OUTPUT in (json_file, plot))
 
 
-def _count_flops(console: Console, bundle: Bundle) -> dict[str, int]:
+def _check(against: Sequence[str], *, memory: bool, tracking: TrackingOptions) -> None:
+    from sam2_edge.evaluation.bench.targets import COMPILED
+
+    if memory and COMPILED in against:
+        raise click.UsageError(f"--memory does not work with {COMPILED}; leave out one of them")
+    if memory and (tracking.recent_memories is not None or tracking.memory_policy != "original"):
+        raise click.UsageError(
+            "--memory measures the default memory; leave out --recent-memories and --memory-policy"
+        )
+
+
+def _count_flops(bundle: Bundle) -> dict[str, int]:
     """Count the operations of one object's frame with full memory, by graph; none if unknown."""
     if any(entry.engine for entry in bundle.manifest.graphs.values()):
         return {}  # an engine has no operators to count
+    from sam2_edge.bundle.contract import Graph
+    from sam2_edge.evaluation.bench.flops import graph_flops
     from sam2_edge.runtime.backends.ort_cpu import RUN_ERRORS
 
     memory = bundle.manifest.memory
@@ -175,30 +187,38 @@ def _count_flops(console: Console, bundle: Bundle) -> dict[str, int]:
         graphs = [graph for graph in Graph if graph is not Graph.MASK_BITS]
         return {g.value: graph_flops(bundle.graph_path(g), sizes) for g in graphs}
     except ModuleNotFoundError:
-        console.print("operations are not counted; this needs: pip install 'sam2_edge[export]'")
+        notes().print(
+            "operations are not counted; this needs: pip install 'sam2_edge[export]'", markup=False
+        )
     except RUN_ERRORS as error:
-        console.print(f"operations are not counted: {escape(str(error))}")
+        notes().print(f"operations are not counted: {error}", markup=False)
     return {}
 
 
-def _show(runs: Sequence[InterleavedRun], extra: Extra) -> None:
-    console = Console()
+def _show(runs: Sequence[InterleavedRun], extra: Extra, *, silent: bool) -> None:
+    from rich.markup import escape
+
+    from sam2_edge.evaluation.bench.report import STAGE_COLUMNS, stage_rows
+
+    console = results(silent=silent)
     for run in runs:
         for name in run.times:
-            title = escape(f"{name}, {run.objects} object{'s' * (run.objects > 1)}")
-            table = Table(*STAGE_COLUMNS, title=title, box=box.SIMPLE)
+            title = f"{name}, {run.objects} object{'s' * (run.objects > 1)}"
+            table = new_table(*STAGE_COLUMNS, title=title)
             for row in stage_rows(run, name, extra):
-                table.add_row(*row)
-            console.print(table)
-        console.print(_summary(run, extra))
+                table.add_row(*map(escape, row))
+            show_table(console, table)
+        show_table(console, _summary(run, extra))
 
 
 def _summary(run: InterleavedRun, extra: Extra) -> Table:
+    from rich.markup import escape
+
     first = next(iter(run.times))
-    columns = ["", "frames/s", f"time / {Path(first).name}", "p95"]
+    columns = ["", "frames/s", f"time / {first}", "p95"]
     if extra.memory:
         columns += ["peak MB, 1 object", "GPU MB"]
-    table = Table(*(escape(column) for column in columns), box=box.SIMPLE)
+    table = new_table(*columns)
     for name in run.times:
         ratio, peak = run.ratio(first, name), extra.memory.get(name)
         table.add_row(

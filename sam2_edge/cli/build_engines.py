@@ -52,7 +52,14 @@ def engine_options(function: _Function) -> _Function:
     return capability(objects(function))
 
 
-@click.command(name="build-engines")
+_EXAMPLES = """\b
+Example:
+  sam2-edge export sam2.1-hiera-tiny --target cuda --output tiny
+  sam2-edge build-engines tiny --target tensorrt --output tiny-engines
+"""
+
+
+@click.command(name="build-engines", epilog=_EXAMPLES)
 @click.argument("bundle", type=BUNDLE_PATH)
 @click.option("--output", type=BUNDLE_PATH, required=True, help="Folder to write.")
 @click.option(

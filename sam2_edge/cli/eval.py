@@ -8,15 +8,12 @@ from pathlib import Path
 from typing import Any, get_args
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from sam2_edge.bundle import load_bundle
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.cli.options import BUNDLE_PATH, PATH, backend_options, memory_policy_option
+from sam2_edge.cli.output import new_table, notes, progress, results, show_table
 from sam2_edge.errors import printable
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
@@ -42,7 +39,14 @@ _COLUMNS = {
 }
 
 
-@click.command("eval")
+_EXAMPLES = """\b
+Examples:
+  sam2-edge eval DAVIS nano --output davis-nano
+  sam2-edge eval clips nano --output clips-nano --prompt click --videos 00000
+"""
+
+
+@click.command("eval", epilog=_EXAMPLES)
 @click.argument("dataset", type=PATH)
 @click.argument("bundle", type=BUNDLE_PATH)
 @click.option(
@@ -114,40 +118,40 @@ def evaluate_command(
 
 
 def _run(dataset: DataSet, job: Job, processes: int) -> list[VideoRecord]:
-    console = Console(stderr=True)
     by_video = {video.name: job.folder.record(video.name) for video in dataset.videos}
     missing = [video for video in dataset.videos if by_video[video.name] is None]
     done = len(by_video) - len(missing)
     if done:
-        console.print(f"{done} of {len(by_video)} videos are already done")
-    columns = (TextColumn("videos"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task("", total=len(by_video), completed=done)
-        with closing(evaluate(missing, job, processes=processes)) as records:
-            for record in records:
-                by_video[record.video] = record
-                progress.advance(task)
+        notes().print(f"{done} of {len(by_video)} videos are already done")
+    with (
+        progress("evaluating", len(by_video), "videos", done=done) as advance,
+        closing(evaluate(missing, job, processes=processes)) as records,
+    ):
+        for record in records:
+            by_video[record.video] = record
+            advance(record.video)
     return [record for record in by_video.values() if record is not None]
 
 
 def _show(folder: EvalFolder, figures: dict[str, Any]) -> None:
-    console, notes = Console(), Console(stderr=True, soft_wrap=True)
+    console, remarks = results(), notes()
     clicked, objects, scored = (
         figures[key] for key in ("clicked_instead", "objects", "scored_objects")
     )
     if clicked:
-        notes.print(
+        remarks.print(
             f"{len(clicked)} objects were prompted with a click because their masks vanish at the "
-            f"model's size: {escape(', '.join(clicked))}"
+            f"model's size: {', '.join(clicked)}",
+            markup=False,
         )
     if scored:
-        table = Table(*_COLUMNS, title=f"{scored} objects of {figures['videos']} videos")
+        table = new_table(*_COLUMNS, title=f"{scored} objects of {figures['videos']} videos")
         table.add_row(*(f"{figures[key]:.3f}" for key in _COLUMNS.values()))
-        console.print(table)
-        console.print(f"per object: {escape(str(folder.path / RESULTS))}", soft_wrap=True)
+        show_table(console, table)
+        console.print(f"per object: {folder.path / RESULTS}", markup=False)
     if scored < objects:
-        notes.print(
+        remarks.print(
             f"{objects - scored} of {objects} objects have no score: they have no ground truth "
             "after their first mask, or none of their frames is scored"
         )
-    notes.print(f"masks for the data set's own evaluator: {escape(str(folder.masks))}")
+    remarks.print(f"masks for the data set's own evaluator: {folder.masks}", markup=False)

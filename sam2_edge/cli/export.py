@@ -38,7 +38,13 @@ _VARIANTS: dict[str, TensorRtVariant] = {
 """By target; the other targets are ONNX graphs."""
 
 
-@click.command()
+_EXAMPLE = """\b
+Example:
+  sam2-edge export sam2.1-hiera-tiny --output tiny
+"""
+
+
+@click.command(epilog=_EXAMPLE)
 @click.argument("model")
 @click.option("--output", type=BUNDLE_PATH, required=True, help="Folder to write.")
 @click.option(

@@ -5,25 +5,34 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.table import Table
 
-from sam2_edge.bundle import Bundle, load_bundle
-from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
 from sam2_edge.cli.options import BUNDLE_PATH
-from sam2_edge.cli.progress import memory_note, parity_note
+from sam2_edge.cli.output import new_table, results, show_table
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from sam2_edge.bundle import Bundle
 
 MAX_LAYERS = 10
 
+_EXAMPLES = """\b
+Examples:
+  sam2-edge inspect nano
+  sam2-edge inspect tiny --json | jq .model.sha256
+"""
 
-@click.command()
+
+@click.command(epilog=_EXAMPLES)
 @click.argument("bundle", type=BUNDLE_PATH)
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON.")
 def inspect(bundle: Path, *, as_json: bool) -> None:
     """Check BUNDLE and print its contents."""
+    from sam2_edge.bundle import load_bundle
+
     loaded = load_bundle(bundle)
     if as_json:
         click.echo(loaded.manifest.model_dump_json(indent=2))
@@ -32,7 +41,12 @@ def inspect(bundle: Path, *, as_json: bool) -> None:
 
 
 def _show(bundle: Bundle) -> None:
-    manifest, console = bundle.manifest, Console()
+    from rich.markup import escape
+
+    from sam2_edge.bundle.contract import Graph
+    from sam2_edge.cli.progress import memory_note, parity_note
+
+    manifest, console = bundle.manifest, results()
     memory = manifest.memory
     facts = {
         "model": f"{manifest.model.name} ({manifest.model.family}) from {manifest.model.source}",
@@ -53,16 +67,18 @@ def _show(bundle: Bundle) -> None:
         )
         facts["GPU memory"] = memory_note(manifest)
     for name, value in facts.items():
-        console.print(f"[bold]{name}[/]: {escape(value)}", highlight=False, soft_wrap=True)
+        console.print(f"[bold]{name}[/]: {escape(value)}")
     tables = (_graph_table(bundle), *_engine_tables(bundle), _tensor_table(bundle))
     for table in (*tables, *_sensitivity_tables(bundle)):
-        console.print(table)
-    console.print(f"[italic]{escape(parity_note(bundle))}[/]", highlight=False, soft_wrap=True)
+        show_table(console, table)
+    console.print(f"[italic]{escape(parity_note(bundle))}[/]")
 
 
 def _graph_table(bundle: Bundle) -> Table:
+    from sam2_edge.bundle.contract import PARITY_TOLERANCE
+
     columns = ["graph", "MB", "precision", "opset", "difference", "tolerance"]
-    table = _table("graphs, and their largest difference to PyTorch", *columns)
+    table = new_table(*columns, title="graphs, and their largest difference to PyTorch")
     for graph, entry in bundle.manifest.graphs.items():
         size = sum((bundle.path / f.file).stat().st_size for f in (entry, *entry.data))
         table.add_row(
@@ -78,7 +94,7 @@ def _graph_table(bundle: Bundle) -> Table:
 
 def _engine_tables(bundle: Bundle) -> Iterator[Table]:
     """Yield a table of the memory of each engine and the sizes that it takes, if there are any."""
-    table = _table("engines", "graph", "activation MiB", "sizes")
+    table = new_table("graph", "activation MiB", "sizes", title="engines")
     for graph, entry in bundle.manifest.graphs.items():
         if entry.engine is not None:
             known = entry.engine.activation_bytes
@@ -91,7 +107,7 @@ def _engine_tables(bundle: Bundle) -> Iterator[Table]:
 
 
 def _tensor_table(bundle: Bundle) -> Table:
-    table = _table("tensors", "graph", "", "tensor", "dtype", "shape")
+    table = new_table("graph", "", "tensor", "dtype", "shape", title="tensors")
     for graph, entry in bundle.manifest.graphs.items():
         for kind, tensors in (("in", entry.inputs), ("out", entry.outputs)):
             for t in tensors:
@@ -104,12 +120,8 @@ def _sensitivity_tables(bundle: Bundle) -> Iterator[Table]:
     for graph, entry in bundle.manifest.graphs.items():
         if entry.calibration and entry.calibration.sensitivity:
             title = f"most INT8-sensitive layers of {graph.value}"
-            table = _table(title, "layer", "error alone", "now")
+            table = new_table("layer", "error alone", "now", title=title)
             for layer, error in islice(entry.calibration.sensitivity.items(), MAX_LAYERS):
                 now = "float" if layer in entry.calibration.left_out else "int8"
                 table.add_row(layer, f"{error:.1e}", now)
             yield table
-
-
-def _table(title: str, *columns: str) -> Table:
-    return Table(*columns, title=title, title_justify="left")

@@ -17,7 +17,6 @@ from queue import SimpleQueue
 from typing import Any
 
 import click
-from rich.console import Console
 
 from sam2_edge.cli.options import (
     PATH,
@@ -28,10 +27,12 @@ from sam2_edge.cli.options import (
     prompt_options,
     tracking_options,
 )
+from sam2_edge.cli.output import log_handler, notes
 from sam2_edge.cli.signals import SIGNALS, Repeats
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks import Sink
+from sam2_edge.runtime.sinks.files import STANDARD_OUTPUT
 from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
 from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy, SizedSink
@@ -115,7 +116,7 @@ loop_options = grouped(
         help="Frame rate of overlays of a camera; those of a file keep its rate.",
     ),
     click.option("--masks", type=PATH, help="Folder for PNG masks, in subfolders."),
-    click.option("--jsonl", type=PATH, help="Folder for JSON Lines files."),
+    click.option("--jsonl", type=PATH, help="Folder for JSON Lines files; - is standard output."),
     click.option(
         "--udp", metavar="HOST:PORT", callback=_address, help="Send every JSON line as a datagram."
     ),
@@ -183,8 +184,10 @@ def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
             (options.masks, "masks", "", MaskFolder),
             (options.jsonl, "results", ".jsonl", JsonLines),
         )
-        if folder is not None
+        if folder is not None and folder != STANDARD_OUTPUT
     ]
+    if options.jsonl == STANDARD_OUTPUT:
+        sinks.append(JsonLines(options.jsonl))
     if options.udp is not None:
         sinks.append(UdpJson(*options.udp))
     return sinks
@@ -279,8 +282,7 @@ def _set_up_logging(*, as_json: bool) -> None:
     package = logging.getLogger("sam2_edge")
     package.setLevel(logging.INFO)
     if as_json:
-        handler = logging.StreamHandler()
-        handler.setFormatter(_JsonFormatter())
+        handler = log_handler(_JsonFormatter())
         package.handlers, package.propagate = [handler], False
     else:
-        Console(stderr=True).print("press Ctrl-C to stop; output written so far is kept")
+        notes().print("press Ctrl-C to stop; output written so far is kept")

@@ -8,21 +8,17 @@ from __future__ import annotations
 
 import importlib
 import io
-import logging
 import os
 import sys
 import warnings
 from collections import UserDict
 from collections.abc import Callable
 from contextlib import suppress
-from importlib.metadata import version
 from typing import Any, TextIO
 
 import click
-from rich.console import Console
-from rich.logging import RichHandler
-from rich.markup import escape
 
+from sam2_edge.cli.output import verbosity_options, with_logging
 from sam2_edge.cli.signals import INTERRUPTED
 from sam2_edge.errors import Sam2EdgeError, message_of
 from sam2_edge.extras import naming_the_extra
@@ -51,6 +47,19 @@ _NAMES = {
 """Module and function of commands whose names differ from theirs."""
 
 
+_EPILOG = """\b
+Example:
+  sam2-edge segment photo.jpg --bundle nano --point 320,240 --overlay overlay.png
+
+\b
+Exit codes of all commands:
+  0    done
+  1    bad input, a failed check of `verify`, or a failure of the system
+  2    wrong usage
+  130  interrupted
+"""
+
+
 class _Commands(UserDict[str, Any]):
     """Imports a command on first use: most need packages that `doctor` and the help do without.
 
@@ -63,6 +72,8 @@ class _Commands(UserDict[str, Any]):
             module, function = _NAMES.get(name, (name, name))
             imported = importlib.import_module(f"sam2_edge.cli.{module}")
             loaded: click.Command = getattr(imported, function)
+            loaded.params.extend(verbosity_options())
+            loaded.callback = with_logging(loaded.callback) if loaded.callback else None
             self[name] = loaded
             return loaded
         return command
@@ -89,15 +100,13 @@ class _Group(click.Group):
 @click.group(
     cls=_Group,
     commands=_Commands(_SUMMARIES),
+    params=verbosity_options(),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog=_EPILOG,
 )
-@click.version_option(version("sam2_edge"), prog_name="sam2-edge")
-@click.option("--verbose", is_flag=True, help="Show log messages.")
-def cli(*, verbose: bool) -> None:
+@click.version_option(package_name="sam2_edge", prog_name="sam2-edge")
+def cli() -> None:
     """SAM 2 without PyTorch: export a model, segment images, track objects."""
-    level = logging.INFO if verbose else logging.WARNING
-    handler = RichHandler(console=Console(stderr=True), show_path=False)
-    logging.basicConfig(level=level, format="%(message)s", handlers=[handler])
 
 
 def main(before_command: Callable[[], None] = lambda: None) -> None:
@@ -121,7 +130,7 @@ def main(before_command: Callable[[], None] = lambda: None) -> None:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         code = 1
     except (Sam2EdgeError, OSError, MemoryError) as error:
-        _show(f"[bold red]error:[/] {escape(message_of(error))}")
+        _show(f"{click.style('error:', fg='red', bold=True)} {message_of(error)}")
         code = 1
     except click.ClickException as error:
         error.show()
@@ -155,9 +164,9 @@ def _prepare_streams() -> None:
     os.close(descriptor)
 
 
-def _show(markup: str) -> None:
+def _show(text: str) -> None:
     with suppress(OSError):  # nobody can be told
-        Console(stderr=True, soft_wrap=True).print(markup)
+        click.echo(text, err=True)
 
 
 def _discard_unwritten(stream: TextIO | None) -> None:

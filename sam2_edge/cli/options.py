@@ -81,7 +81,15 @@ bundle_option = click.option(
     help="Exported bundle, or nano for the one in the package.",
 )
 
-json_option = click.option("--json", "json_file", type=PATH, help="Write results here (.json).")
+json_option = click.option(
+    "--json",
+    "json_file",
+    type=PATH,
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Write results here (.json); without FILE, or with -, to standard output.",
+)
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 

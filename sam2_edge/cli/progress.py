@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
+import sys
 from pathlib import Path
 
-from rich.console import Console
 from rich.markup import escape
 from rich.progress import Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import PARITY_TOLERANCE, Graph
 from sam2_edge.bundle.manifest import Manifest
+from sam2_edge.cli.output import notes
 
 _STEP_WIDTH = 44
 
+_COUNT = re.compile(r" \d+/\d+$")
+"""What changes too often for a line each."""
+
 
 class ExportProgress:
-    """Shows a line per graph with its current step."""
+    """Shows a line per graph with its current step; without a terminal, a line per step."""
 
     def __init__(self) -> None:
-        self._console = Console(stderr=True)
+        self._console = notes()
+        self._live = sys.stderr is not None and sys.stderr.isatty() and not self._console.quiet
         self._progress = Progress(
             SpinnerColumn(),
             TextColumn("{task.description:18}"),
@@ -28,17 +34,26 @@ class ExportProgress:
             console=self._console,
         )
         self._tasks: dict[str, TaskID] = {}
+        self._phases: dict[str, str] = {}
 
     def __enter__(self) -> ExportProgress:
-        self._progress.start()
+        if self._live:
+            self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._progress.stop()
+        if self._live:
+            self._progress.stop()
 
     def update(self, subject: Graph | str, step: str, *, finished: bool = False) -> None:
         """Show the current step of a graph or of the model; "done" or `finished` stop its clock."""
         name = subject.value if isinstance(subject, Graph) else subject
+        if not self._live:
+            phase = _COUNT.sub("", step)
+            if phase != self._phases.get(name):
+                self._console.print(f"{name}: {phase}", markup=False)
+            self._phases[name] = phase
+            return
         if name not in self._tasks:
             self._tasks[name] = self._progress.add_task(name, total=1, step="")
         completed = int(finished or step == "done")
@@ -63,7 +78,7 @@ class ExportProgress:
         )
         if kind == "engines":
             text += f"\n{memory_note(bundle.manifest)}"
-        self._console.print(escape(text), highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False)
 
 
 def memory_note(manifest: Manifest) -> str:

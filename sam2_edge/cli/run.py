@@ -15,12 +15,19 @@ from sam2_edge.cli.loop_options import (
 )
 from sam2_edge.cli.options import PromptCommand
 from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.runtime.sinks.files import STANDARD_OUTPUT
 from sam2_edge.runtime.sources.prompt_file import check_mask_ids
+from sam2_edge.runtime.streaming.loop import LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog
 
+_EXAMPLE = """\b
+Example:
+  sam2-edge run 0 --bundle nano --point 320,240 --jsonl results
+"""
 
-@click.command(cls=PromptCommand)
+
+@click.command(cls=PromptCommand, epilog=_EXAMPLE)
 @click.argument("source")
 @loop_options
 def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None:
@@ -33,5 +40,10 @@ def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None
     if options.masks is not None:
         check_mask_ids({0: prompts})
     loop = make_loop(source, options, prompts, Watchdog())
+
+    def stop_without_reader(_: LoopResult) -> None:
+        if options.jsonl == STANDARD_OUTPUT and loop.writer.first_failure:
+            loop.close()
+
     with stopped_by_signals(loop.close):
-        run_loop(LoopStats(loop), options.report_s)
+        run_loop(LoopStats(loop), options.report_s, on_result=stop_without_reader)

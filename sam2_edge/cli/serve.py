@@ -27,8 +27,13 @@ from sam2_edge.runtime.streaming.loop import LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog
 
+_EXAMPLE = """\b
+Example:
+  sam2-edge serve 0 --bundle nano
+"""
 
-@click.command(cls=PromptCommand)
+
+@click.command(cls=PromptCommand, epilog=_EXAMPLE)
 @click.argument("source")
 @click.option(
     "--host",

@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import get_args
 
 import click
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import track
 
 from sam2_edge.cli.options import PATH, Decorator
-from sam2_edge.synthetic import Split, SyntheticClip, clip
-from sam2_edge.synthetic.dataset import write_dataset
+from sam2_edge.cli.output import Advance, notes, progress
+from sam2_edge.synthetic import Split, SyntheticClip
+
+_EXAMPLES = """\b
+Example:
+  sam2-edge synth clips --clips 3 --frames 64
+"""
 
 
 def _count_option(name: str, default: int, low: int, high: int | None, text: str) -> Decorator:
@@ -21,7 +23,7 @@ def _count_option(name: str, default: int, low: int, high: int | None, text: str
     return click.option(name, type=kind, default=default, show_default=True, help=text)
 
 
-@click.command()
+@click.command(epilog=_EXAMPLES)
 @click.argument("folder", type=PATH)
 @_count_option("--clips", 1, 1, None, "Number of clips.")
 @_count_option("--seed", 0, 0, None, "Seed of the first clip; the others follow it.")
@@ -54,10 +56,11 @@ def synth(
     The folder has the layout of DAVIS. Textured objects move, deform, occlude each other and leave
     the frame. The same options generate the same clips.
     """
-    console = Console(stderr=True)
+    from sam2_edge.synthetic import clip
+    from sam2_edge.synthetic.dataset import write_dataset
 
-    def generate() -> Iterator[SyntheticClip]:
-        for number in track(range(clips), description="clips", console=console):
+    def generate(advance: Advance) -> Iterator[SyntheticClip]:
+        for number in range(clips):
             yield clip(
                 seed + number,
                 frames=frames,
@@ -66,11 +69,16 @@ def synth(
                 split=split,
                 photographs=not no_photographs,
             )
+            advance("")
 
-    write_dataset(folder, generate(), overwrite=overwrite)
-    name = escape(str(folder))
-    console.print(f"{name}: {clips} clips of {frames} frames with {objects} objects")
+    with progress("writing", clips, "clips") as advance:
+        write_dataset(folder, generate(advance), overwrite=overwrite)
+    console = notes()
     console.print(
-        f"try: sam2-edge track {name}/JPEGImages/00000 --bundle nano "
-        f"--prompts {name}/prompts/00000.json --video overlay.mp4"
+        f"{folder}: {clips} clips of {frames} frames with {objects} objects", markup=False
+    )
+    console.print(
+        f"try: sam2-edge track {folder}/JPEGImages/00000 --bundle nano "
+        f"--prompts {folder}/prompts/00000.json --video overlay.mp4",
+        markup=False,
     )

@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
-from rich.console import Console
-from rich.progress import Progress, TextColumn
 
 from sam2_edge.cli.options import (
     PATH,
@@ -24,20 +23,25 @@ from sam2_edge.cli.options import (
     prompts_file_option,
     tracking_options,
 )
-from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.sinks import Sink
-from sam2_edge.runtime.sinks.files import check_outputs
-from sam2_edge.runtime.sinks.jsonl import JsonLines
-from sam2_edge.runtime.sinks.masks import MaskFolder
-from sam2_edge.runtime.sinks.video import OverlayVideo
-from sam2_edge.runtime.sources import FrameRange, Source
-from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, check_mask_ids, check_prompts
-from sam2_edge.runtime.sources.video import open_source
-from sam2_edge.runtime.streaming.offline import track_source
-from sam2_edge.runtime.tracker import VideoTracker
+from sam2_edge.cli.output import notes, progress
+
+if TYPE_CHECKING:
+    from sam2_edge.runtime.prompts import Prompt
+    from sam2_edge.runtime.sinks import Sink
+    from sam2_edge.runtime.sources import FrameRange, Source
+    from sam2_edge.runtime.sources.prompt_file import PromptsByFrame
+    from sam2_edge.runtime.tracker import VideoTracker
+
+_EXAMPLES = """\b
+Examples:
+  sam2-edge track cup.mp4 --bundle nano --point 320,240 --video overlay.mp4
+  sam2-edge track cup.mp4 --bundle nano --object 1 --point 40,60 --object 2 --box 10,10,90,80 \\
+      --masks masks
+  sam2-edge track cup.mp4 --bundle nano --point 320,240 --jsonl - | jq .iou
+"""
 
 
-@click.command(cls=PromptCommand)
+@click.command(cls=PromptCommand, epilog=_EXAMPLES)
 @click.argument("source", type=PATH)
 @bundle_option
 @prompt_options
@@ -50,7 +54,7 @@ from sam2_edge.runtime.tracker import VideoTracker
 )
 @click.option("--video", type=PATH, help="Write the overlay here (.mp4).")
 @click.option("--masks", type=PATH, help="Write indexed PNG masks here.")
-@click.option("--jsonl", type=PATH, help="Write JSON lines here.")
+@click.option("--jsonl", type=PATH, help="Write JSON lines here; - is standard output.")
 @overwrite_option
 @tracking_options
 def track(
@@ -68,9 +72,15 @@ def track(
 ) -> None:
     """Track objects through SOURCE, a video or folder of images.
 
-    Prompts given as options apply to the first frame. Example with two objects: --object 1 --point
-    40,60 --object 2 --box 10,10,90,80.
+    Prompts given as options apply to the first frame.
     """
+    from sam2_edge.runtime.sinks.files import check_outputs
+    from sam2_edge.runtime.sinks.jsonl import JsonLines
+    from sam2_edge.runtime.sinks.masks import MaskFolder
+    from sam2_edge.runtime.sinks.video import OverlayVideo
+    from sam2_edge.runtime.sources.prompt_file import check_mask_ids, check_prompts
+    from sam2_edge.runtime.sources.video import open_source
+
     check_outputs([source], [video, masks, jsonl])
     opened = open_source(source, frames)
     chosen = choose_prompts(prompts_file, prompts, opened.start)
@@ -89,22 +99,21 @@ def track(
 
 
 def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: list[Sink]) -> None:
-    console = Console(stderr=True)
+    from sam2_edge.runtime.streaming.offline import track_source
+
+    console = notes()
     present: Counter[int] = Counter()
     sizes: dict[tuple[int, int], int] = {}
     done, start_s = 0, time.perf_counter()
-    columns = (*Progress.get_default_columns(), TextColumn("{task.fields[rate]}"))
     # Close the generator in any case, so that an interrupt anywhere still finishes the outputs.
     with (
-        Progress(*columns, console=console) as progress,
-        closing(track_source(source, tracker, prompts, sinks)) as results,
+        progress("tracking", source.frames) as advance,
+        closing(track_source(source, tracker, prompts, sinks)) as tracked,
     ):
-        task = progress.add_task("tracking", total=source.frames, rate="")
-        for _, result in results:
+        for _, result in tracked:
             done += 1
             sizes.setdefault(result.frame_size, result.index)
-            rate = done / (time.perf_counter() - start_s)
-            progress.update(task, advance=1, rate=f"{rate:.1f} frames/s")
+            advance(f"{done / (time.perf_counter() - start_s):.1f} frames/s")
             present.update({entry.object_id: int(entry.present) for entry in result.objects})
     rate = done / (time.perf_counter() - start_s)
     console.print(f"{done} frames, {rate:.1f} frames/s including reading, drawing and writing")
@@ -115,8 +124,7 @@ def _run(source: Source, tracker: VideoTracker, prompts: PromptsByFrame, sinks: 
         )
         console.print(
             f"the size of the frames changes: {seen}; masks have the size of their own frame, the "
-            "video that of the first",
-            soft_wrap=True,
+            "video that of the first"
         )
     for object_id, count in present.items():
         console.print(f"object {object_id}: present on {count} of {done} frames")

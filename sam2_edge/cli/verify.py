@@ -7,16 +7,10 @@ import math
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
-from rich import box
-from rich.console import Console
-from rich.markup import escape
-from rich.progress import Progress
-from rich.table import Table
 
-from sam2_edge.bundle import load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.cli.options import (
@@ -32,19 +26,16 @@ from sam2_edge.cli.options import (
     prompts_file_option,
     tracking_options,
 )
+from sam2_edge.cli.output import new_table, notes, progress, results, show_table
 from sam2_edge.errors import PromptError
-from sam2_edge.evaluation.clips import verify_clip
-from sam2_edge.evaluation.verify import compare
-from sam2_edge.evaluation.verify.compare import Verification
-from sam2_edge.evaluation.verify.layers import LayerDifference, check_layers, layer_differences
-from sam2_edge.evaluation.verify.references import open_reference
-from sam2_edge.evaluation.verify.report import GRAPH_COLUMNS, as_json, as_page, graph_rows
-from sam2_edge.evaluation.verify.tolerances import Tolerances, check_tolerances, tolerances_for
-from sam2_edge.runtime.backends import BackendName, open_backend
-from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.sinks.files import check_new_file, check_outputs, write_text
-from sam2_edge.runtime.sources import FrameRange
-from sam2_edge.runtime.sources.prompt_file import check_prompts
+from sam2_edge.runtime.backends import BackendName
+
+if TYPE_CHECKING:
+    from sam2_edge.evaluation.verify.compare import Verification
+    from sam2_edge.evaluation.verify.layers import LayerDifference
+    from sam2_edge.evaluation.verify.tolerances import Tolerances
+    from sam2_edge.runtime.prompts import Prompt
+    from sam2_edge.runtime.sources import FrameRange
 
 EACH = "each"
 
@@ -55,6 +46,8 @@ MAX_LAYERS = 20
 def _changed_tolerances(
     _ctx: click.Context, _parameter: click.Parameter, texts: tuple[str, ...]
 ) -> dict[str, float]:
+    from sam2_edge.evaluation.verify.tolerances import check_tolerances
+
     changed = {}
     for text in texts:
         name, _, value = text.partition("=")
@@ -66,7 +59,16 @@ def _changed_tolerances(
     return changed
 
 
-@click.command(cls=PromptCommand)
+_EXAMPLES = """\b
+Examples:
+  sam2-edge verify nano
+  sam2-edge verify tiny --frames 0:64 --report report.html
+  sam2-edge verify tiny-int8 --reference tiny --swap each
+  sam2-edge verify nano --json | jq .problems
+"""
+
+
+@click.command(cls=PromptCommand, epilog=_EXAMPLES)
 @click.argument("bundle", type=BUNDLE_PATH)
 @click.option(
     "--reference",
@@ -82,7 +84,7 @@ def _changed_tolerances(
 @click.option(
     "--frames",
     metavar="A:B",
-    default="0:32",
+    default="0:16",
     show_default=True,
     type=frame_range,
     help="Track frames A to B, excluding B.",
@@ -142,6 +144,20 @@ def verify(
     Compares every graph on real inputs, and the masks of the whole tracking loop on a clip. The
     exit code is 1 if a difference exceeds its tolerance.
     """
+    from sam2_edge.bundle import load_bundle
+    from sam2_edge.evaluation.clips import verify_clip
+    from sam2_edge.evaluation.verify import compare
+    from sam2_edge.evaluation.verify.layers import check_layers, layer_differences
+    from sam2_edge.evaluation.verify.references import open_reference
+    from sam2_edge.evaluation.verify.tolerances import tolerances_for
+    from sam2_edge.runtime.backends import open_backend
+    from sam2_edge.runtime.sinks.files import (
+        STANDARD_OUTPUT,
+        check_new_file,
+        check_outputs,
+    )
+    from sam2_edge.runtime.sources.prompt_file import check_prompts
+
     check_outputs((bundle, source, prompts_file), (report, json_file))
     if EACH in swap and (len(swap) > 1 or layers or report or json_file):
         raise click.UsageError(
@@ -155,6 +171,7 @@ def verify(
     clip = verify_clip(source, frames, loaded.manifest.image_size)
     script = choose_prompts(prompts_file, prompts, clip.numbers[0], clip.prompts)
     check_prompts(script, clip.numbers[0], len(clip.numbers))
+    notes().print(f"loading the reference of {bundle}", markup=False)
     other = open_reference(loaded, reference, backend=reference_backend, threads=tracking.threads)
     other_manifest = None if other.bundle is None else other.bundle.manifest
     tolerances = tolerances_for(loaded.manifest, changed, other_manifest)
@@ -162,11 +179,9 @@ def verify(
         assert other.bundle is not None  # checked with the options
         check_layers(loaded, other.bundle, Graph(layers))
     backend = open_backend(loaded, tracking.backend, threads=tracking.threads)
-    console = Console(stderr=True)
 
     def compare_with(swapped: Sequence[Graph]) -> Verification:
-        with Progress(console=console, transient=True) as progress:
-            task = progress.add_task("comparing", total=len(clip.numbers))
+        with progress("comparing", len(clip.numbers)) as advance:
             return compare.verify(
                 loaded,
                 backend,
@@ -176,7 +191,7 @@ def verify(
                 swapped=swapped,
                 recent_memories=tracking.recent_memories,
                 memory_policy=tracking.memory_policy,
-                on_progress=lambda: progress.advance(task),
+                on_progress=lambda: advance(""),
             )
 
     if EACH in swap:
@@ -195,25 +210,40 @@ def verify(
         "recent_memories": tracking.recent_memories or loaded.manifest.geometry.recent_memories,
         "memory_policy": tracking.memory_policy,
     }
+    _write(report, json_file, result, about, tolerances)
+    silent = STANDARD_OUTPUT in (report, json_file)
+    code = _conclude(result, about, tolerances, silent=silent)
+    if layers is not None and other.bundle is not None:
+        feeds = result.inputs.get(Graph(layers))
+        if feeds is None:
+            raise PromptError(f"{layers} did not run with these prompts; give others, or none")
+        worst = layer_differences(loaded, other.bundle, Graph(layers), feeds)
+        _show_layers(worst, silent=silent)
+    ctx.exit(code)
+
+
+def _write(
+    report: Path | None,
+    json_file: Path | None,
+    result: Verification,
+    about: dict[str, Any],
+    tolerances: Tolerances,
+) -> None:
+    from sam2_edge.evaluation.verify.report import as_json, as_page
+    from sam2_edge.runtime.sinks.files import write_text
+
     if report is not None:
         write_text(report, as_page(result, about, tolerances))
     if json_file is not None:
         record = as_json(result, about, tolerances)
         write_text(json_file, json.dumps(record, indent=1, allow_nan=False) + "\n")
-    code = _conclude(console, result, about, tolerances)
-    if layers is not None and other.bundle is not None:
-        feeds = result.inputs.get(Graph(layers))
-        if feeds is None:
-            raise PromptError(f"{layers} did not run with these prompts; give others, or none")
-        _show_layers(layer_differences(loaded, other.bundle, Graph(layers), feeds))
-    ctx.exit(code)
 
 
 def _try_each(
     compare_with: Callable[[Sequence[Graph]], Verification], tolerances: Tolerances
 ) -> int:
     """Print a row per swapped graph; return the exit code of the loop without swaps."""
-    table = Table("on the reference", "J&F", "memory", "pointer", "loops diverge")
+    table = new_table("on the reference", "J&F", "memory", "pointer", "loops diverge")
     code = 0
     for graph in (None, *Graph):
         result = compare_with([] if graph is None else [graph])
@@ -225,15 +255,17 @@ def _try_each(
             *(_figure(result.drift(name)) for name in ("memory", "pointer")),
             result.diverged_at,
         )
-    Console().print(table)
-    Console(stderr=True).print("the faulty graph is the one whose row has the best values")
+    show_table(results(), table)
+    notes().print("the faulty graph is the one whose row has the best values")
     return code
 
 
-def _show_layers(layers: Sequence[LayerDifference]) -> None:
+def _show_layers(layers: Sequence[LayerDifference], *, silent: bool) -> None:
     """Print the tensors with the largest differences, in order of execution."""
     worst = sorted(layers, key=_badness, reverse=True)[:MAX_LAYERS]
-    table = Table("tensor", "operator", "relative L2", "max abs", "cosine", box=box.SIMPLE)
+    from rich.markup import escape
+
+    table = new_table("tensor", "operator", "relative L2", "max abs", "cosine")
     for layer in (layer for layer in layers if layer in worst):
         table.add_row(
             escape(layer.tensor),
@@ -242,7 +274,7 @@ def _show_layers(layers: Sequence[LayerDifference]) -> None:
             f"{layer.difference.max_abs:.2e}",
             f"{layer.difference.cosine:.7f}",
         )
-    Console().print(table)
+    show_table(results(silent=silent), table)
 
 
 def _badness(layer: LayerDifference) -> float:
@@ -255,15 +287,16 @@ def _figure(value: float | None) -> str:
 
 
 def _conclude(
-    console: Console, result: Verification, about: dict[str, Any], tolerances: Tolerances
+    result: Verification, about: dict[str, Any], tolerances: Tolerances, *, silent: bool
 ) -> int:
     """Print the result and return the exit code."""
-    title = escape(f"{about['bundle']} against {about['reference']}")
-    table = Table(*GRAPH_COLUMNS, title=title, box=box.SIMPLE)
+    from sam2_edge.evaluation.verify.report import GRAPH_COLUMNS, graph_rows
+
+    table = new_table(*GRAPH_COLUMNS, title=f"{about['bundle']} against {about['reference']}")
     for row in graph_rows(result):
         table.add_row(*row)
-    out = Console()
-    out.print(table)
+    out, console = results(silent=silent), notes()
+    show_table(out, table)
     ran = {graph.value for graph, _ in result.graphs} | set(about["swapped"])
     idle = sorted({graph.value for graph in Graph} - ran)
     if idle:
@@ -271,15 +304,13 @@ def _conclude(
     out.print(
         f"masks: J&F {result.j_and_f:.4f} against the reference; presence agrees on "
         f"{100 * result.presence:.1f} %; memory differs by {_figure(result.drift('memory'))}, "
-        f"pointer by {_figure(result.drift('pointer'))}; loops diverge: {result.diverged_at}",
-        soft_wrap=True,
-        highlight=False,
+        f"pointer by {_figure(result.drift('pointer'))}; loops diverge: {result.diverged_at}"
     )
     if about["same_weights"] is False:
         console.print("[bold yellow]the weights of the reference differ[/] from the bundle's")
     problems = result.problems(tolerances)
     for problem in problems:
-        console.print(f"[bold red]out of tolerance:[/] {problem}", soft_wrap=True, highlight=False)
+        out.print(f"[bold red]out of tolerance:[/] {problem}")
     if not problems:
-        console.print("within all tolerances")
+        out.print("within all tolerances")
     return 1 if problems else 0

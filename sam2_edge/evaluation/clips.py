@@ -28,8 +28,6 @@ MAX_VERIFY_FRAMES = 500
 
 BENCH_SEED = 1
 
-MAX_BENCH_OBJECTS = 16
-
 
 @dataclass(frozen=True, slots=True)
 class PromptedClip:

@@ -81,21 +81,41 @@ def findings() -> list[Finding]:
     ]
 
 
-def best_backend(components: Sequence[Finding]) -> str:
-    """Name the fastest backend that these components can run, and the kind of bundle it needs."""
+@dataclass(frozen=True, slots=True)
+class Advice:
+    """What to do on a machine.
+
+    Attributes:
+        backend: The fastest backend that can run; None if none can.
+        reason: It and the bundle it needs, or what to install, in words.
+        next_step: The command that makes such a bundle; None if an engine must be installed first.
+    """
+
+    backend: str | None
+    reason: str
+    next_step: str | None
+
+
+def advice(components: Sequence[Finding]) -> Advice:
+    """Choose the fastest backend that these components can run."""
     available = {finding.name for finding in components if finding.value is not None}
-    if "OpenCV" not in available:
-        return f"nothing yet; {INSTALL_ENGINE}"
-    if "GPU" in available:
-        for variant in MODULES:
-            if variant in available:
-                return f"{variant}, with a bundle of its engines"
-        if CUDA_PROVIDER in _providers():
-            return "cuda, with a bundle of ONNX graphs"
-    if "onnxruntime" in available:
-        faster = f"; nothing uses the GPU yet: {INSTALL_GPU_ENGINE}" if "GPU" in available else ""
-        return f"cpu, with a bundle of ONNX graphs{faster}"
-    return f"nothing yet; {INSTALL_ENGINE}"
+    if "OpenCV" in available:
+        if "GPU" in available:
+            for variant in MODULES:
+                if variant in available:
+                    return _advice(variant, f"{variant}, with a bundle of its engines", variant)
+            if CUDA_PROVIDER in _providers():
+                return _advice("cuda", "cuda, with a bundle of ONNX graphs", "cuda")
+        if "onnxruntime" in available:
+            unused = f"; nothing uses the GPU yet: {INSTALL_GPU_ENGINE}"
+            reason = f"cpu, with a bundle of ONNX graphs{unused if 'GPU' in available else ''}"
+            return _advice("cpu", reason)
+    return Advice(None, f"nothing yet; {INSTALL_ENGINE}", None)
+
+
+def _advice(backend: str, reason: str, target: str | None = None) -> Advice:
+    option = f" --target {target}" if target else ""
+    return Advice(backend, reason, f"sam2-edge export sam2.1-hiera-tiny{option} --output tiny")
 
 
 def conflicts() -> list[str]:

@@ -46,7 +46,7 @@ def test_inspect_prints_the_memory_and_the_limits_of_engines(
     shown = capsys.readouterr().out
     assert "GPU memory: 6 MiB of activation memory, shared by all engines" in shown
     assert "memory_attention 2," in shown
-    assert re.search(r"mask_decoder +│ 4 +│ B 1-8, N 1-4", shown)
+    assert re.search(r"mask_decoder +4 +B 1-8, N 1-4", shown)
 
 
 def test_inspect_prints_markup_in_names_literally(

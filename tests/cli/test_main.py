@@ -174,8 +174,14 @@ def test_the_list_of_commands_has_the_summary_of_each() -> None:
         assert re.search(rf"^  {name} +{re.escape(summary)}$", shown, re.MULTILINE), name
 
 
+@pytest.mark.parametrize("name", cli.commands)
+def test_every_command_has_an_example_of_its_own(name: str) -> None:
+    shown = CliRunner().invoke(cli, [name, "--help"]).output
+    assert re.search(rf"Examples?:\n.*^  +sam2-edge {name} ", shown, re.MULTILINE | re.DOTALL)
+
+
 def test_summaries_of_commands_fit_80_columns() -> None:
     shown = CliRunner().invoke(cli, ["--help"], terminal_width=80).output
-    summaries = shown.split("Commands:\n")[1].splitlines()
+    summaries = shown.split("Commands:\n")[1].partition("\n\n")[0].splitlines()
     assert len(summaries) == len(cli.commands)
     assert not any(line.endswith("...") for line in summaries)

@@ -15,13 +15,9 @@ from onnx import TensorProto, helper
 from sam2_edge import BackendError, Bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.evaluation.bench.flops import graph_flops
+from sam2_edge.evaluation.bench.limits import MIN_COUNTED, UNCOUNTED_FRAMES
 from sam2_edge.evaluation.bench.peak_memory import measure_peak
-from sam2_edge.evaluation.bench.runner import (
-    MIN_COUNTED,
-    UNCOUNTED_FRAMES,
-    LatencyStats,
-    run_interleaved,
-)
+from sam2_edge.evaluation.bench.runner import LatencyStats, run_interleaved
 from sam2_edge.evaluation.bench.targets import WHOLE, BundleTarget, Times
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.runtime.prompts import Prompt

@@ -35,7 +35,7 @@ def test_the_report_is_a_self_contained_page(
 
     shown = capsys.readouterr()
     assert code == 0, shown.err
-    assert "within all tolerances" in shown.err
+    assert "within all tolerances" in shown.out
     text = page.read_text()
     assert text.count("<svg") == 4
     assert text.count("<figure") == 4
@@ -56,7 +56,7 @@ def test_an_exceeded_tolerance_is_named_and_exits_with_1(
     options = ["--reference", full_bundle.path, "--frames", "0:3", "--threads", 1]
 
     assert run(monkeypatch, "verify", bad.path, *options) == 1
-    assert "memory_encoder, output memory" in capsys.readouterr().err
+    assert "memory_encoder, output memory" in capsys.readouterr().out
 
     assert run(monkeypatch, "verify", bad.path, *options, "--swap", "each") == 1
     rows = capsys.readouterr().out.splitlines()

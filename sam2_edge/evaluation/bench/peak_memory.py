@@ -18,7 +18,7 @@ from typing import cast
 
 from sam2_edge.bundle import load_bundle
 from sam2_edge.errors import BackendError, without_traceback
-from sam2_edge.evaluation.bench.runner import UNCOUNTED_FRAMES
+from sam2_edge.evaluation.bench.limits import UNCOUNTED_FRAMES
 from sam2_edge.evaluation.bench.targets import open_target
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.backends.cuda.driver import driver

@@ -25,7 +25,7 @@ class Extra:
     Attributes:
         decode: Milliseconds to decode a frame of the source.
         flops: Operations per frame by target and graph, for one object with full memory.
-        peak: Operations per second of the machine; None if unknown.
+        peak: Operations per second of the machine, see `highest_rate`; None if unknown.
         memory: Peak memory by target.
     """
 
@@ -33,6 +33,29 @@ class Extra:
     flops: Mapping[str, Mapping[str, int]]
     peak: float | None
     memory: Mapping[str, Peak]
+
+
+def highest_rate(
+    runs: Sequence[InterleavedRun], flops: Mapping[str, Mapping[str, int]], product: float
+) -> float:
+    """Return the most operations per second that any graph, or a matrix product, reached.
+
+    Convolutions by faster algorithms, and clocks that rise during the run, make graphs exceed the
+    rate of a matrix product.
+
+    Args:
+        runs: Those with one object count, as `flops` does.
+        flops: Operations per frame by target and graph.
+        product: The rate of a matrix product.
+    """
+    rates = [product]
+    for run in runs:
+        for name, graphs in flops.items() if run.objects == 1 else ():
+            for graph, count in graphs.items():
+                fastest = run.fastest(name, graph)
+                if fastest is not None:
+                    rates.append(count / fastest * 1e3)
+    return max(rates)
 
 
 def stage_rows(run: InterleavedRun, name: str, extra: Extra) -> list[tuple[str, ...]]:

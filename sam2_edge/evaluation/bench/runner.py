@@ -12,19 +12,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from sam2_edge.evaluation.bench.limits import FILLING_FRAMES, MIN_COUNTED, UNCOUNTED_FRAMES
 from sam2_edge.evaluation.bench.targets import WHOLE, BenchTarget, Times
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.prompts import Prompt
-
-FILLING_FRAMES = 16
-"""Frames until SAM 2's memory is full: one conditioning frame and 15 others with a pointer."""
-
-UNCOUNTED_FRAMES = FILLING_FRAMES + 8
-"""Frames excluded from results: on the first ones with full memory, backends still compile kernels,
-capture graphs and allocate memory."""
-
-MIN_COUNTED = 10
-"""Minimum number of frames to measure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +44,11 @@ class InterleavedRun:
         counted = self.times[name][UNCOUNTED_FRAMES:]
         stages = dict.fromkeys(stage for times in counted for stage in times)
         return {s: LatencyStats.of([times.get(s, 0.0) for times in counted]) for s in stages}
+
+    def fastest(self, name: str, stage: str) -> float | None:
+        """Return the least milliseconds of a stage; None if it never ran."""
+        counted = self.times[name][UNCOUNTED_FRAMES:]
+        return min((times[stage] for times in counted if times.get(stage)), default=None)
 
     def whole(self, name: str) -> list[float]:
         """Return the milliseconds of each whole frame."""

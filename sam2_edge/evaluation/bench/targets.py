@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -63,11 +64,23 @@ def open_target(
     return PyTorchTarget(model, compiled=name == COMPILED, threads=threads)
 
 
+def name_apart(targets: Sequence[BenchTarget]) -> None:
+    """Name bundles by their paths if the names of their folders are the same."""
+    counts = Counter(target.name for target in targets)
+    for target in targets:
+        if isinstance(target, BundleTarget) and counts[target.name] > 1:
+            target.name = target.full_name
+
+
 class BundleTarget:
     """A bundle run by `VideoTracker`, including masks at the size of the frame.
 
     `staged` times every graph (on a GPU by CUDA events), not only the whole frame. The other
     arguments are as for `VideoTracker`.
+
+    Attributes:
+        name: Name of the bundle's folder, and settings that are not the default.
+        full_name: The same with the whole path.
     """
 
     def __init__(
@@ -81,11 +94,13 @@ class BundleTarget:
         staged: bool = True,
     ) -> None:
         self.bundle = bundle
-        self.name = str(bundle.path)
+        settings = ""
         if recent_memories is not None:
-            self.name += f", recent memories {recent_memories}"
+            settings += f", recent memories {recent_memories}"
         if memory_policy != "original":
-            self.name += f", memory policy {memory_policy}"
+            settings += f", memory policy {memory_policy}"
+        self.name = bundle.path.name + settings
+        self.full_name = str(bundle.path) + settings
         self._image_size = bundle.manifest.image_size
         opened = open_backend(bundle, backend, threads=threads)
         self.device: Literal["cpu", "gpu"] = "gpu" if opened.on_device else "cpu"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -18,13 +19,19 @@ from sam2_edge.bundle.storage import atomic_file
 from sam2_edge.bundle.temporary import remove_leftovers
 from sam2_edge.errors import SinkError, reason_of
 
+STANDARD_OUTPUT = Path("-")
+"""Given as an output file, it means standard output; a file of that name is ./- to the shell."""
+
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file atomically.
+    """Write a text file atomically, or to `STANDARD_OUTPUT`.
 
     Raises:
         SinkError: If it cannot be written.
     """
+    if path == STANDARD_OUTPUT:
+        sys.stdout.write(text)
+        return
     with _atomic_output(path) as partial:
         partial.write_text(text, encoding="utf-8")
 
@@ -69,8 +76,11 @@ class _WholeWrites(FileIO):
 def open_output(path: Path, *, overwrite: bool) -> FileIO:
     """Open a file for writing that `check_new_file` has accepted; raises OSError.
 
-    The file itself is opened, never one that a link put there since the check points to.
+    The file itself is opened, never one that a link put there since the check points to. For
+    `STANDARD_OUTPUT` it is a copy of its descriptor, so that closing the file leaves it open.
     """
+    if path == STANDARD_OUTPUT:
+        return _WholeWrites(os.dup(sys.stdout.fileno()), "wb")
 
     def opener(name: str, flags: int) -> int:
         if not path.exists() or path.is_file():
@@ -123,6 +133,8 @@ def check_new_folder(folder: Path | None, *, overwrite: bool) -> None:
     """Raise SinkError unless files may be written into `folder`, which need not exist."""
     if folder is None:
         return
+    if folder == STANDARD_OUTPUT:
+        raise SinkError(f"{folder} is standard output, but a folder is needed; give its name")
     status = _status(folder)
     if status is None:
         nearest = next(p for p in folder.absolute().parents if _status(p) is not None)
@@ -146,9 +158,9 @@ def check_new_file(path: Path | None, *, overwrite: bool, suffix: str | None = N
     """Raise SinkError unless a file may be written at `path`, whose name must end with `suffix`.
 
     Pipes and devices are allowed, and links to them, such as /dev/stdout. Other links are not: a
-    file that someone else chose would be written.
+    file that someone else chose would be written. `STANDARD_OUTPUT` is always accepted.
     """
-    if path is None:
+    if path is None or path == STANDARD_OUTPUT:
         return
     if suffix is not None and path.suffix.lower() != suffix:
         raise SinkError(f"{path} would contain {suffix[1:]}; give a name that ends with {suffix}")

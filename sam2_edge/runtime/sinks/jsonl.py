@@ -10,12 +10,14 @@ from typing import Any
 
 from sam2_edge.errors import SinkError, printable, reason_of
 from sam2_edge.runtime.results import FrameResult, ObjectResult
-from sam2_edge.runtime.sinks.files import check_new_file, open_output
+from sam2_edge.runtime.sinks.files import STANDARD_OUTPUT, check_new_file, open_output
 from sam2_edge.runtime.sources import SourceFrame
 
 
 class JsonLines:
     """A JSON Lines file without buffering: every line is written when `write` returns.
+
+    The path `STANDARD_OUTPUT` is standard output.
 
     Attributes:
         size_bytes: Bytes written so far.
@@ -42,6 +44,8 @@ class JsonLines:
                 line = json.dumps(json_record(frame, result, entry)).encode() + b"\n"
                 self._file.write(line)
                 self.size_bytes += len(line)
+        except BrokenPipeError:  # the reader of standard output has seen enough
+            raise
         except OSError as error:
             raise SinkError(
                 f"{self._path} cannot be written at frame {frame.index}: {reason_of(error)}; the "
@@ -52,7 +56,8 @@ class JsonLines:
         """Remove a line that a full disk left unfinished, and close."""
         if self._file is None:
             return
-        if self._path.is_file() and not self._file.closed:  # devices cannot be truncated
+        is_file = self._path != STANDARD_OUTPUT and self._path.is_file()
+        if is_file and not self._file.closed:  # devices cannot be truncated
             self._file.truncate(self.size_bytes)
         self._file.close()
 
