@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sam2_edge.errors import SourceError
+from sam2_edge.runtime.short_repr import short_repr
 
 Frame = NDArray[np.uint8]
 """An image as OpenCV returns it: [H, W, 3] uint8, BGR."""
@@ -27,6 +28,8 @@ class PreparedFrame:
 
     pixels: NDArray[np.uint8]
     size: tuple[int, int]
+
+    __repr__ = short_repr
 
 
 TrackerInput: TypeAlias = NDArray[np.uint8] | PreparedFrame

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from sam2_edge.bundle.contract import NO_OBJECT_LOGIT
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.mask_bits import packed_area, packed_box, unpack_masks
+from sam2_edge.runtime.short_repr import short_repr
 
 if TYPE_CHECKING:
     import supervision
@@ -56,7 +57,9 @@ class DeviceMask:
     """
 
     bits: NDArray[np.uint8]
-    fetch_logits: Callable[[], NDArray[np.float32]]
+    fetch_logits: Callable[[], NDArray[np.float32]] = field(repr=False)
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True)
@@ -76,6 +79,8 @@ class ObjectResult:
     iou: float
     object_score: float
     frame_size: tuple[int, int]
+
+    __repr__ = short_repr
 
     @property
     def present(self) -> bool:
@@ -176,6 +181,15 @@ class FrameResult:
     frame_size: tuple[int, int]
     milliseconds: float
     names: Mapping[int, str] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        ids: dict[str, list[int]] = {"present": [], "absent": []}
+        for entry in self.objects:
+            ids["present" if entry.present else "absent"].append(entry.object_id)
+        return (
+            f"FrameResult(index={self.index}, present={ids['present']}, absent={ids['absent']}, "
+            f"frame_size={self.frame_size}, milliseconds={self.milliseconds:.1f})"
+        )
 
     def __getitem__(self, object_id: int) -> ObjectResult:
         for result in self.objects:

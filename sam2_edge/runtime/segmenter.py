@@ -16,6 +16,7 @@ from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_mo
 from sam2_edge.runtime.preprocess import model_image
 from sam2_edge.runtime.prompts import NO_POINTS, Prompt, finite_numbers, model_prompt
 from sam2_edge.runtime.results import MASK_LOGIT, full_size
+from sam2_edge.runtime.short_repr import short_repr
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -36,6 +37,8 @@ class Segmentation:
     scores: NDArray[np.float32]
     logits: NDArray[np.float32]
     object_score: float
+
+    __repr__ = short_repr
 
 
 class ImageSegmenter(NotCopyable):

@@ -14,7 +14,10 @@ from pycocotools import mask as coco_mask
 from torch.nn import functional as F
 
 from sam2_edge import FrameResult, ObjectResult, Sam2EdgeError
+from sam2_edge.runtime.preprocess import PreparedFrame
 from sam2_edge.runtime.results import DeviceMask, decode_rle, encode_rle
+from sam2_edge.runtime.segmenter import Segmentation
+from sam2_edge.runtime.sources import SourceFrame
 
 
 def result(logits: NDArray[np.float32], size: tuple[int, int], object_id: int = 1) -> ObjectResult:
@@ -283,3 +286,20 @@ def test_the_centroid_is_the_mean_position_of_the_pixels() -> None:
     rows, columns = np.nonzero(found.mask)
     assert found.centroid == pytest.approx((columns.mean(), rows.mean()))
     assert ObjectResult(2, square(-1024), 0.1, -1.0, (8, 8)).centroid is None
+
+
+def test_the_repr_of_results_is_a_short_line() -> None:
+    on_gpu = DeviceMask(np.zeros((480, 80), np.uint8), square)
+    found = result(square(), (480, 640))
+    segmented = Segmentation(
+        np.ones((3, 480, 640), np.bool_), np.ones(3, np.float32), np.ones((3, 64, 64)), 1.0
+    )
+    prepared = PreparedFrame(np.zeros((1, 64, 64, 3), np.uint8), (480, 640))
+    source = SourceFrame(0, "0", np.zeros((480, 640, 3), np.uint8))
+    frame = FrameResult(3, (found, ObjectResult(2, square(), 0.1, -1.0, (480, 640))), (480, 640), 9)
+
+    for shown in map(repr, (on_gpu, found, segmented, prepared, source)):
+        assert "\n" not in shown
+        assert len(shown) < 140
+    assert "masks=bool[3, 480, 640]" in repr(segmented)
+    assert "present=[1], absent=[2]" in repr(frame)

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from sam2_edge.errors import SourceError
 from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.short_repr import short_repr
 
 DEFAULT_FPS = 25.0
 """Frames per second of a source that declares no frame rate."""
@@ -30,6 +31,8 @@ class SourceFrame:
     picture: Frame
     unix_s: float | None = None
     read_s: float = 0.0
+
+    __repr__ = short_repr
 
 
 class Source(Protocol):
