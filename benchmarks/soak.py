@@ -215,7 +215,7 @@ def outputs(folder: Path) -> list[RotatingSink]:
     latest = RotationPolicy(2**22, 3600, 2**25)
     return [
         RotatingSink(folder, "results", ".jsonl", CheckedLines, latest),
-        RotatingSink(folder, "video", ".mkv", partial(OverlayVideo, fps=30.0), latest),
+        RotatingSink(folder, "video", ".mp4", partial(OverlayVideo, fps=30.0), latest),
         RotatingSink(folder, "masks", "", MaskFolder, latest),
     ]
 
@@ -296,7 +296,7 @@ def figures(
 
 def read_back(folder: Path) -> dict[str, Any]:
     """Count what can be read of the outputs that are kept."""
-    videos = [count_frames(path) for path in folder.glob("*.mkv")]
+    videos = [count_frames(path) for path in folder.glob("*.mp4")]
     masks = sorted(folder.glob("masks-*/*.png"))
     return {
         "videos": len(videos),

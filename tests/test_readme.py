@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import click
 import cv2
+import numpy as np
 import pytest
 
 from sam2_edge import Bundle
 from sam2_edge.cli.main import cli
+from sam2_edge.runtime.results import encode_rle
 from tests.helpers.clips import moving_shapes, write_video
 from tests.helpers.markdown import (
     PAGES,
@@ -33,6 +36,8 @@ def test_python_examples_run(
     cv2.imwrite(str(tmp_path / "photo.jpg"), frames[0])
     for name, codec in (("clip.avi", "MJPG"), ("clip.mp4", "mp4v")):
         write_video(tmp_path / name, frames, codec=codec)
+    mask = encode_rle(np.eye(4, dtype=np.bool_))
+    (tmp_path / "results.jsonl").write_text(json.dumps({"rle": mask}) + "\n")
     (tmp_path / "tiny").symlink_to(small_bundle.path)
     monkeypatch.chdir(tmp_path)
     # A test machine has no camera.

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
@@ -23,6 +24,8 @@ from sam2_edge.cli.options import (
     Decorator,
     TrackingOptions,
     bundle_option,
+    codec_option,
+    fps_option,
     grouped,
     prompt_options,
     tracking_options,
@@ -32,6 +35,7 @@ from sam2_edge.cli.signals import SIGNALS, Repeats
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks import Sink
+from sam2_edge.runtime.sinks.codecs import find_codec
 from sam2_edge.runtime.sinks.files import STANDARD_OUTPUT
 from sam2_edge.runtime.sinks.jsonl import JsonLines
 from sam2_edge.runtime.sinks.masks import MaskFolder
@@ -46,6 +50,12 @@ from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog, notify
 from sam2_edge.synthetic.camera import SyntheticCamera
 
+CAMERA_VIDEO_FPS = 15
+"""Frames per second of overlays of a camera, which are repeated or left out to keep its time."""
+
+VIDEO_SUFFIX = ".mp4"
+"""Of overlays; written in fragments, so that a power failure does not make them unreadable."""
+
 _log = logging.getLogger("sam2_edge.loop")
 
 
@@ -57,7 +67,8 @@ class LoopOptions:
     every_frame: bool | None
     unpaced: bool
     video: Path | None
-    video_fps: int
+    codec: str | None
+    fps: Fraction | None
     masks: Path | None
     jsonl: Path | None
     udp: tuple[str, int] | None
@@ -107,14 +118,9 @@ loop_options = grouped(
         "[default: latest; every for files]",
     ),
     click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
-    click.option("--video", type=PATH, help="Folder for overlay videos (.mkv)."),
-    click.option(
-        "--video-fps",
-        type=click.IntRange(1, 120),
-        default=15,
-        show_default=True,
-        help="Frame rate of overlays of a camera; those of a file keep its rate.",
-    ),
+    click.option("--video", type=PATH, help="Folder for overlay videos (.mp4)."),
+    codec_option,
+    fps_option("that of a file; 15 for a camera"),
     click.option("--masks", type=PATH, help="Folder for PNG masks, in subfolders."),
     click.option("--jsonl", type=PATH, help="Folder for JSON Lines files; - is standard output."),
     click.option(
@@ -173,14 +179,16 @@ def make_loop(
 
 
 def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
-    open_video: Callable[[Path], SizedSink] = partial(RealTimeVideo, fps=options.video_fps)
-    if file_fps is not None:
-        open_video = partial(OverlayVideo, fps=file_fps)
+    if options.video is not None:
+        find_codec(options.video / f"overlay{VIDEO_SUFFIX}", options.codec)
+    rate = options.fps or file_fps or CAMERA_VIDEO_FPS
+    video = RealTimeVideo if file_fps is None else OverlayVideo
+    open_video: Callable[[Path], SizedSink] = partial(video, fps=rate, codec=options.codec)
     policy = options.rotation
     sinks: list[Sink] = [
         RotatingSink(folder, kind, suffix, open_sink, policy)
         for folder, kind, suffix, open_sink in (
-            (options.video, "overlay", ".mkv", open_video),
+            (options.video, "overlay", VIDEO_SUFFIX, open_video),
             (options.masks, "masks", "", MaskFolder),
             (options.jsonl, "results", ".jsonl", JsonLines),
         )

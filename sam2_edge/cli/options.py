@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
+from fractions import Fraction
 from functools import wraps
 from pathlib import Path
 from typing import Any, get_args
@@ -27,6 +28,9 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 DEFAULT_OBJECT = 1
 PATH = click.Path(path_type=Path)
 
+MAX_RATE = 1000
+"""Largest frame rate of a video."""
+
 
 class _BundlePath(click.Path):
     def convert(
@@ -37,7 +41,6 @@ class _BundlePath(click.Path):
 
 BUNDLE_PATH = _BundlePath()
 """A folder, or the name of a bundle in the package; ./NAME is the folder."""
-
 
 _PROMPT_OPTIONS = ("object", "point", "box", "mask", "name")
 _TYPED_PROMPTS = "sam2_edge.typed_prompts"
@@ -90,6 +93,37 @@ json_option = click.option(
     metavar="[FILE]",
     help="Write results here (.json); without FILE, or with -, to standard output.",
 )
+
+
+def _rate(text: str) -> Fraction:
+    try:
+        rate = Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        rate = Fraction(0)
+    if not Fraction(1, 1000) <= rate <= MAX_RATE:
+        raise click.BadParameter(
+            f"{text!r} is not a frame rate; give a number up to {MAX_RATE}, such as 25, 29.97 or "
+            "30000/1001"
+        )
+    return rate
+
+
+codec_option = click.option(
+    "--codec",
+    metavar="NAME",
+    help="Codec of the overlay: h264, hevc, vp9, mpeg4 or mjpeg. [default: h264; mjpeg in .avi]",
+)
+
+
+def fps_option(default: str) -> Decorator:
+    """Return --fps, whose help says what the default is."""
+    return click.option(
+        "--fps",
+        type=_rate,
+        metavar="RATE",
+        help=f"Frames per second of the overlay. [default: {default}]",
+    )
+
 
 overwrite_option = click.option("--overwrite", is_flag=True, help="Replace existing outputs.")
 

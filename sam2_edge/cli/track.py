@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ from sam2_edge.cli.options import (
     TrackingOptions,
     bundle_option,
     choose_prompts,
+    codec_option,
+    fps_option,
     frame_range,
     overwrite_option,
     prompt_options,
@@ -53,6 +56,8 @@ Examples:
     help="Track frames A to B, excluding B; either may be omitted.",
 )
 @click.option("--video", type=PATH, help="Write the overlay here (.mp4).")
+@codec_option
+@fps_option("that of the source")
 @click.option("--masks", type=PATH, help="Write indexed PNG masks here.")
 @click.option("--jsonl", type=PATH, help="Write JSON lines here; - is standard output.")
 @overwrite_option
@@ -65,6 +70,8 @@ def track(
     prompts_file: Path | None,
     frames: FrameRange | None,
     video: Path | None,
+    codec: str | None,
+    fps: Fraction | None,
     masks: Path | None,
     jsonl: Path | None,
     overwrite: bool,
@@ -87,7 +94,12 @@ def track(
     check_prompts(chosen, opened.start, opened.limit)
     sinks: list[Sink] = []
     if video is not None:
-        sinks.append(OverlayVideo(video, fps=opened.fps, overwrite=overwrite))
+        rate = fps or opened.fps
+        sinks.append(
+            OverlayVideo(video, fps=rate, codec=codec, index_first=True, overwrite=overwrite)
+        )
+    elif codec or fps:
+        raise click.UsageError("--codec and --fps are for the overlay; give --video as well")
     if masks is not None:
         check_mask_ids(chosen)
         sinks.append(MaskFolder(masks, overwrite=overwrite))

@@ -10,6 +10,7 @@ import subprocess
 import time
 from pathlib import Path
 
+import av
 import cv2
 import numpy as np
 import pytest
@@ -88,6 +89,44 @@ def test_a_range_of_a_video_is_tracked(
     assert [(r["frame"], r["frame_name"]) for r in lines] == [(i, f"{i:05d}") for i in range(3, 7)]
     written = open_source(tmp_path / "o.mp4")
     assert (written.frames, written.fps) == (4, 12)
+
+
+@pytest.mark.parametrize(("fps", "rate"), [("30000/1001", 30000 / 1001), ("7.5", 7.5)])
+def test_the_overlay_has_the_codec_and_the_rate_that_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, bundle: str, tmp_path: Path, fps: str, rate: float
+) -> None:
+    source = video(tmp_path / "in.avi", 4)
+    options = ["--video", tmp_path / "o.mp4", "--codec", "vp9", "--fps", fps]
+
+    assert run(monkeypatch, "track", source, "--bundle", bundle, *CLICK, *options) == 0
+
+    with av.open(str(tmp_path / "o.mp4")) as written:
+        assert written.streams.video[0].codec_context.name == "vp9"
+        assert float(written.streams.video[0].average_rate or 0) == rate
+        assert sum(1 for _ in written.decode(video=0)) == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--video", "o.mp4", "--codec", "divx"], 1, "codec 'divx' is unknown; .mp4 takes h264"),
+        (["--video", "o.mp4", "--fps", "0"], 2, "'0' is not a frame rate; give a number up to 1"),
+        (["--video", "o.mp4", "--fps", "1/0"], 2, "'1/0' is not a frame rate"),
+        (["--codec", "h264"], 2, "--codec and --fps are for the overlay; give --video as well"),
+    ],
+)
+def test_a_wrong_codec_or_rate_is_refused_before_the_model_loads(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    options: list[str],
+    code: int,
+    message: str,
+) -> None:
+    source = video(tmp_path / "in.avi", 2)
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, "track", source, "--bundle", "none", *CLICK, *options) == code
+    assert message in " ".join(capsys.readouterr().err.replace("│", " ").split())
 
 
 def test_outputs_are_replaced_only_with_overwrite(

@@ -143,7 +143,8 @@ def raw_requests(token: str) -> list[bytes]:
 def arguments() -> list[bytes]:
     prompt = ["--object", "1", "--point", "5,6", "--point", "7,8,0", "--box", "1,2,9,9"]
     tracking = ["--bundle", "none", "--backend", "cpu", "--threads", "1", "--recent-memories", "2"]
-    loop = ["--latest-frame", "--video-fps", "15", "--udp", "127.0.0.1:9", "--rotate-mb", "1"]
+    loop = ["--latest-frame", "--codec", "vp9", "--fps", "15", "--udp", "127.0.0.1:9"]
+    loop += ["--rotate-mb", "1"]
     loop += ["--rotate-minutes", "1", "--keep-gb", "1", "--report-s", "1", "--log-json"]
     return documents(
         ["track", "frames", *prompt, *tracking, "--frames", "0:2", "--memory-policy", "motion"],

@@ -7,8 +7,6 @@ file whose writer is killed can be read up to the last two seconds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -17,8 +15,10 @@ import av
 import cv2
 from av.video.reformatter import ColorRange, Colorspace, VideoReformatter
 
+from sam2_edge.bundle.storage import atomic_file
 from sam2_edge.errors import SinkError, reason_of
 from sam2_edge.runtime.preprocess import Frame
+from sam2_edge.runtime.sinks.codecs import CODECS, CONTAINERS, Codec, find_codec
 from sam2_edge.runtime.sinks.files import open_output
 
 if TYPE_CHECKING:
@@ -35,40 +35,17 @@ _BT709 = 1
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class _Codec:
-    name: str
-    pixels: str
-    max_side: int
-    step: int
-    """Sides are multiples of this."""
-    options: Mapping[str, str] = field(default_factory=dict)
-
-
-_H264 = (
-    # The fastest settings, so that a camera loop on a small device keeps its rate.
-    _Codec("libx264", "yuv420p", 16384, 2, {"preset": "ultrafast", "tune": "zerolatency"}),
-    _Codec("libopenh264", "yuv420p", 3840, 2, {"allow_skip_frames": "0"}),
-)
-_MPEG4 = _Codec("mpeg4", "yuv420p", 8190, 2, {"qscale": "3"})
-_MJPEG = _Codec("mjpeg", "yuvj420p", 65500, 1)
-
-CONTAINERS: dict[str, tuple[str, Mapping[str, str]]] = {
-    # Written in fragments, which can be read at any time, and made a common .mp4 at the end.
-    ".mp4": ("mp4", {"movflags": "hybrid_fragmented"}),
-    ".mkv": ("matroska", {}),
-    ".avi": ("avi", {}),
-}
-"""FFmpeg's names and options of containers, by suffix."""
-
-
 class VideoEncoder:
-    """A video file of pictures of one size: H.264 in .mp4 and .mkv, motion JPEG in .avi.
+    """A video file of pictures of one size.
 
     Args:
         path: Its suffix is one of `CONTAINERS`.
         fps: Frames per second, above 0.
-        size: Width, height, pixels; H.264 repeats the last column or row of an odd side.
+        size: Width, height, pixels; all codecs but motion JPEG repeat the last column or row of an
+            odd side.
+        codec: As for `find_codec`.
+        index_first: Whether `close` moves the index of an .mp4 to its start, where browsers on a
+            slow network want it. This copies the file once.
         overwrite: Whether an existing file is replaced.
 
     Raises:
@@ -76,16 +53,19 @@ class VideoEncoder:
     """
 
     def __init__(
-        self, path: Path, *, fps: float, size: tuple[int, int], overwrite: bool = False
+        self,
+        path: Path,
+        *,
+        fps: float | Fraction,
+        size: tuple[int, int],
+        codec: str | None = None,
+        index_first: bool = False,
+        overwrite: bool = False,
     ) -> None:
         self._path = path
-        self._codec = _codec(path)
-        if max(size) > self._codec.max_side:
-            others = "" if self._codec is _MJPEG else f", write .avi (up to {_MJPEG.max_side})"
-            raise SinkError(
-                f"{path}: frames of {size[0]} x {size[1]} cannot be encoded: sides are up to "
-                f"{self._codec.max_side} pixels; make the source smaller{others}, or write masks"
-            )
+        self._codec = find_codec(path, codec)
+        self._index_first = index_first and path.suffix.lower() == ".mp4"
+        _check_size(path, self._codec, size)
         step = self._codec.step
         self._padding = (-size[1] % step, -size[0] % step)
         rate = Fraction(fps).limit_denominator(min(1001, max(1, int(_MAX_CLOCK / fps))))
@@ -103,7 +83,7 @@ class VideoEncoder:
         codec = self._codec
         stream = cast(
             "VideoStream",
-            self._container.add_stream(codec.name, rate=self._rate, options=dict(codec.options)),
+            self._container.add_stream(codec.encoder, rate=self._rate, options=dict(codec.options)),
         )
         stream.width, stream.height = size[0] + self._padding[1], size[1] + self._padding[0]
         stream.pix_fmt = codec.pixels
@@ -111,7 +91,9 @@ class VideoEncoder:
         context.time_base = 1 / self._rate
         context.gop_size = max(1, min(250, round(KEY_FRAME_S * float(self._rate))))
         context.thread_count = 1  # the processor belongs to the model
-        if codec is not _MJPEG:
+        if codec.tag is not None and self._path.suffix.lower() == ".mp4":
+            context.codec_tag = codec.tag
+        if codec.pixels == "yuv420p":
             context.colorspace = context.color_primaries = context.color_trc = _BT709
             context.color_range = ColorRange.MPEG.value
         return stream
@@ -141,8 +123,8 @@ class VideoEncoder:
 
     def _converted(self, picture: Frame) -> av.VideoFrame:
         frame = av.VideoFrame.from_ndarray(picture, format="bgr24")
-        if self._codec is _MJPEG:
-            return self._reformatter.reformat(frame, format=_MJPEG.pixels)
+        if self._codec.pixels != "yuv420p":
+            return self._reformatter.reformat(frame, format=self._codec.pixels)
         return self._reformatter.reformat(
             frame,
             format=self._codec.pixels,
@@ -167,30 +149,52 @@ class VideoEncoder:
                 ) from error
         finally:
             self._file.close()
+        if self._index_first and not self._failed:
+            _move_index(self._path)
+
+
+def _check_size(path: Path, codec: Codec, size: tuple[int, int]) -> None:
+    smallest, largest = codec.sides
+    # An odd side becomes even.
+    if max(size) > largest or min(size) + min(size) % codec.step < smallest:
+        other = CODECS["mjpeg"][0].sides[1]
+        remedy = "give another codec"
+        if max(size) > largest:
+            avi = f", write .avi (up to {other})" if other > largest else ""
+            remedy = f"make the source smaller{avi}"
+        raise SinkError(
+            f"{path}: frames of {size[0]} x {size[1]} cannot be encoded: sides are from {smallest} "
+            f"up to {largest} pixels; {remedy}, or write masks"
+        )
+
+
+def _move_index(path: Path) -> None:
+    """Move the index of a finished .mp4 to its start; leave the file as it is if this fails."""
+    try:
+        with atomic_file(path) as partial, path.open("rb") as file, partial.open("wb") as copy:
+            if partial == path:
+                return  # a device
+            # FFmpeg reads what it has written again, under a name that is never interpreted.
+            with (
+                av.open(file) as source,
+                av.open(
+                    copy,
+                    "w",
+                    format="mp4",
+                    options={"movflags": "faststart"},
+                    io_open=lambda *_: partial.open("rb"),
+                ) as target,
+            ):
+                pictures = source.streams.video[0]
+                stream = target.add_stream_from_template(pictures)
+                stream.codec_context.codec_tag = pictures.codec_context.codec_tag
+                for packet in source.demux(pictures):
+                    if packet.size:
+                        packet.stream = stream
+                        target.mux(packet)
+    except (av.FFmpegError, OSError, ValueError) as error:
+        _log.info("%s keeps its index at the end: %s", path, _reason(error))
 
 
 def _reason(error: Exception) -> str:
     return reason_of(error) if isinstance(error, OSError) else str(error)
-
-
-def _codec(path: Path) -> _Codec:
-    """Return the codec for a file: that of its suffix, or what this FFmpeg has instead."""
-    if path.suffix.lower() == ".avi":
-        return _MJPEG
-    for codec in _H264:
-        if _exists(codec):
-            return codec
-    _log.warning(
-        "%s: this FFmpeg has no encoder for H.264, so MPEG-4 part 2 is written, which browsers do "
-        "not play; install PyAV's own wheel (`pip install --force-reinstall av`)",
-        path,
-    )
-    return _MPEG4
-
-
-def _exists(codec: _Codec) -> bool:
-    try:
-        av.codec.Codec(codec.name, "w")
-    except (av.FFmpegError, ValueError):
-        return False
-    return True

@@ -40,11 +40,12 @@ def draw(picture: Frame, result: FrameResult) -> Frame:
     canvas = picture.copy()
     found = [(o, o.box) for o in result.objects if o.present]
     shown = [(entry, box) for entry, box in found if box is not None]
+    main_parts = []
     for entry, box in shown:
         red, green, blue = overlay_color(entry.object_id)
-        _draw_region(canvas, entry.mask, box, (blue, green, red))
+        main_parts.append(_draw_region(canvas, entry.mask, box, (blue, green, red)))
     taken: list[_Rectangle] = []
-    for entry, box in shown:
+    for (entry, _), box in zip(shown, main_parts, strict=True):
         label = _label(_text(entry, result), overlay_color(entry.object_id), _letter_px(canvas))
         taken.append(_paste(canvas, label, box, taken))
     return canvas
@@ -59,7 +60,8 @@ def draw_mask(canvas: Frame, mask: NDArray[np.bool_], color: tuple[int, int, int
 
 def _draw_region(
     canvas: Frame, mask: NDArray[np.bool_], box: _Rectangle, color: tuple[int, int, int]
-) -> None:
+) -> _Rectangle:
+    """Fill and outline what of a mask is in a box; return the box of its largest part."""
     x1, y1, x2, y2 = box
     inside = np.ascontiguousarray(mask[y1:y2, x1:x2]).view(np.uint8)
     region = canvas[y1:y2, x1:x2]
@@ -73,6 +75,8 @@ def _draw_region(
     # One of the two lines stands out from any background.
     cv2.drawContours(canvas, contours, -1, (0, 0, 0), 3 * line, cv2.LINE_AA)
     cv2.drawContours(canvas, contours, -1, (255, 255, 255), line, cv2.LINE_AA)
+    x, y, width, height = max(map(cv2.boundingRect, contours), key=lambda r: r[2] * r[3])
+    return x, y, x + width, y + height
 
 
 @lru_cache(maxsize=_CACHED_LABELS)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +13,8 @@ import cv2
 from sam2_edge.errors import SinkError
 from sam2_edge.runtime.preprocess import Frame
 from sam2_edge.runtime.results import FrameResult
-from sam2_edge.runtime.sinks.encoder import CONTAINERS, VideoEncoder
+from sam2_edge.runtime.sinks.codecs import find_codec
+from sam2_edge.runtime.sinks.encoder import VideoEncoder
 from sam2_edge.runtime.sinks.files import check_new_file
 from sam2_edge.runtime.sinks.overlay import draw
 from sam2_edge.runtime.sources import SourceFrame
@@ -23,19 +26,35 @@ MIN_FREE_BYTES = 16 * 2**20
 class OverlayVideo:
     """A video of the frames with masks drawn over them, as .mp4, .mkv or .avi.
 
+    Args:
+        path: The file to write.
+        fps: Frames per second, above 0.
+        codec: A name in `CODECS`; None for H.264, or motion JPEG in .avi.
+        index_first: As for `VideoEncoder`.
+        overwrite: Whether an existing file is replaced.
+
     Raises:
-        SinkError: If the suffix is unknown, the file exists and `overwrite` is not set, or the path
-            cannot be used.
+        SinkError: If the suffix or the codec is unknown, the file exists and `overwrite` is not
+            set, or the path cannot be used.
     """
 
     starts_new_file = False
 
-    def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:
-        if path.suffix.lower() not in CONTAINERS:
-            raise SinkError(f"{path}: unknown suffix; give one of {', '.join(CONTAINERS)}")
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: float | Fraction,
+        codec: str | None = None,
+        index_first: bool = False,
+        overwrite: bool = False,
+    ) -> None:
+        find_codec(path, codec)
         check_new_file(path, overwrite=overwrite)
-        self._path, self._overwrite = path, overwrite
-        self._fps = fps
+        self._path, self._fps = path, fps
+        self._open = partial(
+            VideoEncoder, path, fps=fps, codec=codec, index_first=index_first, overwrite=overwrite
+        )
         self._encoder: VideoEncoder | None = None
         self._size = (0, 0)
 
@@ -44,9 +63,7 @@ class OverlayVideo:
         height, width = frame.picture.shape[:2]
         if self._encoder is None:
             self._size = (width, height)
-            self._encoder = VideoEncoder(
-                self._path, fps=self._fps, size=self._size, overwrite=self._overwrite
-            )
+            self._encoder = self._open(size=self._size)
         if shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES:
             raise SinkError(
                 f"{self._path}: less than {MIN_FREE_BYTES >> 20} MiB are free on the disk, so the "
@@ -82,8 +99,8 @@ class RealTimeVideo(OverlayVideo):
     second.
     """
 
-    def __init__(self, path: Path, *, fps: float, overwrite: bool = False) -> None:
-        super().__init__(path, fps=fps, overwrite=overwrite)
+    def __init__(self, path: Path, *, fps: float | Fraction, codec: str | None = None) -> None:
+        super().__init__(path, fps=fps, codec=codec)
         self._began_s: float | None = None
         self._shown = 0
 

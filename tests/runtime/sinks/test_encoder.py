@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from sam2_edge import SinkError, SourceError
-from sam2_edge.runtime.sinks import encoder
+from sam2_edge.runtime.sinks import codecs, encoder
 from sam2_edge.runtime.sinks.encoder import VideoEncoder
 from sam2_edge.runtime.sources.video import open_source
 from tests.helpers.encoded import numbered_frames
@@ -145,15 +145,100 @@ def test_a_killed_writer_leaves_a_readable_file(tmp_path: Path, suffix: str) -> 
     assert done.returncode == -9
     assert readable_frames(path) >= 20
 
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2 + 7])  # as after a power failure
+    assert readable_frames(path) >= 9
+
 
 def test_without_an_encoder_for_h264_another_is_taken_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(encoder, "_H264", (encoder._Codec("none", "yuv420p", 99, 2),))
+    monkeypatch.setitem(codecs.CODECS, "h264", (codecs.Codec("none", (2, 99)),))
     with caplog.at_level(logging.WARNING):
         path = write(tmp_path / "a.mp4", numbered_frames(4), 999.9)
     assert "no encoder for H.264" in caplog.text
     assert len(list(open_source(path))) == 4
+
+
+def boxes(path: Path) -> list[str]:
+    """Types of the parts of an .mp4 file."""
+    data, start, found = path.read_bytes(), 0, []
+    while start < len(data):
+        size = int.from_bytes(data[start : start + 4], "big")
+        found.append(data[start + 4 : start + 8].decode())
+        start += size if size != 1 else int.from_bytes(data[start + 8 : start + 16], "big")
+    return found
+
+
+def write_index_first(path: Path, frames: list[np.ndarray], codec: str | None = None) -> None:
+    height, width = frames[0].shape[:2]
+    size = (width, height)
+    video = VideoEncoder(path, fps=30000 / 1001, size=size, codec=codec, index_first=True)
+    for frame in frames:
+        video.write(frame)
+    video.close()
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "10:00.mp4", "caf\udce9.MP4", "concat:b.mp4"])
+def test_the_index_can_come_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = Path(name)
+    write_index_first(path, numbered_frames(9))
+    assert [b for b in boxes(path) if b != "free"] == ["ftyp", "moov", "mdat"]
+    assert [p.name for p in tmp_path.iterdir()] == [name]
+    assert len(list(open_source(path))) == 9
+    with av.open(path.open("rb")) as video:
+        stream = video.streams.video[0]
+        assert stream.average_rate == Fraction(30000, 1001)
+        context = stream.codec_context
+        assert (context.colorspace, context.color_primaries, context.color_trc) == (1, 1, 1)
+
+
+def test_an_index_that_cannot_be_moved_stays_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_path: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(encoder, "atomic_file", full)
+    write_index_first(tmp_path / "a.mp4", numbered_frames(9))
+    assert boxes(tmp_path / "a.mp4")[-1] == "moov"
+    assert len(list(open_source(tmp_path / "a.mp4"))) == 9
+
+
+@pytest.mark.parametrize("codec", codecs.CODECS)
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_every_codec_is_written_to_the_files_that_it_is_for(
+    tmp_path: Path, codec: str, suffix: str
+) -> None:
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".avi" and codec not in ("mpeg4", "mjpeg"):
+        with pytest.raises(SinkError, match="is not for this file; .avi takes mpeg4, mjpeg"):
+            write_index_first(path, numbered_frames(5), codec)
+        return
+    write_index_first(path, numbered_frames(5), codec)
+    with av.open(str(path)) as video:
+        context = video.streams.video[0].codec_context
+        assert context.name == codec
+        assert codec != "hevc" or suffix != ".mp4" or context.codec_tag == "hvc1"
+        assert sum(1 for _ in video.decode(video=0)) == 5
+
+
+def test_an_unknown_codec_lists_those_that_can_be_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(codecs.CODECS, "vp9", (codecs.Codec("none", (2, 99)),))
+    with pytest.raises(SinkError, match="codec 'h265' is unknown; .mp4 takes h264, hevc, mpeg4, m"):
+        codecs.find_codec(tmp_path / "a.mp4", "h265")
+    with pytest.raises(SinkError, match="codec 'vp9' has no encoder here"):
+        codecs.find_codec(tmp_path / "a.mp4", "vp9")
+
+
+def test_a_picture_that_is_too_small_for_a_codec_names_the_limit(tmp_path: Path) -> None:
+    with pytest.raises(SinkError, match="16 x 16 .* from 32 .*; give another codec, or write"):
+        VideoEncoder(tmp_path / "a.mp4", fps=5, size=(16, 16), codec="hevc")
 
 
 @pytest.mark.parametrize("name", ["10:00.mp4", "caf\udce9.mkv", "%d.avi", "-i.mp4"])

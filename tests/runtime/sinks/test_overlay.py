@@ -129,12 +129,12 @@ def test_a_name_that_the_font_lacks_is_written_without_accents_or_as_the_number(
 
 @pytest.mark.parametrize("object_id", range(1, len(OVERLAY_COLORS) + 1))
 def test_letters_contrast_with_the_label(object_id: int) -> None:
-    drawn = labels({object_id: "MMMM"}, object_id)[..., ::-1].reshape(-1, 3)
+    drawn = labels({object_id: "MMMM"}, object_id)[..., ::-1]
     color = np.array(overlay_color(object_id))
-    rows = np.flatnonzero((drawn == color).all(axis=1))
-    between = drawn[rows.min() : rows.max()]
-    ink = min((0, 255), key=lambda gray: -contrast(color, np.full(3, gray)))
-    assert (between == ink).all(axis=1).sum() > 20
+    rows, columns = np.nonzero((drawn == color).all(axis=2))
+    letters = drawn[rows.min() : rows.max(), columns.min() : columns.max()]
+    ink = max((0, 255), key=lambda gray: (letters == gray).all(axis=2).sum())
+    assert (letters == ink).all(axis=2).sum() > 20
     assert contrast(color, np.full(3, ink)) >= 4.5  # WCAG, level AA
 
 
@@ -161,6 +161,17 @@ def test_a_label_at_the_border_is_wholly_inside_the_picture(corner: tuple[int, i
     assert 0 < rows.min() < rows.max() < SIZE[0] - 1
     assert 0 < columns.min() < columns.max() < SIZE[1] - 1
     assert columns.max() - columns.min() > 200
+
+
+def test_a_label_is_at_the_largest_part_of_its_object() -> None:
+    picture, result = scene((90, 100, 110))
+    result.objects[0].mask[5:8, 310:313] = True  # a speck
+
+    drawn = draw(picture, result)
+
+    rows, columns = np.nonzero((drawn == overlay_color(1)[::-1]).all(axis=2))
+    assert 30 < rows.min() < rows.max() < 60
+    assert abs(columns.mean() - 160) < 5
 
 
 def test_labels_of_neighbors_do_not_cover_each_other() -> None:
