@@ -45,7 +45,7 @@ from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
 from sam2_edge.runtime.sources.camera import Camera, is_camera
 from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.runtime.streaming.guarded import Guarded
-from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
+from sam2_edge.runtime.streaming.loop import AtEnd, CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog, notify
 from sam2_edge.synthetic.camera import SyntheticCamera
@@ -141,6 +141,8 @@ def make_loop(
     prompts: Sequence[Prompt],
     watchdog: Watchdog,
     max_objects: int | None = None,
+    *,
+    at_end: AtEnd = "stop",
 ) -> CameraLoop:
     """Set up logging and outputs, load the model, and return the loop.
 
@@ -150,21 +152,19 @@ def make_loop(
         prompts: Prompts for the first frame.
         watchdog: Pinged by the loop.
         max_objects: Objects up to which viewers add new ones; None for no limit.
+        at_end: What happens after the last frame of a file.
     """
     _set_up_logging(as_json=options.log_json)
     opener: str | Callable[[], Camera] = source
     paced = not options.unpaced
-    synth = re.fullmatch(r"synth(?::(\d+))?", source)
-    if synth and Path(source).exists():
-        synth = None  # what exists comes first
+    synth = _synthetic(source)
     if synth:
         opener = partial(SyntheticCamera, int(synth[1] or 0), paced=paced)
-    is_file = not synth and not is_camera(source)
     return CameraLoop(
         opener,
         prompts=prompts,
         max_objects=max_objects,
-        sinks=_sinks(options, open_source(source).fps if is_file else None),
+        sinks=_sinks(options, open_source(source).fps if is_recorded(source) else None),
         # Logits decide to which object of several a pixel of an indexed mask belongs; a server
         # (which limits objects) sends such masks to its viewers.
         tracker=options.tracking.open_tracker(
@@ -174,8 +174,19 @@ def make_loop(
         ),
         every_frame=options.every_frame,
         paced=paced,
+        at_end=at_end,
         heartbeat=watchdog.ping,
     )
+
+
+def is_recorded(source: str) -> bool:
+    """Return whether a source is a file or a folder rather than a camera or the synthetic one."""
+    return not _synthetic(source) and not is_camera(source)
+
+
+def _synthetic(source: str) -> re.Match[str] | None:
+    """Match "synth" and "synth:SEED", unless there is a file of that name, which comes first."""
+    return None if Path(source).exists() else re.fullmatch(r"synth(?::(\d+))?", source)
 
 
 def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import sys
-import threading
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -14,6 +13,7 @@ from rich.console import Console
 
 from sam2_edge.cli.loop_options import (
     LoopOptions,
+    is_recorded,
     loop_options,
     make_loop,
     run_loop,
@@ -69,6 +69,9 @@ Example:
     show_default=True,
     help="Objects up to which viewers add new ones: each takes time on every frame.",
 )
+@click.option(
+    "--loop", is_flag=True, help="Start a file or folder over at its end; objects are kept."
+)
 @loop_options
 def serve(
     source: str,
@@ -78,13 +81,15 @@ def serve(
     token: str | None,
     origins: tuple[str, ...],
     max_objects: int,
+    loop: bool,
     options: LoopOptions,
     prompts: Sequence[Prompt],
 ) -> None:
     """Track objects on a camera, controlled in a browser.
 
-    SOURCE and outputs are as in sam2-edge run. When a file ends, its last frame stays on the page
-    until Ctrl-C. Prometheus metrics are at /metrics.
+    SOURCE and outputs are as in sam2-edge run. A file waits on its first frame until it is played
+    on the page, unless prompts are given; at its end it can be replayed. Ctrl-C stops. Prometheus
+    metrics are at /metrics.
     """
     try:
         from sam2_edge.serve.app import make_app
@@ -109,28 +114,28 @@ def serve(
             "which other users may read; set SAM2_EDGE_TOKEN"
         )
     watchdog = Watchdog()
-    loop = make_loop(source, options, prompts, watchdog, max_objects)
-    stats = LoopStats(loop)
-    hub, metrics = Hub(loop, stats), LoopMetrics(stats)
-    stopped = threading.Event()
-
-    def stop() -> None:
-        loop.close()
-        stopped.set()
+    if loop and not is_recorded(source):
+        raise Sam2EdgeError(
+            f"--loop starts a file over at its end, and {source} is a camera; leave it out"
+        )
+    camera_loop = make_loop(
+        source, options, prompts, watchdog, max_objects, at_end="loop" if loop else "wait"
+    )
+    if is_recorded(source) and not prompts:
+        camera_loop.pause()  # nothing would be tracked before its viewers prompt
+    stats = LoopStats(camera_loop)
+    hub, metrics = Hub(camera_loop, stats), LoopMetrics(stats)
 
     def show(tracked: LoopResult) -> None:
         metrics.observe(tracked)
         hub.publish(tracked)
 
     with (
-        stopped_by_signals(stop),
+        stopped_by_signals(camera_loop.close),
         run_server(make_app(hub, access, metrics), host, port) as bound_port,
     ):
         _announce(host, bound_port, access.token, is_generated=access.token != token)
         run_loop(stats, options.report_s, show)
-        hub.end()
-        while not stopped.wait(1.0):
-            watchdog.ping()
 
 
 def _announce(host: str, port: int, token: str | None, *, is_generated: bool) -> None:

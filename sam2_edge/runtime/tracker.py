@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sam2_edge.bundle import Bundle
 from sam2_edge.bundle.contract import Graph
-from sam2_edge.errors import BackendError, PromptError, Sam2EdgeError
+from sam2_edge.errors import PromptError
 from sam2_edge.runtime.backends import Backend, BackendName
 from sam2_edge.runtime.decoded import DecodedBatch
 from sam2_edge.runtime.memory.bank import DEFAULT_MAX_COND_FRAMES, MemoryBank
@@ -24,6 +25,7 @@ from sam2_edge.runtime.memory.policies import (
     policy_slots,
 )
 from sam2_edge.runtime.memory.policies.objects import ObjectPolicies
+from sam2_edge.runtime.memory.saved import SavedObject
 from sam2_edge.runtime.memory.token_selection import select_cells
 from sam2_edge.runtime.model import Features, NotCopyable, clamp_logits, open_model
 from sam2_edge.runtime.preprocess import PreparedFrame, prepare_frame
@@ -36,6 +38,7 @@ from sam2_edge.runtime.prompts import (
 )
 from sam2_edge.runtime.readout import BITS, Readout
 from sam2_edge.runtime.results import FrameResult, ObjectResult
+from sam2_edge.runtime.tracker_limits import check_memories, check_numbers
 
 
 class VideoTracker(NotCopyable):
@@ -80,21 +83,14 @@ class VideoTracker(NotCopyable):
         memory_policy: MemoryPolicyName | MemoryPolicy = "original",
         logits: bool = False,
     ) -> None:
-        for name, value in (
-            ("max_cond_frames", max_cond_frames),
-            ("recent_memories", recent_memories),
-            ("clip_frames", clip_frames),
-        ):
-            if value is not None and not (isinstance(value, int | np.integer) and value >= 1):
-                raise Sam2EdgeError(f"{name} is {value!r}; give 1 or more, as an integer")
+        check_numbers(
+            max_cond_frames=max_cond_frames,
+            recent_memories=recent_memories,
+            clip_frames=clip_frames,
+        )
         self._model = open_model(bundle, backend, threads=threads)
         geometry = self._model.geometry
-        if recent_memories is not None and recent_memories > geometry.recent_memories:
-            raise Sam2EdgeError(
-                f"recent_memories is {recent_memories}; the model was trained with "
-                f"{geometry.recent_memories}, give that or less"
-            )
-        _check_engine_memory(self._model.bundle, max_cond_frames)
+        check_memories(self._model.bundle, max_cond_frames, recent_memories)
         policy = open_policy(memory_policy, self._model.bundle.manifest.model.name)
         self._bank = MemoryBank(
             self._model.backend,
@@ -133,7 +129,7 @@ class VideoTracker(NotCopyable):
     @property
     def names(self) -> dict[int, str]:
         """Names of the tracked objects that have one, by id."""
-        return dict(self._names)
+        return {object_id: name for object_id, name in self._names.items() if name}
 
     @property
     def on_device(self) -> bool:
@@ -216,11 +212,7 @@ class VideoTracker(NotCopyable):
             PromptError: If the object is not tracked, or the name is not one of `checked_name`.
         """
         self._check_tracked(object_id)
-        name = checked_name(name)
-        if name:
-            self._names[object_id] = name
-        else:
-            self._names.pop(object_id, None)
+        self._names[object_id] = checked_name(name)
 
     def result(self) -> FrameResult:
         """Return the objects on the current frame, including refinements.
@@ -254,6 +246,44 @@ class VideoTracker(NotCopyable):
         self._bank.remove(object_id)
         self._policies.forget(object_id)
         self._tracked.discard(object_id)
+
+    def save(self, object_id: int) -> SavedObject:
+        """Copy all that is known of an object on the current frame to the host, for `restore`.
+
+        Raises:
+            PromptError: If the object is not tracked.
+        """
+        self._check_tracked(object_id)
+        assert self._image is not None  # there is an object, so there is a frame
+        return SavedObject(
+            frame_index=self._index,
+            image=weakref.ref(self._image),
+            object_id=object_id,
+            name=self._names.get(object_id, ""),
+            tracked=object_id in self._tracked,
+            decoding=self._pending.save(object_id, self._encoded()),
+            memories=self._bank.save(object_id),
+            policy=self._policies.save(object_id),
+        )
+
+    def restore(self, saved: SavedObject) -> None:
+        """Bring an object back as it was saved, whether or not it is tracked now.
+
+        On the frame on which it was saved, everything is as it was. On another one it is tracked
+        from the memory that it had, as if the frames in between had not been.
+        """
+        self._check_frame()
+        object_id = saved.object_id
+        self._bank.restore(object_id, saved.memories)
+        self._policies.restore(object_id, saved.policy)
+        if saved.image() is self._image:
+            batch = self._pending.restore(object_id, saved.decoding)
+            (self._results[object_id],) = self._readout.read(batch, self._frame_size)
+            (self._tracked.add if saved.tracked else self._tracked.discard)(object_id)
+        else:
+            self._pending.write_saved(saved, self._index)
+            self._track_unprompted([object_id])
+        self.rename(object_id, saved.name)
 
     def reset(self) -> None:
         """Drop every object and frame; the next frame is number 0."""
@@ -367,15 +397,4 @@ class VideoTracker(NotCopyable):
             frame_size=self._frame_size,
             milliseconds=(time.perf_counter() - start) * 1e3,
             names=self.names,
-        )
-
-
-def _check_engine_memory(bundle: Bundle, max_cond_frames: int) -> None:
-    """Raise BackendError if memory may outgrow what the engines were built for."""
-    limit = bundle.max_size(Graph.MEMORY_ATTENTION, "M")
-    allowed = None if limit is None else limit - bundle.manifest.geometry.recent_memories
-    if allowed is not None and max_cond_frames > allowed:
-        raise BackendError(
-            f"max_cond_frames is {max_cond_frames}; the engines of {bundle.path} were built for "
-            f"{allowed}; lower it"
         )

@@ -5,12 +5,17 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sam2_edge import PromptError, Sam2EdgeError
+from sam2_edge import CameraLoop, PromptError, Sam2EdgeError
+from sam2_edge.cli import serve
 from sam2_edge.cli.serve import _announce
+from tests.helpers.cameras import picture
 from tests.helpers.cli import call
+from tests.helpers.clips import write_video
 
 
 def test_an_address_in_use_is_an_error() -> None:
@@ -21,6 +26,25 @@ def test_an_address_in_use_is_an_error() -> None:
         message = rf"cannot listen on 127\.0\.0\.1:{port}: Address already in use; choose another"
         with pytest.raises(Sam2EdgeError, match=message):
             call("serve", "synth", "--bundle", "nano", "--port", port)
+
+
+@pytest.mark.parametrize(
+    ("options", "waits"),
+    [([], True), (["--object", 1, "--point", "5,5"], False), (["--loop"], True)],
+)
+def test_a_file_waits_on_its_first_frame_unless_prompts_are_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[Any], waits: bool
+) -> None:
+    video = write_video(tmp_path / "clip.mp4", [picture(value) for value in range(3)])
+    loops: list[CameraLoop] = []
+    monkeypatch.setattr(serve, "run_loop", lambda stats, *_: loops.append(stats.loop))
+    call("serve", video, "--bundle", "nano", "--port", 0, *options)
+    assert [loop.paused for loop in loops] == [waits]
+
+
+def test_only_a_file_can_start_over() -> None:
+    with pytest.raises(Sam2EdgeError, match="--loop starts a file over at its end, and synth is a"):
+        call("serve", "synth", "--bundle", "nano", "--loop")
 
 
 def test_an_object_id_too_large_for_a_mask_is_rejected() -> None:

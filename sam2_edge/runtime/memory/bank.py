@@ -14,8 +14,8 @@ as an ordinary one. A `SlotPolicy` may select other memories, but not other poin
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, replace
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,7 @@ from sam2_edge.bundle.contract import Geometry
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.backends.base import Backend, Tensor
 from sam2_edge.runtime.memory.rows import MemoryRows, Row
+from sam2_edge.runtime.memory.saved import SavedMemories
 from sam2_edge.runtime.memory.slots import (
     Keep,
     MemorySlot,
@@ -100,6 +101,31 @@ class MemoryBank:
         if not self._objects:
             self._rows.clear()
 
+    def save(self, object_id: int) -> SavedMemories | None:
+        """Copy an object's entry to the host; None if it is not in the bank."""
+        entry = self._objects.get(object_id)
+        if entry is None:
+            return None
+        memories = tuple(
+            (replace(slot, row=Row(-1)), self._rows.copy_of(slot.row)) for slot in entry.memories
+        )
+        return SavedMemories(entry.frozen, memories, tuple(map(replace, entry.pointers)))
+
+    def restore(self, object_id: int, saved: SavedMemories | None) -> None:
+        """Replace an object's entry by a saved one; None drops the entry."""
+        self._objects.pop(object_id, None)
+        if saved is None:
+            return
+        entry = _Object(saved.frozen, pointers=list(map(replace, saved.pointers)))
+        rows = self._rows.restore([memory for _, memory in saved.memories])
+        for (slot, _), row in zip(saved.memories, rows, strict=True):
+            entry.memories.append(replace(slot, row=row))
+        self._objects[object_id] = entry
+
+    def continue_at(self, object_id: int, frame: int, *, after: int) -> None:
+        """Let an object's frame `frame` follow its frame `after`, as if nothing were between."""
+        self._objects[object_id].frozen += frame - after - 1
+
     def freeze(self, object_id: int) -> None:
         """Skip a frame for an object, if it is in the bank: its memory does not age."""
         if object_id in self._objects:
@@ -124,6 +150,10 @@ class MemoryBank:
             The rows, and a view of them [count, m, h, w], valid until the next call.
         """
         return self._rows.take(count)
+
+    def restore_rows(self, memories: Sequence[NDArray[Any]]) -> list[Row]:
+        """Copy memories [m, h, w] from the host into rows, to be passed to `write`."""
+        return self._rows.restore(memories)
 
     def write(
         self,

@@ -7,13 +7,16 @@ is available sooner.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sam2_edge.runtime.backends.base import Tensor
 from sam2_edge.runtime.decoded import DecodedBatch
 from sam2_edge.runtime.memory.bank import MemoryBank
 from sam2_edge.runtime.memory.policies.objects import EVERY_FRAME, ObjectPolicies
+from sam2_edge.runtime.memory.saved import SavedDecoding, SavedObject
 from sam2_edge.runtime.memory.slots import Keep
 from sam2_edge.runtime.model import Features, Model
 from sam2_edge.runtime.results import ObjectResult
@@ -63,10 +66,81 @@ class PendingFrame:
 
     def logits(self, object_id: int) -> NDArray[np.float32] | None:
         """Return an object's current logits [1, 1, s, s]; None if it has no result yet."""
+        found = self._find(object_id)
+        if found is None:
+            return None
+        batch, row = found
+        return self._model.backend.download(batch.mask_logits[row])[None]
+
+    def save(self, object_id: int, features: Features) -> SavedDecoding:
+        """Copy the current result of an object, which has one, with its memory to the host."""
+        found = self._find(object_id)
+        assert found is not None  # every object has a result on every frame
+        batch, row = found
+
+        def copy_of(tensor: Tensor) -> NDArray[Any]:
+            return np.array(self._model.backend.download(tensor[row : row + 1]))
+
+        memory = self._model.encode_memory(
+            features,
+            batch.mask_logits[row : row + 1],
+            batch.object_score[row : row + 1],
+            binarize=batch.from_prompt,
+        )
+        cells = batch.memory_cells
+        return SavedDecoding(
+            mask_logits=copy_of(batch.mask_logits),
+            pointer=copy_of(batch.pointer),
+            object_score=copy_of(batch.object_score),
+            iou=copy_of(batch.iou),
+            conditioning=batch.conditioning,
+            from_prompt=batch.from_prompt,
+            memory_cells=None if cells is None else cells[row : row + 1].copy(),
+            memory=np.array(self._model.backend.download(memory[0])),
+        )
+
+    def restore(self, object_id: int, saved: SavedDecoding) -> DecodedBatch:
+        """Make a saved result the object's current one again, and return its batch."""
+        self.discard(object_id)
+        upload = self._model.backend.upload
+        batch = DecodedBatch(
+            object_ids=(object_id,),
+            current=np.ones(1, np.bool_),
+            mask_logits=upload(saved.mask_logits),
+            pointer=upload(saved.pointer),
+            object_score=upload(saved.object_score),
+            iou=upload(saved.iou),
+            conditioning=saved.conditioning,
+            from_prompt=saved.from_prompt,
+            memory_cells=saved.memory_cells,
+        )
+        self.add(batch)
+        return batch
+
+    def write_saved(self, saved: SavedObject, frame: int) -> None:
+        """Write a result of an earlier frame to the bank, as if the frame `frame` followed it."""
+        object_id, decoding = saved.object_id, saved.decoding
+        self.discard(object_id)
+        score = decoding.object_score[0]
+        absent = not np.isfinite(score) or (score <= 0 and not self._remember_absent)
+        if absent and not decoding.conditioning:
+            self._bank.freeze(object_id)
+        else:
+            self._bank.write(
+                saved.frame_index,
+                (object_id,),
+                self._bank.restore_rows([decoding.memory]),
+                decoding.pointer,
+                conditioning=decoding.conditioning,
+                cells=decoding.memory_cells,
+            )
+        self._bank.continue_at(object_id, frame, after=saved.frame_index)
+
+    def _find(self, object_id: int) -> tuple[DecodedBatch, int] | None:
         for batch in self._batches:
             for row in np.flatnonzero(batch.current):
                 if batch.object_ids[row] == object_id:
-                    return self._model.backend.download(batch.mask_logits[row])[None]
+                    return batch, int(row)
         return None
 
     def write(

@@ -9,6 +9,8 @@ steady state repeats the same few rows, as captured CUDA graphs require.
 from __future__ import annotations
 
 import weakref
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -73,6 +75,19 @@ class MemoryRows:
             self._used[row.index] = weakref.ref(row)
         view: Tensor = self.buffer[first : first + count]
         return rows, view
+
+    def copy_of(self, row: Row) -> NDArray[Any]:
+        """Copy the memory in a row to the host."""
+        return np.array(self._backend.download(self.buffer[row.index]))
+
+    def restore(self, memories: Sequence[NDArray[Any]]) -> list[Row]:
+        """Copy memories from the host into rows."""
+        if not memories:
+            return []
+        rows, target = self.take(len(memories))
+        for index, memory in enumerate(memories):
+            self._backend.copy(self._backend.upload(memory), target[index])
+        return rows
 
     def clear(self) -> None:
         """Free the buffer."""

@@ -53,9 +53,14 @@ def write_indexed_png(path: Path, indexed: NDArray[np.uint8]) -> None:
     Raises:
         SinkError: If it cannot be written.
     """
+    write_image(path, indexed_image(indexed))
+
+
+def indexed_image(indexed: NDArray[np.uint8]) -> Image.Image:
+    """Return object ids, [H, W] uint8, as an image with the palette of DAVIS."""
     image = Image.fromarray(indexed).convert("P")
     image.putpalette(davis_palette().reshape(-1).tolist())
-    write_image(path, image)
+    return image
 
 
 @lru_cache(maxsize=1)

@@ -103,6 +103,7 @@ class Capture:
         self.stall_s = stall_s
         self.counts = CaptureCounts()
         self._prepare = prepare
+        self._held = False
         self._changed = threading.Condition()
         self._frames: deque[tuple[SourceFrame, TrackerInput]] = deque()
         self._reader = _Reader(self._run)
@@ -147,6 +148,25 @@ class Capture:
         """Whether there will be neither another frame nor an error."""
         with self._changed:
             return self._over and not self._frames and self._fault is None
+
+    @property
+    def held(self) -> bool:
+        """Whether a file is not read on, whatever `every_frame` says; cameras are."""
+        return self._held
+
+    @held.setter
+    def held(self, held: bool) -> None:
+        with self._changed:
+            self._held = held
+            self._changed.notify_all()
+
+    def restart(self) -> None:
+        """Read a file that has ended from its start again; frames are numbered on."""
+        with self._changed:
+            self._over = False
+            self._reader = _Reader(self._run)
+            self._alive_s = time.monotonic()
+        self._reader.start()
 
     def close(self) -> None:
         """Stop reading; a reader that hangs is abandoned."""
@@ -201,7 +221,7 @@ class Capture:
             return None
         with self._changed:
             if not reader.abandoned:
-                self.counts.reconnects += int(self._ever_opened)
+                self.counts.reconnects += int(self._ever_opened and not camera.ends)
                 self._ever_opened, self._is_file = True, camera.ends
                 self._alive_s = time.monotonic()
                 return camera
@@ -230,13 +250,15 @@ class Capture:
                     continue
                 self._take(*frame)
                 last_good_s = self._alive_s
-                if self.every_frame:
-                    self._changed.wait_for(
-                        lambda: (
-                            len(self._frames) < MAX_WAITING_FRAMES or reader.abandoned or self._over
-                        )
-                    )
+                self._changed.wait_for(
+                    lambda: not self._is_full() or reader.abandoned or self._over
+                )
         return "the reader was abandoned"
+
+    def _is_full(self) -> bool:
+        if self.every_frame:
+            return len(self._frames) >= MAX_WAITING_FRAMES
+        return self._held and self._is_file and bool(self._frames)
 
     def _skip(self, frame: Unusable, without_s: float) -> bool:
         """Count a frame that cannot be tracked; returns whether to reopen the camera.

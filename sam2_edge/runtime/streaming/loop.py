@@ -15,11 +15,11 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from numpy.typing import ArrayLike, NDArray
 
-from sam2_edge.errors import LoopError, PromptError
+from sam2_edge.errors import LoopError
 from sam2_edge.runtime.preprocess import Frame, TrackerInput
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
@@ -28,10 +28,13 @@ from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera, is_camera, open_camera
 from sam2_edge.runtime.streaming.capture import STALL_S, Capture, CaptureCounts
 from sam2_edge.runtime.streaming.commands import MAX_WAITING_COMMANDS, CommandQueue
+from sam2_edge.runtime.streaming.editing import Editor, EditState
 from sam2_edge.runtime.streaming.guarded import Guarded
 from sam2_edge.runtime.streaming.preparing import FramePreparer
 from sam2_edge.runtime.streaming.writer import ResultWriter
 from sam2_edge.runtime.tracker import VideoTracker
+
+AtEnd = Literal["stop", "wait", "loop"]
 
 POLL_S = 0.05
 """How long the loop waits for a frame before it checks for commands."""
@@ -44,8 +47,9 @@ class LoopResult:
     Attributes:
         frame: The frame; its index counts all captured frames.
         result: The objects on it.
-        waited_s: Seconds from capture until tracking began.
-        latency_s: Seconds from capture until the result was ready.
+        waited_s: Seconds from capture, or a later `resume`, until tracking began.
+        latency_s: Seconds from the same moment until the result was ready.
+        edits: Clicks on the frame, and what can be undone.
         updated: Whether this frame was yielded before, and commands have changed its result since.
     """
 
@@ -53,16 +57,17 @@ class LoopResult:
     result: FrameResult
     waited_s: float
     latency_s: float
+    edits: EditState
     updated: bool = False
 
 
 class CameraLoop:
     """Tracks objects on a camera until the loop is closed or a file ends; iterate over it once.
 
-    `prompt`, `remove`, `rename`, `reset`, `pause`, `resume` and `close` may be called from any
-    thread. The first four return a Future that resolves between two frames: do not wait for it in
-    the iterating thread. However many commands come, frames get at least half of the time; at most
-    `MAX_WAITING_COMMANDS` wait, and one that is cancelled before it starts is skipped.
+    All methods may be called from any thread. Those that return a Future are commands, which run
+    between two frames: do not wait for them in the iterating thread. However many commands come,
+    frames get at least half of the time; at most `MAX_WAITING_COMMANDS` wait, and one that is
+    cancelled before it starts is skipped. Commands can be undone, up to `editing.MAX_STEPS`.
 
     Args:
         source: A location for `open_camera`, or a function that opens a camera, which is called
@@ -72,6 +77,8 @@ class CameraLoop:
         max_objects: Objects up to which `prompt` adds new ones; None for no limit.
         every_frame: Whether to keep every frame; None keeps every frame of files only.
         paced: Whether to read a file at its own frame rate rather than as fast as possible.
+        at_end: What happens after the last frame of a file: the iteration ends, waits on that frame
+            for commands and `replay`, or starts over. Objects are kept when a file starts over.
         sinks: Written to in a separate thread. `MaskFolder` needs a tracker with `logits=True`.
         stall_s: Seconds without a frame after which a camera is reopened.
         heartbeat: Called by the iterating thread many times per second, with or without frames. An
@@ -96,6 +103,7 @@ class CameraLoop:
         max_objects: int | None = None,
         every_frame: bool | None = None,
         paced: bool = True,
+        at_end: AtEnd = "stop",
         sinks: Sequence[Sink] = (),
         stall_s: float = STALL_S,
         heartbeat: Callable[[], None] = lambda: None,
@@ -112,12 +120,15 @@ class CameraLoop:
             stall_s=stall_s,
             prepare=_preparation(tracker, every_frame=bool(every_frame)),
         )
-        self._prompts, self._max_objects = tuple(prompts), max_objects
+        self._prompts, self._at_end = tuple(prompts), at_end
+        self._editor = Editor(tracker, max_objects=max_objects)
         self._heartbeat = Guarded("the heartbeat", heartbeat)
         self._commands = CommandQueue(self._heartbeat)
         self._wake = threading.Event()
-        self._paused = self._closing = self._over = False
+        self._paused = self._closing = self._over = self._replaying = False
+        self._resumed_s = 0.0
         self._last: SourceFrame | None = None
+        self._announced = False
 
     @property
     def counts(self) -> CaptureCounts:
@@ -133,6 +144,16 @@ class CameraLoop:
     def names(self) -> dict[int, str]:
         """Names of the tracked objects that have one, by id."""
         return self._tracker.names
+
+    @property
+    def finished(self) -> bool:
+        """Whether the loop waits on the last frame of a file for commands and `replay`."""
+        return self._at_end == "wait" and self._last is not None and self._capture.ended
+
+    @property
+    def resumed_s(self) -> float:
+        """When frames last began to flow after a pause or an end, by `time.monotonic`; or 0."""
+        return self._resumed_s
 
     def prompt(
         self,
@@ -151,31 +172,49 @@ class CameraLoop:
         Raises:
             LoopError: If too many commands wait already, or the loop has ended.
         """
-        prompt = partial(
-            self._tracker.prompt, object_id, points=points, labels=labels, box=box, mask=mask
-        )
-        return self._submit(lambda: self._if_allowed(object_id, prompt))
+        prompt = partial(self._editor.prompt, object_id)
+        return self._submit(lambda: prompt(points=points, labels=labels, box=box, mask=mask))
+
+    def click(
+        self, object_id: int, x: float, y: float, *, foreground: bool = True
+    ) -> Future[ObjectResult]:
+        """Prompt an object with one more click beside its prompt on the latest tracked frame."""
+        return self._submit(lambda: self._editor.click(object_id, x, y, foreground=foreground))
 
     def remove(self, object_id: int) -> Future[None]:
         """Stop tracking an object; see `VideoTracker.remove`."""
-        return self._submit(lambda: self._tracker.remove(object_id))
+        return self._submit(lambda: self._editor.remove(object_id))
 
     def rename(self, object_id: int, name: str) -> Future[None]:
         """Give a tracked object a name; see `VideoTracker.rename`."""
-        return self._submit(lambda: self._tracker.rename(object_id, name))
+        return self._submit(lambda: self._editor.rename(object_id, name))
 
     def reset(self) -> Future[None]:
         """Stop tracking every object."""
-        return self._submit(self._reset)
+        return self._submit(self._editor.reset)
+
+    def undo(self) -> Future[None]:
+        """Undo the last command; see `Editor.undo`. The Future raises PromptError without one."""
+        return self._submit(self._editor.undo)
+
+    def redo(self) -> Future[None]:
+        """Redo the last command that was undone; see `undo`."""
+        return self._submit(self._editor.redo)
 
     def pause(self) -> None:
-        """Stay on the current frame; commands still apply to it."""
-        self._paused = True
+        """Stay on the current frame, or the first; commands still apply to it."""
+        self._paused = self._capture.held = True
 
     def resume(self) -> None:
         """Continue with the next frame of a file, or the latest of a camera."""
-        self._paused = False
+        self._resumed_s = time.monotonic()
+        self._paused = self._capture.held = False
         self._wake.set()
+
+    def replay(self) -> None:
+        """Start a file over that has come to its end; does nothing before that."""
+        self._replaying = self.finished
+        self.resume()
 
     def close(self) -> None:
         """End the iteration after the current frame."""
@@ -189,7 +228,7 @@ class CameraLoop:
         self._capture.start()
         self.writer.start()
         try:
-            while not self._closing and not self._capture.ended:
+            while not self._closing and not (self._at_end == "stop" and self._capture.ended):
                 self._heartbeat()
                 yield from self._step()
         finally:
@@ -197,50 +236,60 @@ class CameraLoop:
 
     def _step(self) -> Iterator[LoopResult]:
         """Poll for a frame, track it, run commands, and yield a new or updated result."""
+        if self._last is not None and self._capture.ended:
+            self._start_over()
+        is_finished = self.finished
         taken = None
-        if self._paused:
+        if (self._paused and self._last is not None) or is_finished:
             self._wake.wait(POLL_S)
             self._wake.clear()
         else:
             taken = self._capture.next(POLL_S)
         began_s = time.monotonic()
         if taken is not None:
-            first = self._last is None
-            frame, ready = taken
-            result = self._tracker.track(ready, self._prompts if first else ())
-            self._last = frame
-            self.tracked += 1
-            if self._commands.run(at_least=MAX_WAITING_COMMANDS if first else 0):
-                result = self._tracker.result()
-            yield self._publish(frame, result, began_s)
-        elif self._last is not None and self._commands.run(at_least=int(self._paused)):
-            yield self._publish(self._last, self._tracker.result(), began_s, updated=True)
+            yield self._tracked(*taken, began_s)
+        elif self._last is None:
+            return
+        elif self._commands.run(at_least=int(self._paused or is_finished)):
+            result = self._tracker.result()
+            self.writer.put(self._last, result)
+            yield self._result(self._last, result, began_s, updated=True)
+        elif is_finished != self._announced:
+            self._announced = is_finished
+            result = self._tracker.result()
+            yield self._result(self._last, result, began_s, updated=True)
 
-    def _publish(
+    def _tracked(self, frame: SourceFrame, ready: TrackerInput, began_s: float) -> LoopResult:
+        """Track a frame, and run commands that wait."""
+        first = self._last is None
+        result = self._tracker.track(ready, self._prompts if first else ())
+        self._last = frame
+        self.tracked += 1
+        self._editor.advance()
+        if self._commands.run(at_least=MAX_WAITING_COMMANDS if first else 0):
+            result = self._tracker.result()
+        self.writer.put(frame, result)
+        return self._result(frame, result, began_s)
+
+    def _result(
         self, frame: SourceFrame, result: FrameResult, began_s: float, *, updated: bool = False
     ) -> LoopResult:
-        self.writer.put(frame, result)
-        latency_s = time.monotonic() - frame.read_s
-        return LoopResult(frame, result, began_s - frame.read_s, latency_s, updated)
+        # Frames that were read before a pause have not waited for the model meanwhile.
+        due_s = max(frame.read_s, self._resumed_s)
+        waited_s, latency_s = began_s - due_s, time.monotonic() - due_s
+        return LoopResult(frame, result, waited_s, latency_s, self._editor.state, updated)
 
-    def _if_allowed(self, object_id: int, prompt: Callable[[], ObjectResult]) -> ObjectResult:
-        tracked = self._tracker.object_ids
-        limit = len(tracked) + 1 if self._max_objects is None else self._max_objects
-        if object_id not in tracked and len(tracked) >= limit:
-            raise PromptError(
-                f"{len(tracked)} of at most {limit} objects are tracked; remove one first"
-            )
-        return prompt()
+    def _start_over(self) -> None:
+        """Read a file again that has ended, if it is time for that."""
+        if self._at_end == "loop" or self._replaying:
+            self._resumed_s = time.monotonic()
+            self._capture.restart()
+        self._replaying = False
 
     def _submit(self, command: Callable[[], Any]) -> Future[Any]:
         future = self._commands.submit(command)
         self._wake.set()
         return future
-
-    def _reset(self) -> None:
-        self._tracker.reset()
-        assert self._last is not None  # commands wait for the first frame
-        self._tracker.track(self._last.picture)  # later commands apply to this frame
 
     def _end(self) -> None:
         self._over = True

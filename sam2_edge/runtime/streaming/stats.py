@@ -35,10 +35,13 @@ class LoopStats:
         """Return counts since the start, and rates over the last `WINDOW_S` seconds.
 
         The latter are "fps" and the medians "latency_ms" (capture to result) and "tracking_ms", all
-        0 without frames. "resident_mb" is the process's memory in MiB.
+        0 without frames, and while frames are not meant to come: in a pause and at the end of a
+        file. "resident_mb" is the process's memory in MiB.
         """
         now = time.monotonic()
-        recent = [entry for entry in list(self._recent) if now - entry[0] <= WINDOW_S]
+        since_s = max(now - WINDOW_S, self.loop.resumed_s)
+        flowing = not (self.loop.paused or self.loop.finished)
+        recent = [entry for entry in list(self._recent) if flowing and entry[0] >= since_s]
         span = now - recent[0][0] if recent else 0.0
         return {
             **asdict(self.loop.counts),

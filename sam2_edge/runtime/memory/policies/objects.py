@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Collection, Sequence
 from functools import partial
 
@@ -40,6 +41,22 @@ class ObjectPolicies:
         """Drop an object, if it is known."""
         self.objects.pop(object_id, None)
         self._outcomes.pop(object_id, None)
+
+    def save(self, object_id: int) -> tuple[ObjectPolicy, Outcome | None] | None:
+        """Copy an object's policy and the outcome that it has for this frame."""
+        policy = self.objects.get(object_id)
+        outcome = self._outcomes.get(object_id)
+        return None if policy is None else (copy.deepcopy(policy), outcome)
+
+    def restore(self, object_id: int, saved: tuple[ObjectPolicy, Outcome | None] | None) -> None:
+        """Replace an object's policy by a saved one; None drops it."""
+        self.forget(object_id)
+        if saved is None:
+            return
+        policy, outcome = saved
+        self.objects[object_id] = copy.deepcopy(policy)
+        if outcome is not None:
+            self._outcomes[object_id] = outcome
 
     def clear(self) -> None:
         """Drop every object."""
