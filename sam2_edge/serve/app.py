@@ -23,8 +23,10 @@ MAX_VIEWERS = 32
 
 _ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
-    "/app.js": ("app.js", "text/javascript; charset=utf-8"),
-    "/view.js": ("view.js", "text/javascript; charset=utf-8"),
+    **{
+        f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
+        for name in ("app", "connection", "input", "panel", "picture", "view")
+    },
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -43,7 +45,7 @@ def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
         for path, (name, kind) in _ASSETS.items()
     ]
     routes += [
-        Route("/masks.png", site.guarded(site.masks)),
+        Route("/masks.zip", site.guarded(site.masks)),
         Route("/metrics", site.guarded(site.prometheus)),
         Route("/healthz", _healthz),
         Route("/{rest:path}", _not_found),
@@ -95,14 +97,14 @@ class _Site:
         return handle
 
     async def masks(self, _: Request) -> Response:
-        """Return the masks of the latest frame as a PNG of object ids."""
+        """Return the latest frame with its masks as a ZIP archive."""
         if self.hub.latest is None:
             return PlainTextResponse("404: there is no frame yet", 404)
-        shown, png = await self.hub.masks.newest()
-        name = f"masks-{shown.frame.index:08d}.png"
+        shown, packed = await self.hub.masks.newest()
+        name = f"masks-{shown.frame.index:08d}.zip"
         return Response(
-            png,
-            media_type="image/png",
+            packed,
+            media_type="application/zip",
             headers={"content-disposition": f'attachment; filename="{name}"'},
         )
 

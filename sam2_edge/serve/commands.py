@@ -8,13 +8,14 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.prompts import MAX_NAME_LENGTH
+from sam2_edge.runtime.results import MAX_MASK_ID
 
 MAX_POINTS = 32
 MAX_BYTES = 16 * 1024
 """Maximum size of a message."""
 
 Coordinate = Annotated[float, Field(ge=0, le=100_000, allow_inf_nan=False)]
-ObjectId = Annotated[int, Field(ge=1, le=255)]
+ObjectId = Annotated[int, Field(ge=1, le=MAX_MASK_ID)]
 
 
 class _Message(BaseModel):
@@ -34,6 +35,16 @@ class PromptCommand(_Message):
     box: tuple[Coordinate, Coordinate, Coordinate, Coordinate] | None = None
 
 
+class ClickCommand(_Message):
+    """Prompt an object with one more click on the current frame."""
+
+    type: Literal["click"]
+    object: ObjectId
+    x: Coordinate
+    y: Coordinate
+    foreground: bool = True
+
+
 class RemoveCommand(_Message):
     """Stop tracking an object."""
 
@@ -50,13 +61,14 @@ class NameCommand(_Message):
 
 
 class LoopCommand(_Message):
-    """Drop every object, or pause or resume the loop."""
+    """Drop every object, undo or redo, or pause, resume or replay the loop."""
 
-    type: Literal["reset", "pause", "resume"]
+    type: Literal["reset", "undo", "redo", "pause", "resume", "replay"]
 
 
 Command = Annotated[
-    PromptCommand | RemoveCommand | NameCommand | LoopCommand, Field(discriminator="type")
+    PromptCommand | ClickCommand | RemoveCommand | NameCommand | LoopCommand,
+    Field(discriminator="type"),
 ]
 
 _ADAPTER: TypeAdapter[Command] = TypeAdapter(Command)

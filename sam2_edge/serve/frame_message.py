@@ -33,6 +33,7 @@ def encode_frame(tracked: LoopResult, state: Mapping[str, Any]) -> bytes:
     height, width = image.shape[:2]
     runs = run_lengths(tracked.result.index_mask((height, width)))
     frame_height, frame_width = tracked.frame.picture.shape[:2]
+    clicks = tracked.edits.clicks
     header = {
         **state,
         "type": "frame",
@@ -42,6 +43,8 @@ def encode_frame(tracked: LoopResult, state: Mapping[str, Any]) -> bytes:
         "width": width,
         "height": height,
         "runs": len(runs),
+        "undo": tracked.edits.undo,
+        "redo": tracked.edits.redo,
         "objects": [
             {
                 "id": entry.object_id,
@@ -50,6 +53,7 @@ def encode_frame(tracked: LoopResult, state: Mapping[str, Any]) -> bytes:
                 "iou": finite(entry.iou, 3),
                 "score": finite(entry.object_score, 2),
                 "color": overlay_color(entry.object_id),
+                "clicks": clicks[entry.object_id].points if entry.object_id in clicks else (),
             }
             for entry in tracked.result.objects
         ],

@@ -13,17 +13,19 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-import cv2
-
 from sam2_edge.errors import LoopError
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.serve.commands import Command
+from sam2_edge.serve.download import pack_masks
 from sam2_edge.serve.encoder import Encoder
 from sam2_edge.serve.frame_message import encode_frame
 
 MAX_PENDING = 32
 """Commands of all viewers that may wait for the loop."""
+
+_CONTROLS = ("pause", "resume", "replay")
+"""Commands that wait for nothing."""
 
 
 class Hub:
@@ -34,15 +36,13 @@ class Hub:
     Attributes:
         latest: The latest result.
         viewers: Number of viewers.
-        ended: Whether the loop has ended.
         frames: Encodes messages for viewers; set by `attach`.
-        masks: Encodes masks as PNG images of object ids; set by `attach`.
+        masks: Encodes downloads of the masks; set by `attach`.
     """
 
     def __init__(self, loop: CameraLoop, stats: LoopStats) -> None:
         self.latest: LoopResult | None = None
         self.viewers = 0
-        self.ended = False
         self._loop, self._stats = loop, stats
         self._server: asyncio.AbstractEventLoop | None = None
         self._pending: set[Future[Any]] = set()
@@ -50,7 +50,7 @@ class Hub:
     def attach(self) -> None:
         """Connect to the running event loop, which is the server's."""
         # They belong to this event loop; an earlier server had another one.
-        self.frames, self.masks = Encoder(self._encode_frame), Encoder(_encode_masks)
+        self.frames, self.masks = Encoder(self._encode_frame), Encoder(pack_masks)
         self._server = asyncio.get_running_loop()
         if self.latest is not None:
             self._offer(self.latest)
@@ -62,11 +62,6 @@ class Hub:
             with suppress(RuntimeError):  # the server has ended
                 self._server.call_soon_threadsafe(self._offer, tracked)
 
-    def end(self) -> None:
-        """Announce that there will be no more results. Thread-safe."""
-        self.ended = True
-        self._republish()
-
     def execute(self, command: Command) -> Future[Any] | None:
         """Pass a command to the loop.
 
@@ -76,30 +71,31 @@ class Hub:
         Raises:
             LoopError: If the loop has ended, or too many commands wait for it.
         """
-        if command.type in ("prompt", "remove", "name", "reset"):
-            self._pending = {future for future in self._pending if not future.done()}
-            if len(self._pending) >= MAX_PENDING:
-                raise LoopError(f"busy: {MAX_PENDING} commands are waiting; try again")
-            future = self._submit(command)
-            self._pending.add(future)
-            return future
-        if command.type == "pause":
-            self._loop.pause()
-        else:
-            self._loop.resume()
-        self._republish()
-        return None
+        if command.type in _CONTROLS:
+            getattr(self._loop, command.type)()
+            self._republish()
+            return None
+        self._pending = {future for future in self._pending if not future.done()}
+        if len(self._pending) >= MAX_PENDING:
+            raise LoopError(f"busy: {MAX_PENDING} commands are waiting; try again")
+        future = self._submit(command)
+        self._pending.add(future)
+        return future
 
     def _submit(self, command: Command) -> Future[Any]:
+        loop = self._loop
         if command.type == "prompt":
-            return self._loop.prompt(
+            return loop.prompt(
                 command.object, points=command.points, labels=command.labels, box=command.box
             )
+        if command.type == "click":
+            return loop.click(command.object, command.x, command.y, foreground=command.foreground)
         if command.type == "remove":
-            return self._loop.remove(command.object)
+            return loop.remove(command.object)
         if command.type == "name":
-            return self._loop.rename(command.object, command.name)
-        return self._loop.reset()
+            return loop.rename(command.object, command.name)
+        future: Future[Any] = getattr(loop, command.type)()  # reset, undo, redo
+        return future
 
     def _republish(self) -> None:
         """Publish the same frame with its new state."""
@@ -111,9 +107,9 @@ class Hub:
         self.masks.offer(tracked)
 
     def _encode_frame(self, tracked: LoopResult) -> bytes:
-        state = {**self._stats.snapshot(), "paused": self._loop.paused, "ended": self.ended}
+        state = {
+            **self._stats.snapshot(),
+            "paused": self._loop.paused,
+            "finished": self._loop.finished,
+        }
         return encode_frame(tracked, state)
-
-
-def _encode_masks(tracked: LoopResult) -> bytes:
-    return bytes(cv2.imencode(".png", tracked.result.index_mask())[1].tobytes())

@@ -57,7 +57,7 @@ class Viewer:
                         self._hub.frames.newest(last), _KEEP_ALIVE_S
                     )
                 except asyncio.TimeoutError:
-                    alive = json.dumps({"type": "alive", "ended": self._hub.ended})
+                    alive = json.dumps({"type": "alive"})
                     await asyncio.wait_for(self._socket.send_text(alive), _SEND_TIMEOUT_S)
                     continue
                 # A viewer that reads nothing for this long has left without closing.

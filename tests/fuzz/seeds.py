@@ -116,7 +116,7 @@ def requests(token: str) -> list[bytes]:
     origin = ["origin", "http://127.0.0.1:8080"]
     pages = [
         {"method": "GET", "path": path, "query": query, "headers": [host, header]}
-        for path in ("/", "/masks.png", "/metrics", "/healthz", "/none")
+        for path in ("/", "/masks.zip", "/metrics", "/healthz", "/none")
         for query, header in ((f"token={token}", ["accept", "*/*"]), ("", cookie), ("", bearer))
     ]
     texts = [data.decode() for data in commands()]

@@ -32,10 +32,10 @@ TIMEOUT_S = 30.0
 class Site:
     """A loop on the synthetic camera, and its server."""
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, **loop_options: Any) -> None:
         self.camera = SyntheticCamera(3, size=256, objects=2, paced=True)
         tracker = VideoTracker("nano", threads=1, remember_absent=False)
-        self.loop = CameraLoop(lambda: self.camera, tracker)
+        self.loop = CameraLoop(lambda: self.camera, tracker, **loop_options)
         stats = LoopStats(self.loop)
         self.hub, self.metrics = Hub(self.loop, stats), LoopMetrics(stats)
         self.port = 0

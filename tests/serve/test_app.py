@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
+import zipfile
 from contextlib import ExitStack
 from typing import Any
 
@@ -10,6 +13,7 @@ import cv2
 import httpx
 import numpy as np
 import pytest
+from PIL import Image
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection
 
@@ -20,6 +24,7 @@ from sam2_edge.serve.encoder import Encoded, Encoder
 from sam2_edge.serve.frame_message import run_lengths
 from sam2_edge.serve.security import BURST, Access
 from sam2_edge.synthetic import center_click
+from tests.helpers.cameras import ScriptedCamera
 from tests.helpers.clock import wait_until
 from tests.helpers.site import Site, ask, next_frame
 
@@ -63,10 +68,15 @@ def test_a_viewer_adds_refines_names_and_removes_an_object(open_site: Site) -> N
         header, _, _ = next_frame(socket, lambda h: h["objects"][0]["name"] == "cup")
         assert header["objects"][0]["color"] == [86, 180, 233]
 
-        masks = httpx.get(open_site.url("/masks.png"))
-        found = cv2.imdecode(np.frombuffer(masks.content, np.uint8), cv2.IMREAD_UNCHANGED)
-        assert set(np.unique(found)) <= {0, 1}
-        assert "attachment" in masks.headers["content-disposition"]
+        download = httpx.get(open_site.url("/masks.zip"))
+        with zipfile.ZipFile(io.BytesIO(download.content)) as archive:
+            found = np.asarray(Image.open(archive.open("masks.png")))
+            picture = Image.open(archive.open("frame.jpg"))
+            (record,) = json.load(archive.open("objects.json"))
+        assert set(np.unique(found)) == {0, 1}
+        assert picture.size == (256, 256)
+        assert "cup" in record.values()
+        assert "attachment" in download.headers["content-disposition"]
 
         assert ask(socket, type="remove", object=1)["type"] == "done"
         assert ask(socket, type="resume")["type"] == "done"
@@ -165,11 +175,46 @@ def test_metrics_contain_counts_and_latencies(open_site: Site) -> None:
     assert float(values['sam2_edge_seconds_count{stage="latency"}']) > 0
 
 
-def test_viewers_are_notified_when_the_loop_ends() -> None:
-    with Site(Access(None)) as site, site.socket() as socket:
-        site.end_loop()
-        site.hub.end()
-        header, _, _ = next_frame(socket, lambda h: h["ended"])
-        answer = ask(socket, type="reset")
-    assert header["frame"] >= 0
-    assert answer["message"] == "this loop has ended and accepts no more commands"
+def test_every_action_can_be_undone_and_redone(open_site: Site) -> None:
+    with open_site.socket() as socket:
+        ask(socket, type="pause")
+        ask(socket, type="reset")
+        ask(socket, type="prompt", object=1, box=[60, 60, 160, 160])
+        ask(socket, type="click", object=1, x=100, y=100)
+        ask(socket, type="click", object=1, x=10, y=10, foreground=False)
+        header, _, _ = next_frame(socket, lambda h: len(clicks(h)) == 2)
+        assert clicks(header) == [[100, 100, 1], [10, 10, 0]]
+        assert (header["undo"], header["redo"]) == ("click on object 1", None)
+        ask(socket, type="undo")
+        header, _, _ = next_frame(socket, lambda h: h["redo"] == "click on object 1")
+        assert clicks(header) == [[100, 100, 1]]
+        ask(socket, type="name", object=1, name="cup")
+        ask(socket, type="remove", object=1)
+        next_frame(socket, lambda h: not h["objects"])
+        ask(socket, type="undo")
+        header, _, _ = next_frame(socket, lambda h: h["objects"])
+        assert (header["objects"][0]["name"], clicks(header)) == ("cup", [[100, 100, 1]])
+        ask(socket, type="undo")
+        next_frame(socket, lambda h: h["objects"][0]["name"] == "")
+        ask(socket, type="redo")
+        next_frame(socket, lambda h: h["objects"][0]["name"] == "cup")
+        ask(socket, type="reset")
+        ask(socket, type="resume")
+
+
+def clicks(header: dict[str, Any]) -> list[list[float]]:
+    return header["objects"][0]["clicks"] if header["objects"] else []
+
+
+def test_viewers_are_told_of_the_end_of_a_file_and_can_replay_it() -> None:
+    site = Site(Access(None), at_end="wait", every_frame=True)
+    frames = site.camera.clip.frames[:3]
+    site.camera = ScriptedCamera(frames, ends=True)
+    with site, site.socket() as socket:
+        header, _, _ = next_frame(socket, lambda h: h["finished"])
+        assert (header["frame"], header["fps"]) == (2, 0)
+        assert ask(socket, type="prompt", object=1, box=[60, 60, 160, 160])["type"] == "done"
+        site.camera = ScriptedCamera(frames, ends=True)
+        ask(socket, type="replay")
+        header, _, _ = next_frame(socket, lambda h: h["finished"] and h["frame"] == 5)
+    assert [entry["id"] for entry in header["objects"]] == [1]

@@ -22,7 +22,7 @@ def test_without_a_token_only_loopback_names_are_answered(open_site: Site) -> No
     assert httpx.get(open_site.url("/healthz"), headers={"host": "probe"}).text == "ok"
 
 
-@pytest.mark.parametrize("path", ["/", "/app.js", "/masks.png", "/metrics"])
+@pytest.mark.parametrize("path", ["/", "/app.js", "/masks.zip", "/metrics"])
 def test_every_page_requires_the_token(guarded_site: Site, path: str) -> None:
     url = guarded_site.url(path)
     assert httpx.get(url).status_code == 401
