@@ -17,6 +17,7 @@ from contextlib import suppress
 from typing import Any, TextIO
 
 import click
+from click.shell_completion import CompletionItem
 
 from sam2_edge.cli.output import verbosity_options, with_logging
 from sam2_edge.cli.signals import INTERRUPTED
@@ -84,6 +85,15 @@ class _Group(click.Group):
         """Return the commands in order of registration instead of alphabetically."""
         return list(self.commands)
 
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """Complete the commands without importing them."""
+        found = [
+            CompletionItem(name, help=text)
+            for name, text in _SUMMARIES.items()
+            if name.startswith(incomplete)
+        ]
+        return [*found, *click.Command.shell_complete(self, ctx, incomplete)]
+
     def format_commands(self, _ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
@@ -130,7 +140,7 @@ def main(before_command: Callable[[], None] = lambda: None) -> None:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         code = 1
     except (Sam2EdgeError, OSError, MemoryError) as error:
-        _show(f"{click.style('error:', fg='red', bold=True)} {message_of(error)}")
+        _show(message_of(error), label="error: ")
         code = 1
     except click.ClickException as error:
         error.show()
@@ -164,9 +174,14 @@ def _prepare_streams() -> None:
     os.close(descriptor)
 
 
-def _show(text: str) -> None:
+def _show(text: str, label: str = "") -> None:
+    stream = sys.stderr
+    if stream is None:  # closed by the caller
+        return
+    if label and stream.isatty() and "NO_COLOR" not in os.environ:
+        label = click.style(label, fg="red", bold=True)
     with suppress(OSError):  # nobody can be told
-        click.echo(text, err=True)
+        stream.write(f"{label}{text}\n")  # click.echo would ignore the encoding of the stream
 
 
 def _discard_unwritten(stream: TextIO | None) -> None:

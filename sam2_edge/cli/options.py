@@ -8,20 +8,20 @@ from dataclasses import dataclass, fields
 from fractions import Fraction
 from functools import wraps
 from pathlib import Path
-from typing import Any, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import click
+from click.shell_completion import CompletionItem
 
-from sam2_edge.bundle import Bundle
-from sam2_edge.bundle.names import path_from_user
 from sam2_edge.errors import PromptError
-from sam2_edge.runtime.backends import BackendName
-from sam2_edge.runtime.memory.policies import MemoryPolicyName
-from sam2_edge.runtime.prompts import Prompt, checked_name
-from sam2_edge.runtime.sources import FrameRange
-from sam2_edge.runtime.sources.mask_file import MaskFile
-from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, load_prompts
-from sam2_edge.runtime.tracker import VideoTracker
+from sam2_edge.runtime.choices import BackendName, MemoryPolicyName
+
+if TYPE_CHECKING:
+    from sam2_edge.bundle import Bundle
+    from sam2_edge.runtime.prompts import Prompt
+    from sam2_edge.runtime.sources import FrameRange
+    from sam2_edge.runtime.sources.prompt_file import PromptsByFrame
+    from sam2_edge.runtime.tracker import VideoTracker
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
@@ -32,11 +32,38 @@ MAX_RATE = 1000
 """Largest frame rate of a video."""
 
 
+BUNDLED = ("nano",)
+"""As in `bundle.names`, and below as in `bundle.manifest`, whose imports completion avoids."""
+
+MANIFEST = "manifest.json"
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return [entry for entry in folder.iterdir() if entry.is_dir() and entry.name[0] != "."]
+    except OSError:
+        return []
+
+
 class _BundlePath(click.Path):
-    def convert(
-        self, value: Any, _param: click.Parameter | None, _ctx: click.Context | None
-    ) -> Any:
+    def convert(self, value: Any, _param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if ctx is not None and ctx.resilient_parsing:  # shell completion has to be quick
+            return value
+        from sam2_edge.bundle.names import path_from_user
+
         return path_from_user(os.fspath(value))
+
+    def shell_complete(
+        self, _ctx: click.Context, _param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """Offer the bundles in the package and in the folder being typed, and its folders."""
+        folder, _, start = incomplete.rpartition(os.sep)
+        parent = Path(f"{folder}{os.sep}") if os.sep in incomplete else Path()
+        folders = sorted(entry for entry in _entries(parent) if entry.name.startswith(start))
+        bundles = [str(f) for f in folders if (f / MANIFEST).is_file()]
+        others = [f"{f}{os.sep}" for f in folders if str(f) not in bundles]
+        bundled = [name for name in BUNDLED if name.startswith(incomplete)]
+        return [CompletionItem(name) for name in (*bundled, *bundles, *others)]
 
 
 BUNDLE_PATH = _BundlePath()
@@ -168,6 +195,8 @@ class TrackingOptions:
         logits: bool = False,
     ) -> VideoTracker:
         """Open a tracker with these options; see `VideoTracker` for the arguments."""
+        from sam2_edge.runtime.tracker import VideoTracker
+
         return VideoTracker(
             bundle,
             backend=self.backend,
@@ -235,6 +264,8 @@ def _numbers(form: str, *counts: int) -> Callable[[str], list[float]]:
 
 def _name(text: str) -> str:
     try:
+        from sam2_edge.runtime.prompts import checked_name
+
         return checked_name(text)
     except PromptError as error:
         raise click.BadParameter(str(error)) from error
@@ -308,11 +339,15 @@ def choose_prompts(
         return {start: typed or default}
     if typed:
         raise click.UsageError("give prompts as options or with --prompts, not both")
+    from sam2_edge.runtime.sources.prompt_file import load_prompts
+
     return load_prompts(path)
 
 
 def frame_range(text: str) -> FrameRange:
     """Parse "A:B", frames A to B, excluding B; either may be omitted."""
+    from sam2_edge.runtime.sources import FrameRange
+
     first, colon, last = text.partition(":")
     try:
         chosen = FrameRange(int(first or 0), int(last) if last else None)
@@ -350,6 +385,9 @@ def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
             raise click.BadParameter(
                 f"object {object_id} has more than one {name}", param_hint=f"--{name}"
             )
+    from sam2_edge.runtime.prompts import Prompt
+    from sam2_edge.runtime.sources.mask_file import MaskFile
+
     return Prompt(
         object_id,
         points=[point[:2] for point in points] or None,

@@ -86,7 +86,7 @@ def test_an_error_from_anywhere_is_one_line(
 
 
 def test_a_fault_of_the_program_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entry.cli.commands["doctor"], "callback", lambda: {}["missing"])
+    monkeypatch.setattr(entry.cli.commands["doctor"], "callback", lambda **_: {}["missing"])
     monkeypatch.setattr(sys, "argv", ["sam2-edge", "doctor"])
     with pytest.raises(KeyError, match="missing"):
         entry.main()

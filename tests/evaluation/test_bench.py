@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +15,14 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from sam2_edge import BackendError, Bundle
+from sam2_edge import BackendError, Bundle, load_bundle
 from sam2_edge.bundle.contract import Graph
 from sam2_edge.evaluation.bench.flops import graph_flops
 from sam2_edge.evaluation.bench.limits import MIN_COUNTED, UNCOUNTED_FRAMES
 from sam2_edge.evaluation.bench.peak_memory import measure_peak
-from sam2_edge.evaluation.bench.runner import LatencyStats, run_interleaved
-from sam2_edge.evaluation.bench.targets import WHOLE, BundleTarget, Times
+from sam2_edge.evaluation.bench.report import Extra, highest_rate, stage_rows
+from sam2_edge.evaluation.bench.runner import InterleavedRun, LatencyStats, run_interleaved
+from sam2_edge.evaluation.bench.targets import WHOLE, BundleTarget, Times, name_apart
 from sam2_edge.runtime.backends.ort_cpu import OnnxRuntimeCpu
 from sam2_edge.runtime.prompts import Prompt
 from tests.helpers.cli import run, video
@@ -55,6 +59,32 @@ def test_targets_are_interleaved_and_compared_frame_by_frame() -> None:
     assert found.by_fill("b")[:2] == [(0, 1000.0), (1, 1000.0)]
     with pytest.raises(ValueError, match="give 34 or more"):
         run_interleaved([], FRAMES[1:], [])
+
+
+def test_no_graph_exceeds_the_highest_rate_of_the_run() -> None:
+    run = InterleavedRun(1, {"a": [{"image_encoder": 4.0}] * UNCOUNTED_FRAMES})
+    run.times["a"] += [{"image_encoder": 2.0, WHOLE: 3.0}, {"image_encoder": 1.0, WHOLE: 2.0}]
+    flops = {"a": {"image_encoder": 10**9}}
+    extra = partial(Extra, LatencyStats(1, 1, 1), flops, memory={})
+
+    faster = highest_rate([run], flops, product=5e11)
+
+    assert faster == 1e12  # of the frame that took 1 ms
+    assert highest_rate([run], flops, product=3e12) == 3e12
+    assert highest_rate([replace(run, objects=2)], flops, product=5e11) == 5e11
+    (row,) = [r for r in stage_rows(run, "a", extra(peak=faster)) if r[0] == "image_encoder"]
+    assert row[-1] == "67 %"  # the median of 1 and 2 ms
+
+
+def test_bundles_are_named_by_their_folders_and_apart(small_bundle: Bundle, tmp_path: Path) -> None:
+    other = shutil.copytree(small_bundle.path, tmp_path / small_bundle.path.name)
+    first, second = (
+        BundleTarget(bundle, backend="cpu", threads=1)
+        for bundle in (small_bundle, load_bundle(other))
+    )
+    assert first.name == second.name == small_bundle.path.name
+    name_apart([first, second])
+    assert (first.name, second.name) == (str(small_bundle.path), str(other))
 
 
 def test_operations_are_counted_from_the_graph(tmp_path: Path) -> None:

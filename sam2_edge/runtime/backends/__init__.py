@@ -10,13 +10,11 @@ from sam2_edge.errors import BackendError
 from sam2_edge.extras import naming_the_extra
 from sam2_edge.runtime.backends.base import Backend, Tensor
 from sam2_edge.runtime.backends.cuda.driver import device_info
+from sam2_edge.runtime.choices import BackendName
 
 __all__ = ["Backend", "BackendName", "OpenedName", "Tensor", "choose_backend", "open_backend"]
 
 OpenedName = Literal["cpu", "cuda", "tensorrt", "tensorrt-rtx"]
-
-BackendName = Literal["auto", "cpu", "cuda", "tensorrt", "tensorrt-rtx"]
-"""auto: TensorRT for engines; for ONNX graphs the GPU if possible, otherwise the CPU."""
 
 _log = logging.getLogger(__name__)
 

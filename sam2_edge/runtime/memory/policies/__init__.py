@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 from sam2_edge.errors import Sam2EdgeError
+from sam2_edge.runtime.choices import MemoryPolicyName
 from sam2_edge.runtime.memory.policies.base import (
     MaskCandidates,
     MemoryPolicy,
@@ -28,10 +29,6 @@ __all__ = [
     "open_policy",
     "policy_slots",
 ]
-
-MemoryPolicyName = Literal["original", "motion", "distractor"]
-"""Policies with their published settings. "motion" and "distractor" are experimental: they do not
-improve the bundled model and have not been measured on published weights."""
 
 LARGE_MOTION_WEIGHT = 0.15
 """Published weight of motion for the large models; 0.25 for the others."""
