@@ -73,6 +73,7 @@ def segment(
     files.check_outputs([image], [overlay, masks, json_file])
     files.check_new_folder(masks, overwrite=overwrite)
     files.check_new_file(overlay, overwrite=overwrite)
+    files.check_image_suffix(overlay)
     files.check_new_file(json_file, overwrite=overwrite)
     picture = read_image(image)
     segmenter = ImageSegmenter(bundle, backend=backend, threads=threads)

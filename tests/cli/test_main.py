@@ -63,6 +63,14 @@ BAD_INPUT = {
         "segment {clip}/0.png --bundle {bundle} --point 34,38 --masks {tmp}/late.json",
         "late.json is not a folder",
     ),
+    "unknown image suffix": (
+        "segment {clip}/0.png --bundle none --point 34,38 --overlay {tmp}/o.pmg",
+        "o.pmg is not the name of an image; give one that ends with .png or .jpg",
+    ),
+    "standard output as a folder": (
+        "segment {clip}/0.png --bundle none --point 34,38 --masks -",
+        "- is standard output, but a folder is needed",
+    ),
     "folder as image": (
         "segment {clip} --bundle {bundle} --point 34,38",
         "is a folder; give a file",

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import logging
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
-from sam2_edge.bundle import Bundle
 from sam2_edge.errors import BackendError
 from sam2_edge.extras import naming_the_extra
 from sam2_edge.runtime.backends.base import Backend, Tensor
 from sam2_edge.runtime.backends.cuda.driver import device_info
 from sam2_edge.runtime.choices import BackendName
+
+if TYPE_CHECKING:  # bundles need packages that `doctor` does without
+    from sam2_edge.bundle import Bundle
 
 __all__ = ["Backend", "BackendName", "OpenedName", "Tensor", "choose_backend", "open_backend"]
 

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 
-from sam2_edge.bundle.contract import Graph
-
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from sam2_edge.bundle.contract import Graph
 
 Layout = Mapping[str, tuple[tuple[int, ...], str]]
 """Shape and numpy dtype name of tensors, by name."""

@@ -90,6 +90,12 @@ def open_output(path: Path, *, overwrite: bool) -> FileIO:
     return _WholeWrites(path, "wb", opener=opener)
 
 
+def check_image_suffix(path: Path | None) -> None:
+    """Raise SinkError unless an image can be written in the format of the path's suffix."""
+    if path is not None and path.suffix.lower() not in Image.registered_extensions():
+        raise SinkError(f"{path} is not the name of an image; give one that ends with .png or .jpg")
+
+
 def make_folder(folder: Path) -> None:
     """Create a folder, if it does not exist, with its parents.
 
