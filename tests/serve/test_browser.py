@@ -109,6 +109,38 @@ def test_the_hint_says_what_a_click_would_do(still: Page, site: Site) -> None:
     expect(still.locator("#hint")).to_contain_text("Click to select object 1")
 
 
+def test_exclude_applies_to_the_selected_object_until_it_is_deselected(
+    still: Page, site: Site
+) -> None:
+    draw_box(still, site, 1)
+    expect(still.locator("[data-object][data-present]")).to_have_count(1)
+    still.get_by_role("radio", name="Exclude").check()
+    still.mouse.click(*at(still, 3, 3))
+    wait_until(lambda: clicks(site, 1) == [0])
+    still.keyboard.press("Escape")
+    expect(still.get_by_role("radio", name="Include")).to_be_checked()
+
+
+def test_a_click_far_away_adds_an_object_and_with_shift_refines(still: Page, site: Site) -> None:
+    draw_box(still, site, 1)
+    expect(still.locator("[data-object][data-present]")).to_have_count(1)
+    far = at(still, *far_from(site.hub.latest.result[1].mask))  # type: ignore[union-attr]
+    still.keyboard.down("Shift")
+    still.mouse.click(*far)
+    still.keyboard.up("Shift")
+    wait_until(lambda: clicks(site, 1) == [1])
+    still.click("#undo")
+    wait_until(lambda: clicks(site, 1) == [])
+    still.mouse.click(*far)
+    wait_until(lambda: objects(site) == [1, 2])
+
+
+def far_from(mask: np.ndarray) -> tuple[int, int]:
+    """The corner of the picture that is farthest from a mask."""
+    row, column = center(mask)
+    return (3 if column > SIZE / 2 else SIZE - 4), (3 if row > SIZE / 2 else SIZE - 4)
+
+
 def test_the_selected_object_is_marked_in_the_picture(still: Page, site: Site) -> None:
     draw_box(still, site, 1)
     expect(still.locator("[data-object][data-present]")).to_have_count(1)

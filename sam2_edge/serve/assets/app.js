@@ -86,6 +86,7 @@ function select(id) {
   if (selected !== id) panel.say(id === null ? "Nothing is selected." : `Selected ${called(id)}.`);
   selected = id;
   isAdding = false;
+  if (id === null) document.querySelector("input[name=sign][value='1']").checked = true;
   panel.select(id, isAdding);
   view.selected = id;
   view.draw();
@@ -131,7 +132,13 @@ function showHint(at = null, insists = false) {
   }
   if (isAdding || selected === null) {
     const start = latest?.paused ? "Paused. " : latest?.finished ? "At the end. " : "";
-    panel.hint(`${start}${click} an object to track it, or drag a box around it.`);
+    const then = latest?.paused && !latest.objects.length ? "; then press Play" : "";
+    panel.hint(`${start}${click} an object to track it, or drag a box around it${then}.`);
+    return;
+  }
+  if (!view.frame.boxes.has(selected)) {
+    const found = `${called(selected)} is hidden. ${click} it where you see it`;
+    panel.hint(isTouch ? `${found}.` : `${found}, or press Esc to deselect.`);
     return;
   }
   const more = isTouch ? "" : " Right-click excludes, Esc deselects.";

@@ -46,15 +46,10 @@ export function labelPoint(frame, id) {
   const { width } = frame.header;
   const wide = Math.max(...rows) / 4;
   const y = rows.findIndex((length) => length >= wide);
-  let sum = 0;
-  let count = 0;
-  for (let x = 0; x < width; x++) {
-    if (frame.mask[y * width + x] === id) {
-      sum += x;
-      count++;
-    }
-  }
-  return count ? [sum / count, y] : [0, y];
+  let left = rows[y] / 2; // until the middle one of its pixels
+  let x = 0;
+  for (; x < width && left > 0; x++) left -= frame.mask[y * width + x] === id;
+  return [x, y];
 }
 
 // Number of the object at a point of the picture, 0 for none.

@@ -140,6 +140,10 @@ export class View {
       }
     }
     context.putImageData(pixels, 0, 0);
+    // Hue first: a red object below an orange color must not stay red.
+    this.context.globalCompositeOperation = "color";
+    this.context.drawImage(this.layer, 0, 0);
+    this.context.globalCompositeOperation = "source-over";
     this.context.drawImage(this.layer, 0, 0);
   }
 
