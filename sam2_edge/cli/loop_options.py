@@ -19,30 +19,32 @@ from typing import Any
 
 import click
 
+from sam2_edge.cli.loop_outputs import check_rotation, jsonl_sink, mask_sink, video_sink
 from sam2_edge.cli.options import (
     PATH,
     Decorator,
     TrackingOptions,
     bundle_option,
+    choose_prompts,
     codec_option,
     fps_option,
     grouped,
+    overwrite_option,
     prompt_options,
+    prompts_file_option,
     tracking_options,
 )
 from sam2_edge.cli.output import log_handler, notes
 from sam2_edge.cli.signals import SIGNALS, Repeats
-from sam2_edge.errors import SinkError
-from sam2_edge.runtime.prompts import Prompt
+from sam2_edge.errors import PromptError, SinkError, SourceError
+from sam2_edge.runtime.prompts import Prompt, prompts_by_object
 from sam2_edge.runtime.sinks import Sink
-from sam2_edge.runtime.sinks.codecs import find_codec
-from sam2_edge.runtime.sinks.files import STANDARD_OUTPUT
-from sam2_edge.runtime.sinks.jsonl import JsonLines
-from sam2_edge.runtime.sinks.masks import MaskFolder
-from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy, SizedSink
+from sam2_edge.runtime.sinks.rotation import RotationPolicy, SizedSink
 from sam2_edge.runtime.sinks.udp import UdpJson, parse_address
 from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
 from sam2_edge.runtime.sources.camera import Camera, is_camera
+from sam2_edge.runtime.sources.location import locate
+from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, check_mask_ids
 from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.runtime.streaming.guarded import Guarded
 from sam2_edge.runtime.streaming.loop import AtEnd, CameraLoop, LoopResult
@@ -52,9 +54,6 @@ from sam2_edge.synthetic.camera import SyntheticCamera
 
 CAMERA_VIDEO_FPS = 15
 """Frames per second of overlays of a camera, which are repeated or left out to keep its time."""
-
-VIDEO_SUFFIX = ".mp4"
-"""Of overlays; written in fragments, so that a power failure does not make them unreadable."""
 
 _log = logging.getLogger("sam2_edge.loop")
 
@@ -76,7 +75,9 @@ class LoopOptions:
     rotate_minutes: float
     keep_gb: float
     report_s: float
+    overwrite: bool
     log_json: bool
+    prompts_file: Path | None
     tracking: TrackingOptions
 
     @property
@@ -111,6 +112,7 @@ loop_options = grouped(
     LoopOptions,
     bundle_option,
     prompt_options,
+    prompts_file_option,
     click.option(
         "--every-frame/--latest-frame",
         default=None,
@@ -118,11 +120,19 @@ loop_options = grouped(
         "[default: latest; every for files]",
     ),
     click.option("--unpaced", is_flag=True, help="Read files and synth as fast as possible."),
-    click.option("--video", type=PATH, help="Folder for overlay videos (.mp4)."),
+    click.option(
+        "--video",
+        type=PATH,
+        help="Overlay video: a file (.mp4, .mkv, .avi), or a folder for a series of them (.mp4).",
+    ),
     codec_option,
     fps_option("that of a file; 15 for a camera"),
     click.option("--masks", type=PATH, help="Folder for PNG masks, in subfolders."),
-    click.option("--jsonl", type=PATH, help="Folder for JSON Lines files; - is standard output."),
+    click.option(
+        "--jsonl",
+        type=PATH,
+        help="JSON lines: a file (.jsonl), a folder for a series of them, or - for stdout.",
+    ),
     click.option(
         "--udp", metavar="HOST:PORT", callback=_address, help="Send every JSON line as a datagram."
     ),
@@ -130,6 +140,7 @@ loop_options = grouped(
     _number_option("--rotate-minutes", 60, "Start a new file at this age."),
     _number_option("--keep-gb", 8, "Delete the oldest files of a kind beyond this total, GiB."),
     _number_option("--report-s", 10, "Seconds between log reports."),
+    overwrite_option,
     click.option("--log-json", is_flag=True, help="Log as JSON lines."),
     tracking_options,
 )
@@ -149,22 +160,33 @@ def make_loop(
     Args:
         source: A location for `open_camera`, or "synth" or "synth:SEED" for the synthetic camera.
         options: Command-line options.
-        prompts: Prompts for the first frame.
+        prompts: Prompts for the first frame, unless there is a file of them.
         watchdog: Pinged by the loop.
         max_objects: Objects up to which viewers add new ones; None for no limit.
         at_end: What happens after the last frame of a file.
     """
-    _set_up_logging(as_json=options.log_json)
+    check_rotation(click.get_current_context(), options.video, options.jsonl)
     opener: str | Callable[[], Camera] = source
     paced = not options.unpaced
     synth = _synthetic(source)
     if synth:
         opener = partial(SyntheticCamera, int(synth[1] or 0), paced=paced)
+    is_file = is_recorded(source)
+    if is_file and not locate(source).path.exists():
+        raise SourceError(
+            f"{source} does not exist; give a file, a folder of images, a camera's number "
+            "or URL, or synth"
+        )
+    file_fps = open_source(source).fps if is_file else None
+    every_frame = is_file if options.every_frame is None else options.every_frame
+    by_frame = _prompts(options, prompts, every_frame=every_frame, indexed=max_objects is not None)
+    sinks = _sinks(options, file_fps)
+    _set_up_logging(as_json=options.log_json)
     return CameraLoop(
         opener,
-        prompts=prompts,
+        prompts=by_frame,
         max_objects=max_objects,
-        sinks=_sinks(options, open_source(source).fps if is_recorded(source) else None),
+        sinks=sinks,
         # Logits decide to which object of several a pixel of an indexed mask belongs; a server
         # (which limits objects) sends such masks to its viewers.
         tracker=options.tracking.open_tracker(
@@ -172,7 +194,7 @@ def make_loop(
             remember_absent=False,
             logits=options.masks is not None or max_objects is not None,
         ),
-        every_frame=options.every_frame,
+        every_frame=every_frame,
         paced=paced,
         at_end=at_end,
         heartbeat=watchdog.ping,
@@ -189,24 +211,38 @@ def _synthetic(source: str) -> re.Match[str] | None:
     return None if Path(source).exists() else re.fullmatch(r"synth(?::(\d+))?", source)
 
 
-def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
-    if options.video is not None:
-        find_codec(options.video / f"overlay{VIDEO_SUFFIX}", options.codec)
-    rate = options.fps or file_fps or CAMERA_VIDEO_FPS
-    video = RealTimeVideo if file_fps is None else OverlayVideo
-    open_video: Callable[[Path], SizedSink] = partial(video, fps=rate, codec=options.codec)
-    policy = options.rotation
-    sinks: list[Sink] = [
-        RotatingSink(folder, kind, suffix, open_sink, policy)
-        for folder, kind, suffix, open_sink in (
-            (options.video, "overlay", VIDEO_SUFFIX, open_video),
-            (options.masks, "masks", "", MaskFolder),
-            (options.jsonl, "results", ".jsonl", JsonLines),
+def _prompts(
+    options: LoopOptions, typed: Sequence[Prompt], *, every_frame: bool, indexed: bool
+) -> PromptsByFrame:
+    """Return the prompts by frame, checked as far as they can be without a frame."""
+    prompts = choose_prompts(options.prompts_file, typed, 0)
+    if indexed or options.masks is not None:
+        check_mask_ids(prompts)
+    later = [frame for frame, group in prompts.items() if frame > 0 and group]
+    if later and not every_frame:
+        raise PromptError(
+            f"a prompt is on frame {later[0]}, which may be dropped while the model is busy; put "
+            "it on frame 0, or add --every-frame"
         )
-        if folder is not None and folder != STANDARD_OUTPUT
-    ]
-    if options.jsonl == STANDARD_OUTPUT:
-        sinks.append(JsonLines(options.jsonl))
+    for group in prompts.values():
+        prompts_by_object(group)
+    return prompts
+
+
+def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
+    policy = options.rotation
+    sinks: list[Sink] = []
+    if options.video is not None:
+        rate = options.fps or file_fps or CAMERA_VIDEO_FPS
+        video = RealTimeVideo if file_fps is None else OverlayVideo
+        open_video: Callable[[Path], SizedSink] = partial(
+            video, fps=rate, codec=options.codec, overwrite=options.overwrite
+        )
+        sinks.append(video_sink(options.video, open_video, policy, codec=options.codec))
+    if options.masks is not None:
+        sinks.append(mask_sink(options.masks, policy))
+    if options.jsonl is not None:
+        sinks.append(jsonl_sink(options.jsonl, policy, overwrite=options.overwrite))
     if options.udp is not None:
         sinks.append(UdpJson(*options.udp))
     return sinks

@@ -128,7 +128,7 @@ def main(before_command: Callable[[], None] = lambda: None) -> None:
     _prepare_streams()
     # OpenCV's FFmpeg would print messages about damaged videos over the progress bar.
     os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")
-    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
     warnings.filterwarnings("ignore", module=r"PIL\.")  # what matters is an error of `image_file`
     try:
         with naming_the_extra():

@@ -385,10 +385,10 @@ def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
             raise click.BadParameter(
                 f"object {object_id} has more than one {name}", param_hint=f"--{name}"
             )
-    from sam2_edge.runtime.prompts import Prompt
+    from sam2_edge.runtime.prompts import Prompt, check_prompt
     from sam2_edge.runtime.sources.mask_file import MaskFile
 
-    return Prompt(
+    prompt = Prompt(
         object_id,
         points=[point[:2] for point in points] or None,
         labels=[point[2] if len(point) == 3 else 1 for point in points] or None,
@@ -396,3 +396,5 @@ def _prompt(object_id: int, options: list[tuple[str, Any]]) -> Prompt:
         mask=MaskFile(masks[0], object_id) if masks else None,
         name=names[0] if names else None,
     )
+    check_prompt(prompt)
+    return prompt

@@ -16,7 +16,6 @@ from sam2_edge.cli.loop_options import (
 from sam2_edge.cli.options import PromptCommand
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks.files import STANDARD_OUTPUT
-from sam2_edge.runtime.sources.prompt_file import check_mask_ids
 from sam2_edge.runtime.streaming.loop import LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog
@@ -36,9 +35,15 @@ def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None
     SOURCE is a camera's number or device, csi (on a Jetson), a URL such as rtsp://..., a GStreamer
     pipeline, a video file, a folder of images, or synth for the synthetic camera. Prompts apply to
     the first frame. A camera that fails is reopened, and its objects are kept.
+
+    Outputs are files, or folders for series of files, of which the oldest are deleted.
     """
-    if options.masks is not None:
-        check_mask_ids({0: prompts})
+    outputs = (options.video, options.masks, options.jsonl, options.udp)
+    if not prompts and options.prompts_file is None and not any(outputs):
+        raise click.UsageError(
+            "without a prompt and without an output this would do nothing; give --point, --box, "
+            "--mask or --prompts, and --video, --masks, --jsonl or --udp"
+        )
     loop = make_loop(source, options, prompts, Watchdog())
 
     def stop_without_reader(_: LoopResult) -> None:

@@ -6,6 +6,8 @@ import os
 import socket
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
+from ipaddress import ip_address
 from urllib.parse import quote
 
 import click
@@ -22,7 +24,6 @@ from sam2_edge.cli.loop_options import (
 from sam2_edge.cli.options import PromptCommand
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.sources.prompt_file import check_mask_ids
 from sam2_edge.runtime.streaming.loop import LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog
@@ -101,7 +102,6 @@ def serve(
         raise Sam2EdgeError(
             f"serve needs its extra ({error}); install it with: pip install 'sam2_edge[serve]'"
         ) from error
-    check_mask_ids({0: prompts})
     if token is None and "SAM2_EDGE_TOKEN" in os.environ:  # click takes it for unset
         raise Sam2EdgeError(
             "SAM2_EDGE_TOKEN is empty, perhaps because a file that should hold the token is "
@@ -121,7 +121,7 @@ def serve(
     camera_loop = make_loop(
         source, options, prompts, watchdog, max_objects, at_end="loop" if loop else "wait"
     )
-    if is_recorded(source) and not prompts:
+    if is_recorded(source) and not prompts and options.prompts_file is None:
         camera_loop.pause()  # nothing would be tracked before its viewers prompt
     stats = LoopStats(camera_loop)
     hub, metrics = Hub(camera_loop, stats), LoopMetrics(stats)
@@ -140,15 +140,33 @@ def serve(
 
 def _announce(host: str, port: int, token: str | None, *, is_generated: bool) -> None:
     """Print the URL to open. A token is printed only if there is no other way to learn it."""
-    if host in ("", "0.0.0.0", "::"):  # noqa: S104 # all addresses: print one that others can open
-        host = socket.gethostname()
-    host = f"[{host}]" if ":" in host else host
-    address = f"http://{host}:{port}/"
-    if is_generated and token is not None:
-        address += f"?token={quote(token, safe='')}"
-    elif token is not None:
-        address += " and add ?token= and your token, percent-encoded"
-    Console(stderr=True, soft_wrap=True).print(f"open {address}", markup=False)
+    query = f"?token={quote(token, safe='')}" if is_generated and token is not None else ""
+    addresses = [
+        f"http://{f'[{name}]' if ':' in name else name}:{port}/{query}" for name in _names(host)
+    ]
+    text = "\n  or ".join(addresses)
+    if token is not None and not is_generated:
+        text += " and add ?token= and your token, percent-encoded"
+    Console(stderr=True, soft_wrap=True).print(f"open {text}", markup=False)
+
+
+def _names(host: str) -> list[str]:
+    """Return under what names this machine is reached that listens on `host`."""
+    if host not in ("", "0.0.0.0", "::"):  # noqa: S104 # all addresses
+        return [host]
+    family, elsewhere = socket.AF_INET, "192.0.2.1"  # for documentation (RFC 5737)
+    if host == "::":
+        family, elsewhere = socket.AF_INET6, "2001:db8::1"  # the same (RFC 3849)
+    own = []
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, suppress(OSError):
+        probe.connect((elsewhere, 9))  # chooses an interface, and sends nothing
+        own.append(probe.getsockname()[0])
+    name = socket.gethostname()
+    with suppress(OSError):
+        found = {str(entry[4][0]) for entry in socket.getaddrinfo(name, None)}
+        if not all(ip_address(address.partition("%")[0]).is_loopback for address in found):
+            own.append(name)
+    return own or [name]
 
 
 def _is_in_journal() -> bool:

@@ -84,6 +84,25 @@ def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -
     Raises:
         PromptError: For a prompt that is malformed, empty or outside the frame.
     """
+    coords, labels = check_prompt(prompt)
+    if prompt.mask is not None:
+        mask = _model_mask(prompt.mask, frame_size, image_size)
+        return ModelPrompt(NO_POINTS.coords, NO_POINTS.labels, mask)
+    _check_in_frame(coords, labels, frame_size)
+    height, width = frame_size
+    scale = np.array([image_size / width, image_size / height], np.float32)
+    return ModelPrompt(coords * scale, labels)
+
+
+def check_prompt(prompt: Prompt) -> PromptRows:
+    """Check what needs neither a frame nor a model.
+
+    Returns:
+        Coordinates [N, 2], box corners first, and labels [N]; N is 0 for a mask.
+
+    Raises:
+        PromptError: For a prompt that is malformed or empty.
+    """
     number = prompt.object_id
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
         raise PromptError(f"object id {number!r}; give an integer of at least 1")
@@ -92,15 +111,22 @@ def model_prompt(prompt: Prompt, frame_size: tuple[int, int], image_size: int) -
     if prompt.mask is not None:
         if prompt.points is not None or prompt.box is not None:
             raise PromptError("a mask prompt stands alone; give points and boxes in another call")
-        mask = _model_mask(prompt.mask, frame_size, image_size)
-        return ModelPrompt(NO_POINTS.coords, NO_POINTS.labels, mask)
+        return NO_POINTS.coords, NO_POINTS.labels
     (coords,), (labels,) = prompt_rows(prompt.points, prompt.labels, prompt.box)
     if not len(labels):
         raise PromptError("an empty prompt; give points, a box or a mask")
-    _check_in_frame(coords, labels, frame_size)
-    height, width = frame_size
-    scale = np.array([image_size / width, image_size / height], np.float32)
-    return ModelPrompt(coords * scale, labels)
+    is_corner = labels >= LABEL_BOX_TOP_LEFT
+    if is_corner.any():
+        x1, y1, x2, y2 = box = coords[is_corner].ravel()
+        if not (x1 < x2 and y1 < y2):
+            raise PromptError(
+                f"box {_listed(box)} is empty; x1,y1 is the top left corner, x2,y2 the bottom right"
+            )
+    return coords, labels
+
+
+def _listed(values: NDArray[np.float32]) -> str:
+    return ",".join(f"{value:g}" for value in values)
 
 
 def prompt_rows(
@@ -188,14 +214,10 @@ def _check_in_frame(
     is_corner = labels >= LABEL_BOX_TOP_LEFT
     if is_corner.any():
         x1, y1, x2, y2 = box = coords[is_corner].ravel()
-        text = ",".join(f"{value:g}" for value in box)
-        if not (x1 < x2 and y1 < y2):
-            raise PromptError(
-                f"box {text} is empty; x1,y1 is the top left corner, x2,y2 the bottom right"
-            )
         if x1 < 0 or y1 < 0 or x2 > width or y2 > height:
             raise PromptError(
-                f"box {text} is outside the frame; x ranges from 0 to {width}, y from 0 to {height}"
+                f"box {_listed(box)} is outside the frame; x ranges from 0 to {width}, y from 0 to "
+                f"{height}"
             )
     for x, y in coords[~is_corner]:
         if not (0 <= x < width and 0 <= y < height):

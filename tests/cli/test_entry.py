@@ -47,7 +47,7 @@ import os
 from sam2_edge.cli import run
 run.make_loop = lambda *_: os.kill(os.getpid(), {int(number)})
 """
-    done = run_entry(script, "run", "synth", "--bundle", "nano")
+    done = run_entry(script, "run", "synth", "--bundle", "nano", "--point", "5,5")
     assert done.returncode == 130
     assert "interrupted; output written so far is kept" in done.stderr
     assert "Traceback" not in done.stderr
@@ -68,7 +68,7 @@ class Hanging:
             cv2.GaussianBlur(large, (0, 0), 9)
 loop_options.SyntheticCamera = Hanging
 """
-    done = run_entry(script, "run", "synth", "--bundle", "nano")
+    done = run_entry(script, "run", "synth", "--bundle", "nano", "--point", "5,5")
     assert done.returncode == 0, done.stderr
     assert "terminate called" not in done.stderr
     assert "Traceback" not in done.stderr
@@ -112,7 +112,7 @@ def make_loop(*_):
     raise KeyError("missing")
 run.make_loop = make_loop
 """
-    done = run_entry(script, "run", "synth", "--bundle", "nano")
+    done = run_entry(script, "run", "synth", "--bundle", "nano", "--point", "5,5")
     assert done.returncode == 1
     assert "KeyError: 'missing'" in done.stderr
 

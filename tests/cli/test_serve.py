@@ -70,6 +70,34 @@ def test_a_generated_token_is_not_written_to_the_journal(
         call("serve", "synth", "--bundle", "nano", "--host", "0.0.0.0")  # noqa: S104
 
 
+@pytest.mark.parametrize("own", ["198.51.100.7", None])
+def test_the_printed_address_is_one_that_others_can_open(
+    own: str | None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Probe(socket.socket):
+        def connect(self, _address: object) -> None:
+            if own is None:
+                raise OSError("Network is unreachable")
+
+        def getsockname(self) -> tuple[str, int]:
+            return str(own), 1
+
+    known = {"robot": "198.51.100.7", "shy": "127.0.1.1"}
+    monkeypatch.setattr(socket, "socket", Probe)
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda name, _port: [(2, 1, 6, "", (known[name], 0))]
+    )
+    for name in known:
+        monkeypatch.setattr(socket, "gethostname", lambda name=name: name)
+        _announce("0.0.0.0", 8080, "t", is_generated=True)  # noqa: S104
+    shown = capsys.readouterr().err.splitlines()
+    by_address, by_name = f"http://{own}:8080/?token=t", "http://robot:8080/?token=t"
+    if own is None:
+        assert shown == [f"open {by_name}", "open http://shy:8080/?token=t"]
+    else:
+        assert shown == [f"open {by_address}", f"  or {by_name}", f"open {by_address}"]
+
+
 def test_only_a_generated_token_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     _announce("::1", 8080, "a+b&c#d/e", is_generated=False)
     _announce("::1", 8080, "a+b&c#d/e", is_generated=True)

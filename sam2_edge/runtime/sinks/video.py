@@ -99,8 +99,15 @@ class RealTimeVideo(OverlayVideo):
     second.
     """
 
-    def __init__(self, path: Path, *, fps: float | Fraction, codec: str | None = None) -> None:
-        super().__init__(path, fps=fps, codec=codec)
+    def __init__(
+        self,
+        path: Path,
+        *,
+        fps: float | Fraction,
+        codec: str | None = None,
+        overwrite: bool = False,
+    ) -> None:
+        super().__init__(path, fps=fps, codec=codec, overwrite=overwrite)
         self._began_s: float | None = None
         self._shown = 0
 

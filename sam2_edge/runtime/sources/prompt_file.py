@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +12,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 
 from sam2_edge.errors import PromptError
 from sam2_edge.runtime.paths import read_file
-from sam2_edge.runtime.prompts import MAX_OBJECT_ID, Prompt, checked_name, prompts_by_object
+from sam2_edge.runtime.prompts import (
+    MAX_OBJECT_ID,
+    Prompt,
+    check_prompt,
+    checked_name,
+    prompts_by_object,
+)
 from sam2_edge.runtime.results import MAX_MASK_ID
 from sam2_edge.runtime.sources.mask_file import MaskFile
 
@@ -52,6 +59,16 @@ class PromptEntry(BaseModel):
         return Prompt(self.object, self.points, self.labels, self.box, mask, self.name)
 
 
+_SYNONYMS = {
+    "id": "object",
+    "obj_id": "object",
+    "click": "points",
+    "bbox": "box",
+    "frame_idx": "frame",
+    "segmentation": "mask",
+}
+"""What other programs call the fields, where the spelling is too different."""
+
 _ENTRIES = TypeAdapter(list[PromptEntry])
 
 
@@ -65,19 +82,47 @@ def load_prompts(path: Path) -> PromptsByFrame:
     try:
         entries = _ENTRIES.validate_python(_parse(content))
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the file"
         raise PromptError(
-            f"{path}: {where}: {first['msg']}; the tracking guide shows the format"
+            f"{path}: {_explain(error)}; the tracking guide shows the format"
         ) from error
     except (ValueError, RecursionError) as error:
         raise PromptError(
             f"{path} is not valid JSON: {error}; the tracking guide shows the format"
         ) from error
     prompts: dict[int, list[Prompt]] = {}
-    for entry in entries:
-        prompts.setdefault(entry.frame, []).append(entry.prompt(path.parent))
+    for index, entry in enumerate(entries):
+        prompt = entry.prompt(path.parent)
+        try:
+            check_prompt(prompt)
+        except PromptError as error:
+            raise PromptError(f"{path}: {index}: {error}") from error
+        prompts.setdefault(entry.frame, []).append(prompt)
     return prompts
+
+
+def _explain(error: ValidationError) -> str:
+    """Name the first field that is wrong, and what was probably meant."""
+    # A misspelled field is both unknown and, under its right name, missing: the former says more.
+    first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
+    place = [str(part) for part in first["loc"]]
+    where, given = ".".join(place) or "the file", first["input"]
+    if first["type"] == "extra_forbidden":
+        return f"{where}: {_meant(place[-1])}"
+    if not place and isinstance(given, dict):
+        return "it is a single entry; put it into a list, as in [{...}]"
+    if place[-2:-1] == ["points"] and isinstance(given, (int, float)):
+        return f"{where}: {given} is not a point; give a list of points, as in [[{given}, ...]]"
+    return f"{where}: {first['msg']}"
+
+
+def _meant(field: str) -> str:
+    known = list(PromptEntry.model_fields)
+    close = _SYNONYMS.get(field.lower()) or next(
+        iter(difflib.get_close_matches(field.lower(), known, n=1)), None
+    )
+    if close is None:
+        return f"there is no such field; the fields are {', '.join(known)}"
+    return f"did you mean {close}?"
 
 
 def _parse(content: bytes) -> Any:

@@ -115,6 +115,8 @@ class Capture:
         self._size_logged_s = 0.0
         self._blank_limit_s = stall_s
         self._ever_opened = False
+        self._unopened: SourceError | None = None
+        self._told: str | None = None
         self._is_file = False
         self._backoff_s = FIRST_BACKOFF_S
 
@@ -195,7 +197,8 @@ class Capture:
     def _run(self, reader: _Reader) -> None:
         """Open and read the camera, with exponential backoff after failures, until the end."""
         while not reader.abandoned:
-            camera, reason = self._open(reader), "the camera cannot be opened"
+            camera = self._open(reader)
+            reason = str(self._unopened)
             if camera is not None:
                 try:
                     reason = self._read(camera, reader)
@@ -203,7 +206,10 @@ class Capture:
                     _close(camera)
             if reader.abandoned or self._over:
                 return
-            _log.warning("%s; reopening in %.1f s", reason, self._backoff_s)
+            # The same is not said again until frames arrive.
+            if reason != self._told:
+                _log.warning("%s; reopening it", reason)
+                self._told = reason
             with self._changed:
                 self._alive_s = time.monotonic() + self._backoff_s  # waiting is not a stall
                 self._changed.wait_for(lambda: reader.abandoned or self._over, self._backoff_s)
@@ -214,8 +220,8 @@ class Capture:
         try:
             camera = self.open_camera()
         except Exception as error:  # noqa: BLE001 # a caller's own function may raise anything
-            _log.info("the camera cannot be opened: %s", error)
             with self._changed:
+                self._unopened = _as_source_error(error)
                 if not self._ever_opened and not reader.abandoned:
                     self._end(_as_source_error(error))
             return None
@@ -295,6 +301,9 @@ class Capture:
         self._alive_s = time.monotonic()
         self._blank_limit_s = self.stall_s
         self._backoff_s = FIRST_BACKOFF_S
+        if self._told is not None:
+            self._told = None
+            _log.warning("frames arrive again")
         if not self.every_frame and self._frames:
             self._frames.clear()
             self.counts.dropped += 1

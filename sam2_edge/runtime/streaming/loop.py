@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
@@ -73,7 +73,8 @@ class CameraLoop:
         source: A location for `open_camera`, or a function that opens a camera, which is called
             again after failures.
         tracker: Used by the iterating thread only.
-        prompts: Objects to track from the first frame on; an invalid prompt ends the iteration.
+        prompts: Prompts for the first frame, or for frames by number, of which those that are
+            dropped are not prompted; an invalid prompt ends the iteration.
         max_objects: Objects up to which `prompt` adds new ones; None for no limit.
         every_frame: Whether to keep every frame; None keeps every frame of files only.
         paced: Whether to read a file at its own frame rate rather than as fast as possible.
@@ -99,7 +100,7 @@ class CameraLoop:
         source: str | Callable[[], Camera],
         tracker: VideoTracker,
         *,
-        prompts: Sequence[Prompt] = (),
+        prompts: Sequence[Prompt] | Mapping[int, Sequence[Prompt]] = (),
         max_objects: int | None = None,
         every_frame: bool | None = None,
         paced: bool = True,
@@ -120,7 +121,8 @@ class CameraLoop:
             stall_s=stall_s,
             prepare=_preparation(tracker, every_frame=bool(every_frame)),
         )
-        self._prompts, self._at_end = tuple(prompts), at_end
+        self._prompts = prompts if isinstance(prompts, Mapping) else {0: tuple(prompts)}
+        self._at_end = at_end
         self._editor = Editor(tracker, max_objects=max_objects)
         self._heartbeat = Guarded("the heartbeat", heartbeat)
         self._commands = CommandQueue(self._heartbeat)
@@ -262,7 +264,7 @@ class CameraLoop:
     def _tracked(self, frame: SourceFrame, ready: TrackerInput, began_s: float) -> LoopResult:
         """Track a frame, and run commands that wait."""
         first = self._last is None
-        result = self._tracker.track(ready, self._prompts if first else ())
+        result = self._tracker.track(ready, self._prompts.get(0 if first else frame.index, ()))
         self._last = frame
         self.tracked += 1
         self._editor.advance()

@@ -38,10 +38,25 @@ def test_a_prompts_file_is_read_with_its_masks(tmp_path: Path) -> None:
 
 BAD_FILES = {
     "not JSON": ("[{", "not valid JSON"),
-    "not a list": ({"frame": 0}, "list"),
+    "not a list": ({"frame": 0}, r"put it into a list, as in \[{\.\.\.}\]"),
     "no object": ([{"frame": 0, "points": [[1, 2]]}], r"0\.object"),
     "negative frame": ([{"frame": -1, "object": 1}], r"0\.frame"),
-    "unknown field": ([{"frame": 0, "object": 1, "point": [1, 2]}], r"0\.point"),
+    "unknown field": (
+        [{"frame": 0, "object": 1, "point": [1, 2]}],
+        r"0\.point: did you mean points\?",
+    ),
+    "another program's field": ([{"frame": 0, "obj_id": 1}], r"0\.obj_id: did you mean object\?"),
+    "a strange field": ([{"frame": 0, "depth": 1}], r"0\.depth: .* the fields are frame, object"),
+    "a point without a list": (
+        [{"frame": 0, "object": 1, "points": [5, 6]}],
+        r"0\.points\.0: 5 is not a point; give a list of points, as in \[\[5, \.\.\.\]\]",
+    ),
+    "a bad label": (
+        [{"frame": 0, "object": 1, "points": [[1, 2]], "labels": [2]}],
+        r"json: 0: label 2; give 1 for foreground or 0",
+    ),
+    "an empty box": ([{"frame": 0, "object": 1, "box": [9, 9, 3, 3]}], "0: box 9,9,3,3 is empty"),
+    "no prompt": ([{"frame": 0, "object": 1}], "0: an empty prompt; give points, a box or a mask"),
     "three coordinates": ([{"frame": 0, "object": 1, "points": [[1, 2, 3]]}], r"0\.points"),
     "missing mask": ([{"frame": 0, "object": 1, "mask": "none.png"}], r"none\.png does not exist"),
     "a folder as mask": ([{"frame": 0, "object": 1, "mask": ""}], "is a folder"),

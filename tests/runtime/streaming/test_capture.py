@@ -91,6 +91,16 @@ def test_an_unplugged_camera_is_reopened_until_it_is_back(start: Make) -> None:
     assert capture.counts.reconnects == 1
 
 
+def test_every_change_of_an_unplugged_camera_is_one_line(
+    start: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    away = SourceError("0 cannot be opened")
+    cameras = (ScriptedCamera(STEADY[:2]), away, away, away, ScriptedCamera(STEADY[:3]))
+    take(start(*cameras, ScriptedCamera(STEADY)), 8)
+    lost, back = "the camera delivers no frames; reopening it", "frames arrive again"
+    assert caplog.messages == [lost, "0 cannot be opened; reopening it", back, lost, back]
+
+
 @pytest.mark.usefixtures("clock")
 def test_each_failed_opening_doubles_the_wait_until_a_frame_comes() -> None:
     waits: list[float] = []
