@@ -1,0 +1,1 @@
+"""Many videos: tasks, the workers that track them, and the engines that run workers."""
