@@ -31,6 +31,7 @@ _SUMMARIES = {
     "inspect": "Check BUNDLE and print its contents.",
     "segment": "Segment the prompted objects in IMAGE.",
     "track": "Track objects through SOURCE, a video or folder of images.",
+    "batch": "Track objects through many videos, in parallel.",
     "run": "Track objects on a camera until interrupted.",
     "serve": "Track objects on a camera, controlled in a browser.",
     "verify": "Compare BUNDLE with PyTorch or with another bundle.",

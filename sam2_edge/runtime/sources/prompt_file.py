@@ -80,22 +80,38 @@ def load_prompts(path: Path) -> PromptsByFrame:
     """
     content = read_file(path, MAX_BYTES, error=PromptError)
     try:
-        entries = _ENTRIES.validate_python(_parse(content))
-    except ValidationError as error:
-        raise PromptError(
-            f"{path}: {_explain(error)}; the tracking guide shows the format"
-        ) from error
+        entries = _parse(content)
     except (ValueError, RecursionError) as error:
         raise PromptError(
             f"{path} is not valid JSON: {error}; the tracking guide shows the format"
         ) from error
+    return read_prompts(entries, str(path), path.parent)
+
+
+def read_prompts(entries: Any, where: str, folder: Path) -> PromptsByFrame:
+    """Check prompts as they are in a file.
+
+    Args:
+        entries: A list of `PromptEntry` as Python's json reads it.
+        where: Where they are from, for errors.
+        folder: That paths of masks are relative to.
+
+    Raises:
+        PromptError: If an entry is invalid; the message names it.
+    """
+    try:
+        checked = _ENTRIES.validate_python(entries)
+    except ValidationError as error:
+        raise PromptError(
+            f"{where}: {_explain(error)}; the tracking guide shows the format"
+        ) from error
     prompts: dict[int, list[Prompt]] = {}
-    for index, entry in enumerate(entries):
-        prompt = entry.prompt(path.parent)
+    for index, entry in enumerate(checked):
+        prompt = entry.prompt(folder)
         try:
             check_prompt(prompt)
         except PromptError as error:
-            raise PromptError(f"{path}: {index}: {error}") from error
+            raise PromptError(f"{where}: {index}: {error}") from error
         prompts.setdefault(entry.frame, []).append(prompt)
     return prompts
 
