@@ -31,7 +31,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[cpu,export,serve,test,docs]'
+	$(BIN)/pip install --quiet --editable '.[cpu,export,ray,serve,test,docs]'
 	SAM2_BUILD_CUDA=0 $(BIN)/pip install --quiet --no-deps --no-build-isolation sam2==1.1.0
 	$(BIN)/pip install --quiet --no-deps --target .venv/edgetam edgetam-dimos==1.0.1 timm==1.0.31
 	for version in $(TENSORRT_VERSIONS); do $(BIN)/pip install --quiet --no-deps \

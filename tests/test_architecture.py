@@ -61,7 +61,7 @@ def test_tracking_does_not_import_an_installed_torch(small_bundle: Bundle) -> No
 def test_export_without_its_extra_names_it(tmp_path: Path) -> None:
     run_python_without_heavy(
         f"output = {str(tmp_path / 'o')!r}\n"
-        "import sys; sys.argv = ['sam2-edge', 'export', 'x', '--output', output]\n"
+        "import sys; sys.argv = ['sam2-edge', 'export', 'edgetam', '--output', output]\n"
         "import contextlib, io\n"
         "from sam2_edge.cli.main import main\n"
         "shown = io.StringIO()\n"

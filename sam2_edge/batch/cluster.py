@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 from collections import deque
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -75,9 +76,6 @@ class Cluster(Generic[Task, Result]):
         BackendError: If Ray is missing or the cluster cannot be reached.
     """
 
-    frames = 0
-    """Workers report frames with their results only."""
-
     def __init__(self, work: Work[Task, Result], options: ClusterOptions) -> None:
         try:
             import ray
@@ -89,8 +87,13 @@ class Cluster(Generic[Task, Result]):
         if not ray.is_initialized():
             _connect(ray, options.address)
 
-    def run(self, tasks: Sequence[Task]) -> Generator[Result, None, None]:
-        """Run tasks and yield results as they finish; an error in a worker is raised here."""
+    def run(
+        self, tasks: Sequence[Task], _on_frames: Callable[[int], None] = lambda _count: None
+    ) -> Generator[Result, None, None]:
+        """Run tasks and yield results as they finish; an error in a worker is raised here.
+
+        Frames are not reported before their task is finished.
+        """
         waiting = deque(_Flight(task) for task in tasks)
         team = _Team[Task]()
         for _ in range(min(self._room(), len(tasks))):
@@ -188,6 +191,7 @@ class _Worker:
 
 
 def _connect(ray: Any, address: str) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent anywhere unasked
     where = {"include_dashboard": False} if address == LOCAL else {"address": address}
     try:
         ray.init(**where, log_to_driver=False, logging_level="ERROR")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import signal
 import threading
 from collections import deque
@@ -13,6 +14,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.sharedctypes import Synchronized
 from multiprocessing.synchronize import Event
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from sam2_edge.batch.work import Work
@@ -20,12 +22,22 @@ from sam2_edge.batch.work import Work
 Task = TypeVar("Task")
 Result = TypeVar("Result")
 
+REPORT_S = 1.0
+"""Time between reports of frames."""
+
 KILLED = "its process was killed, twice, perhaps because memory ran out"
 
 
 def usable_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
+
+
+def free_memory() -> int:
+    """Return the memory that can be taken without swapping, in bytes."""
+    text = Path("/proc/meminfo").read_text(encoding="ascii")
+    (kilobytes,) = re.findall(r"MemAvailable:\s+(\d+) kB", text)
+    return 1024 * int(kilobytes)
 
 
 class Processes(Generic[Task, Result]):
@@ -49,13 +61,16 @@ class Processes(Generic[Task, Result]):
         self._stop = self._context.Event()
         self._frames = self._context.Value("q", 0)
 
-    @property
-    def frames(self) -> int:
-        """Number of frames handled so far, those of unfinished tasks included."""
-        return int(self._frames.value)
+    def run(
+        self, tasks: Sequence[Task], on_frames: Callable[[int], None] = lambda _count: None
+    ) -> Generator[Result, None, None]:
+        """Run tasks and yield results as they finish; an error in a worker is raised here.
 
-    def run(self, tasks: Sequence[Task]) -> Generator[Result, None, None]:
-        """Run tasks and yield results as they finish; an error in a worker is raised here."""
+        Args:
+            tasks: In the order in which they begin.
+            on_frames: Called about once a second with the number of frames handled so far, those
+                of unfinished tasks included.
+        """
         waiting, suspects = deque(tasks), deque[Task]()
         running: dict[Future[Result], Task] = {}
         pool = self._pool()
@@ -68,6 +83,7 @@ class Processes(Generic[Task, Result]):
                         task = source.popleft()
                         running[pool.submit(_handle, task)] = task
                 results, killed = _finished(running)
+                on_frames(self._frames.value)
                 yield from results
                 if killed:
                     pool.shutdown()
@@ -88,8 +104,12 @@ class Processes(Generic[Task, Result]):
 
 
 def _finished(running: dict[Future[Result], Task]) -> tuple[list[Result], list[Task]]:
-    """Wait for tasks, and take them out of `running`: results, and tasks whose process died."""
-    done, _ = wait(running, return_when=FIRST_COMPLETED)
+    """Wait a while for tasks, and take them out of `running`.
+
+    Returns:
+        Results, and the tasks whose process died.
+    """
+    done, _ = wait(running, timeout=REPORT_S, return_when=FIRST_COMPLETED)
     if any(_was_killed(future) for future in done):
         done, _ = wait(running)  # the others end at once
     killed = [running[future] for future in done if _was_killed(future)]

@@ -12,10 +12,11 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sam2_edge.batch import OutputKind
 from sam2_edge.batch.urls import file_system, is_url, translated
 from sam2_edge.bundle.storage import atomic_folder
 from sam2_edge.bundle.temporary import remove_leftovers, scratch_folder
@@ -23,9 +24,6 @@ from sam2_edge.errors import SinkError, reason_of
 from sam2_edge.runtime.backends import BackendName
 from sam2_edge.runtime.memory.policies import MemoryPolicyName
 from sam2_edge.runtime.sinks.files import make_folder, write_text
-
-OutputKind = Literal["masks", "jsonl", "coco", "video"]
-OUTPUTS: tuple[OutputKind, ...] = get_args(OutputKind)
 
 SETTINGS, RECORD, RESULTS = "settings.json", "record.json", "results.jsonl"
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from sam2_edge.batch.urls import is_url
+from sam2_edge.batch.urls import fetched, is_url
+from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.errors import SourceError
 from sam2_edge.runtime.paths import read_file
 from sam2_edge.runtime.sources import FrameRange
@@ -60,16 +61,17 @@ class VideoTask:
     frames: FrameRange = field(default_factory=FrameRange)
 
 
-def find_tasks(inputs: Sequence[Path]) -> list[VideoTask]:
+def find_tasks(inputs: Sequence[str | Path]) -> list[VideoTask]:
     """The videos of a batch, in order.
 
     Args:
-        inputs: Videos, folders of images, folders of these at any depth, and lists (.jsonl, .csv).
+        inputs: Videos, folders of images, folders of these at any depth, and lists (.jsonl, .csv),
+            which may be URLs.
 
     Raises:
         SourceError: There is none, one has no prompts, or two have the same name.
     """
-    tasks = [task for path in inputs for task in _tasks_of(path)]
+    tasks = [task for path in inputs for task in _tasks_of(str(path))]
     if not tasks:
         raise SourceError(
             f"{', '.join(map(str, inputs))}: no video and no folder of images; known suffixes of "
@@ -86,9 +88,12 @@ def find_tasks(inputs: Sequence[Path]) -> list[VideoTask]:
     return tasks
 
 
-def _tasks_of(path: Path) -> Iterator[VideoTask]:
+def _tasks_of(given: str) -> Iterator[VideoTask]:
+    path = Path(given)
     if path.suffix.lower() in LIST_SUFFIXES and not path.is_dir():
-        yield from _listed(path)
+        yield from _listed(given)
+    elif is_url(given):
+        raise SourceError(f"{given} is a URL; only lists may be: give one that names this video")
     elif path.is_dir() and not _is_source(path):
         yield from (_beside(each, path) for each in _sources_in(path))
     elif path.exists():
@@ -132,30 +137,32 @@ def _beside(source: Path, root: Path) -> VideoTask:
     )
 
 
-def _listed(path: Path) -> Iterator[VideoTask]:
-    content = read_file(path, MAX_LIST_BYTES)
+def _listed(given: str) -> Iterator[VideoTask]:
+    with scratch_folder() as scratch:
+        content = read_file(fetched(given, scratch, SourceError), MAX_LIST_BYTES)
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise SourceError(f"{path} is not UTF-8 ({error}); save it as UTF-8") from error
-    lines = _csv_lines if path.suffix.lower() == ".csv" else _json_lines
-    for number, values in lines(path, text):
-        yield _checked(values, path, number)
+        raise SourceError(f"{given} is not UTF-8 ({error}); save it as UTF-8") from error
+    lines = _csv_lines if given.lower().endswith(".csv") else _json_lines
+    folder = given.rpartition("/")[0] if is_url(given) else str(Path(given).parent)
+    for number, values in lines(given, text):
+        yield _checked(values, f"{given}, line {number}", folder)
 
 
-def _checked(values: Any, path: Path, number: int) -> VideoTask:
+def _checked(values: Any, where: str, folder: str) -> VideoTask:
     """The task of a line of a list."""
     try:
-        return _task_of(_Line.model_validate(values), path.parent)
+        return _task_of(_Line.model_validate(values), folder)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the line"
-        raise SourceError(f"{path}, line {number}: {where}: {first['msg']}") from error
+        field = ".".join(map(str, first["loc"])) or "the line"
+        raise SourceError(f"{where}: {field}: {first['msg']}") from error
     except ValueError as error:
-        raise SourceError(f"{path}, line {number}: {error}") from error
+        raise SourceError(f"{where}: {error}") from error
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _json_lines(path: str, text: str) -> Iterator[tuple[int, Any]]:
     for number, line in enumerate(text.splitlines(), 1):
         if line.strip():
             try:
@@ -164,7 +171,7 @@ def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
                 raise SourceError(f"{path}, line {number} is not JSON: {error}") from error
 
 
-def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
+def _csv_lines(path: str, text: str) -> Iterator[tuple[int, dict[str, str]]]:
     reader = csv.DictReader(io.StringIO(text), restkey="")
     try:
         for row in reader:
@@ -173,7 +180,7 @@ def _csv_lines(path: Path, text: str) -> Iterator[tuple[int, dict[str, str]]]:
         raise SourceError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
 
 
-def _task_of(line: _Line, folder: Path) -> VideoTask:
+def _task_of(line: _Line, folder: str) -> VideoTask:
     if (line.prompts is None) == (line.mask is None):
         raise ValueError("give either prompts or mask")
     if line.stop is not None and line.stop <= line.start:
@@ -191,8 +198,11 @@ def _task_of(line: _Line, folder: Path) -> VideoTask:
     )
 
 
-def _resolved(path: str, folder: Path) -> str:
-    return path if is_url(path) else str(folder / path)
+def _resolved(path: str, folder: str) -> str:
+    """A path or URL in a list that lies in `folder`."""
+    if is_url(path):
+        return path
+    return f"{folder}/{path}" if is_url(folder) else str(Path(folder, path))
 
 
 def _checked_name(name: str) -> str:

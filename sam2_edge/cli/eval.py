@@ -9,11 +9,13 @@ from typing import Any, get_args
 
 import click
 
+from sam2_edge.batch.cluster import ClusterOptions
 from sam2_edge.bundle import load_bundle
 from sam2_edge.bundle.manifest import MANIFEST_FILE
 from sam2_edge.bundle.storage import sha256_of
 from sam2_edge.cli.options import BUNDLE_PATH, PATH, backend_options, memory_policy_option
 from sam2_edge.cli.output import new_table, notes, progress, results, show_table
+from sam2_edge.cli.ray_options import RayOptions, ray_options
 from sam2_edge.errors import printable
 from sam2_edge.evaluation.prompting import PromptKind
 from sam2_edge.evaluation.vos.datasets import DataSet, LayoutName, open_dataset
@@ -79,6 +81,7 @@ Examples:
     "threads.",
 )
 @click.option("--overwrite", is_flag=True, help="First delete an evaluation in --output.")
+@ray_options
 @memory_policy_option
 @backend_options
 def evaluate_command(
@@ -91,6 +94,7 @@ def evaluate_command(
     videos: tuple[str, ...],
     processes: int,
     overwrite: bool,
+    ray: RayOptions,
     memory_policy: MemoryPolicyName,
     backend: BackendName,
     threads: int | None,
@@ -113,11 +117,14 @@ def evaluate_command(
         memory_policy=memory_policy,
     )
     folder = open_folder(output, settings, overwrite=overwrite)
-    records = _run(opened, Job(loaded, settings, folder, threads), processes)
+    job = Job(loaded, settings, folder, threads)
+    records = _run(opened, job, processes, ray.cluster(workers=None))
     _show(folder, folder.finish(settings, records))
 
 
-def _run(dataset: DataSet, job: Job, processes: int) -> list[VideoRecord]:
+def _run(
+    dataset: DataSet, job: Job, processes: int, cluster: ClusterOptions | None
+) -> list[VideoRecord]:
     by_video = {video.name: job.folder.record(video.name) for video in dataset.videos}
     missing = [video for video in dataset.videos if by_video[video.name] is None]
     done = len(by_video) - len(missing)
@@ -125,7 +132,7 @@ def _run(dataset: DataSet, job: Job, processes: int) -> list[VideoRecord]:
         notes().print(f"{done} of {len(by_video)} videos are already done")
     with (
         progress("evaluating", len(by_video), "videos", done=done) as advance,
-        closing(evaluate(missing, job, processes=processes)) as records,
+        closing(evaluate(missing, job, processes=processes, cluster=cluster)) as records,
     ):
         for record in records:
             by_video[record.video] = record

@@ -12,7 +12,7 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
 from functools import wraps
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import click
 
@@ -140,8 +140,11 @@ def show_table(console: Console, table: Table) -> None:
     console.print(table, soft_wrap=False)
 
 
-Advance = Callable[[str], None]
-"""Counts one more as done; its argument is a remark, such as a rate, or empty."""
+class Advance(Protocol):
+    """Counts more as done, and shows a remark, such as a rate, or none."""
+
+    def __call__(self, remark: str, steps: int = 1) -> None:
+        """Count `steps` more; 0 only shows the remark."""
 
 
 @contextmanager
@@ -179,16 +182,20 @@ def _bar(description: str, total: int | None, unit: str, done: int) -> Generator
     )
     with Progress(*columns, console=notes(), transient=True) as bar:
         task = bar.add_task(description, total=total, completed=done, remark="")
-        yield lambda remark: bar.update(task, advance=1, remark=remark)
+
+        def advance(remark: str, steps: int = 1) -> None:
+            bar.update(task, advance=steps, remark=remark)
+
+        yield advance
 
 
 def _lines(description: str, total: int | None, unit: str, done: int) -> Generator[Advance]:
     console, last_s = notes(), time.monotonic()
     of = "" if total is None else f" of {total}"
 
-    def advance(remark: str) -> None:
+    def advance(remark: str, steps: int = 1) -> None:
         nonlocal done, last_s
-        done += 1
+        done += steps
         if time.monotonic() - last_s >= LINE_EVERY_S:
             last_s = time.monotonic()
             text = f"{description}: {done}{of} {unit}"

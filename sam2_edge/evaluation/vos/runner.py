@@ -8,6 +8,7 @@ from functools import cached_property
 
 import cv2
 
+from sam2_edge.batch.cluster import Cluster, ClusterOptions
 from sam2_edge.batch.processes import Processes
 from sam2_edge.bundle import Bundle
 from sam2_edge.errors import BackendError
@@ -43,18 +44,30 @@ class Job:
 
 
 def evaluate(
-    videos: Sequence[Video], job: Job, *, processes: int = 1
+    videos: Sequence[Video],
+    job: Job,
+    *,
+    processes: int = 1,
+    cluster: ClusterOptions | None = None,
 ) -> Generator[VideoRecord, None, None]:
     """Evaluate videos and yield their records as they finish.
 
     The job's folder keeps every finished video, however the iteration ends.
+
+    Args:
+        videos: The videos.
+        job: Settings of the evaluation.
+        processes: Number of videos evaluated at once, on this machine.
+        cluster: Where to evaluate them instead.
 
     Raises:
         Sam2EdgeError: If a video cannot be evaluated; see `evaluate_video`.
         BackendError: If the process of a video died twice.
     """
     count = min(processes, len(videos))
-    if count > 1:
+    if cluster is not None:
+        yield from Cluster(job, cluster).run(videos)
+    elif count > 1:
         yield from Processes(job, count, job.threads).run(videos)
     else:
         yield from map(_Worker(job, lambda: False).evaluate, videos)
