@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -144,6 +145,8 @@ def verify(
     Compares every graph on real inputs, and the masks of the whole tracking loop on a clip. The
     exit code is 1 if a difference exceeds its tolerance.
     """
+    # PyTorch's threads would spin while those of ONNX Runtime need their cores. Read at its import.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from sam2_edge.bundle import load_bundle
     from sam2_edge.evaluation.clips import verify_clip
     from sam2_edge.evaluation.verify import compare
