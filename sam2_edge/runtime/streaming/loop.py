@@ -258,6 +258,8 @@ class CameraLoop:
             yield self._result(self._last, result, began_s, updated=True)
         elif is_finished != self._announced:
             self._announced = is_finished
+            if is_finished:
+                self.writer.finish_files()
             result = self._tracker.result()
             yield self._result(self._last, result, began_s, updated=True)
 

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from sam2_edge.errors import LostResultError, SinkError
 from sam2_edge.runtime.results import FrameResult
@@ -21,6 +22,11 @@ RETRY_S = 30.0
 """Delay before a sink that failed, for example on a full disk, starts a new file."""
 
 _log = logging.getLogger(__name__)
+
+
+class _Order(Enum):
+    FINISH = auto()
+    CLOSE = auto()
 
 
 @dataclass(slots=True)
@@ -54,7 +60,7 @@ class ResultWriter:
         self.first_failure: SinkError | None = None
         self._outputs = [_Output(sink) for sink in sinks]
         self._wait = wait
-        self._queue: queue.Queue[tuple[SourceFrame, FrameResult] | None] = queue.Queue(
+        self._queue: queue.Queue[tuple[SourceFrame, FrameResult] | _Order] = queue.Queue(
             MAX_WAITING_RESULTS
         )
         self._thread = threading.Thread(target=self._run, name="sam2_edge writer")
@@ -70,15 +76,25 @@ class ResultWriter:
         except queue.Full:
             self.skipped += 1
 
+    def finish_files(self) -> None:
+        """Write the queued results, and finish the files of sinks that start new ones.
+
+        Whoever waits at the end of a video can use them.
+        """
+        self._queue.put(_Order.FINISH)
+
     def close(self) -> None:
         """Write the queued results, and close every sink."""
-        self._queue.put(None)
+        self._queue.put(_Order.CLOSE)
         self._thread.join()
 
     def _run(self) -> None:
-        while (item := self._queue.get()) is not None:
+        while (item := self._queue.get()) is not _Order.CLOSE:
             for output in self._outputs:
-                self._write(output, *item)
+                if not isinstance(item, _Order):
+                    self._write(output, *item)
+                elif output.retry_s is not None and output.sink.starts_new_file:
+                    self._succeeds(output.sink.close)
         for output in self._outputs:
             if output.retry_s is not None:
                 self._succeeds(output.sink.close)

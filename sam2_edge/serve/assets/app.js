@@ -204,7 +204,7 @@ function keyAction(event) {
 }
 
 document.onkeydown = (event) => {
-  if (event.altKey || event.defaultPrevented || event.target.matches("input.name")) return;
+  if (event.altKey || event.defaultPrevented || event.target.matches("input.name, select")) return;
   const isPlain = !event.ctrlKey && !event.metaKey;
   const action = keyAction(event);
   if (byId("keys").open && action !== "help") return;

@@ -10,6 +10,8 @@ from sam2_edge import VideoTracker
 from sam2_edge.runtime.streaming.loop import CameraLoop
 from sam2_edge.runtime.streaming.stats import LoopStats
 from tests.helpers.cameras import ScriptedCamera, picture
+from tests.helpers.clock import wait_until
+from tests.helpers.results import MemorySink
 
 FRAMES = [picture(value) for value in range(3)]
 
@@ -85,3 +87,21 @@ def test_a_file_that_loops_starts_over(tracker: VideoTracker) -> None:
             loop.close()
     assert shown == [0, 1, 2, 0, 1, 2, 0]
     assert loop.counts.reconnects == 0
+
+
+def test_files_are_complete_at_the_end_and_new_ones_begin_with_a_replay(
+    tracker: VideoTracker,
+) -> None:
+    sink = MemorySink()
+    sink.starts_new_file = True
+    loop = CameraLoop(open_file, tracker, every_frame=True, at_end="wait", sinks=[sink])
+    results = iter(loop)
+    next(result for result in results if result.updated)
+    wait_until(lambda: sink.closed == 1)
+    assert sink.frames == [0, 1, 2]
+    loop.replay()
+    next(results)
+    wait_until(lambda: 3 in sink.frames)
+    loop.close()
+    list(results)
+    assert sink.closed == 2
