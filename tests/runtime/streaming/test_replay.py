@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -105,3 +107,21 @@ def test_files_are_complete_at_the_end_and_new_ones_begin_with_a_replay(
     loop.close()
     list(results)
     assert sink.closed == 2
+
+
+def test_a_pause_does_not_count_for_rates_and_latency(tracker: VideoTracker) -> None:
+    loop = CameraLoop(open_file, tracker, every_frame=True)
+    stats = LoopStats(loop)
+    results = iter(loop)
+    for _ in range(2):
+        stats.observe(next(results))
+    assert stats.snapshot()["fps"] > 0
+    loop.pause()
+    assert stats.snapshot()["fps"] == 0
+    resumed_s = time.monotonic()
+    loop.resume()
+    assert stats.snapshot()["fps"] == 0  # nothing has come since
+    last = next(results)  # read before the pause
+    assert last.waited_s <= last.latency_s <= time.monotonic() - resumed_s
+    loop.close()
+    assert list(results) == []
