@@ -105,7 +105,8 @@ def commands() -> list[bytes]:
         {"id": 2, "type": "prompt", "object": 2, "box": [1, 2, 20, 20]},
         {"id": 3, "type": "remove", "object": 1},
         {"id": 4, "type": "name", "object": 1, "name": "cup"},
-        *({"id": 5, "type": kind} for kind in ("reset", "pause", "resume")),
+        {"id": 5, "type": "click", "object": 1, "x": 5, "y": 6, "foreground": False},
+        *({"id": 6, "type": kind} for kind in ("reset", "undo", "pause", "replay")),
     )
 
 
