@@ -23,7 +23,16 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 EXTRAS: dict[str, list[str]] = PROJECT["optional-dependencies"]
 ENGINES = ("cpu", "cuda", "tensorrt", "tensorrt-rtx", "jetson")
 NEITHER = "import sys; sys.modules.update(dict.fromkeys(('cv2', 'onnxruntime')))\n"
-NO_ONNX_RUNTIME = "import sys; sys.modules['onnxruntime'] = None\n"
+NO_ONNX_RUNTIME = """
+import sys
+
+class Missing:
+    def find_spec(self, name, *_):
+        if name.partition(".")[0] == "onnxruntime":
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Missing())
+"""
 INSTALLING_FILES = (
     *PAGES,
     ROOT / "Makefile",

@@ -74,7 +74,7 @@ def test_links_to_files_resolve(page: Path) -> None:
 
 
 def options(words: list[str]) -> set[str]:
-    return {word.split("=")[0] for word in words if word.startswith("-")}
+    return {word.split("=")[0] for word in words if word.startswith("-") and word != "-"}
 
 
 def sam2_edge_arguments(words: list[str]) -> list[str] | None:

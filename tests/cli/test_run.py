@@ -163,8 +163,12 @@ def start(folder: Path) -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [*command, "--report-s", "0.2", "--log-json"], stderr=subprocess.PIPE, text=True
     )
-    wait_until(lambda: process.poll() is not None or has_written(folder))
-    assert process.poll() is None
+    try:
+        wait_until(lambda: process.poll() is not None or has_written(folder))
+        assert process.poll() is None
+    except BaseException:
+        process.kill()
+        raise
     return process
 
 
