@@ -9,6 +9,7 @@ import click
 import torch
 
 from sam2_edge.errors import without_traceback
+from tools.nano.distill import distilled
 from tools.nano.trainer import Settings, train
 
 
@@ -19,6 +20,7 @@ from tools.nano.trainer import Settings, train
 @click.option("--workers", default=1, show_default=True, help="Processes that generate clips.")
 @click.option("--threads", default=None, type=int, help="PyTorch threads [all cores].")
 @click.option("--hours", default=None, type=float, help="Stop after this time.")
+@click.option("--distill", is_flag=True, help="Train edgetam-nano from the bundled nano.")
 @click.option("--full", is_flag=True, help="Train in float32 throughout.")
 def main(
     folder: Path,
@@ -28,13 +30,15 @@ def main(
     threads: int | None,
     hours: float | None,
     *,
+    distill: bool,
     full: bool,
 ) -> None:
     """Train in FOLDER, from its checkpoint if it has one: the same command resumes."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     if threads is not None:
         torch.set_num_threads(threads)
-    train(Settings(folder, seed, device, workers, half=not full, hours=hours))
+    settings = Settings(folder, seed, device, workers, half=not full, hours=hours)
+    train(distilled(settings) if distill else settings)
 
 
 if __name__ == "__main__":

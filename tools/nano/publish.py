@@ -1,4 +1,4 @@
-"""A training run's averaged weights as the bundled model: `python -m tools.nano.publish`.
+"""A training run's averaged weights as a bundle: `python -m tools.nano.publish`.
 
 Writes a folder that is both a model in Hugging Face format (config.json, model.safetensors in half
 precision) and a bundle whose graphs read those same weights. Given such a folder instead of a run,
@@ -7,6 +7,7 @@ it keeps the weights and rewrites the graphs.
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 from pathlib import Path
 
@@ -20,8 +21,10 @@ from sam2_edge.errors import CheckpointError, without_traceback
 from sam2_edge.export.pipeline import export_bundle
 from sam2_edge.export.precision import ExportOptions
 from sam2_edge.models.checkpoints import load_folder
+from sam2_edge.models.edgetam.family import EDGETAM
 from sam2_edge.models.families import NANO
 from tools.nano.architecture import NANO_IMAGE_SIZE, nano_config
+from tools.nano.edgetam import EDGETAM_NANO, edgetam_nano_config
 from tools.nano.packing import pack_bundle
 from tools.nano.trainer import CHECKPOINT
 
@@ -48,6 +51,8 @@ def publish(source: Path, target: Path) -> Bundle:
             _write_weights(_averaged(source), folder)
         # The origin of the weights, not the temporary folder.
         loaded = load_folder(folder, image_size=NANO_IMAGE_SIZE, name=NANO, source="sam2_edge")
+        if loaded.family == EDGETAM.recorded_as(loaded.model.config):
+            loaded = dataclasses.replace(loaded, name=EDGETAM_NANO)
         exported = export_bundle(loaded, folder / "graphs", ExportOptions(memory_rounding="none"))
         for entry in exported.manifest.graphs.values():
             (exported.path / entry.file).rename(folder / entry.file)
@@ -71,10 +76,15 @@ def _averaged(run: Path) -> dict[str, torch.Tensor]:
 
 
 def _write_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
-    half = {name: value.half().contiguous().clone() for name, value in state.items()}
+    half = {
+        name: (value.half() if value.is_floating_point() else value).contiguous().clone()
+        for name, value in state.items()
+    }
     save_file(half, folder / WEIGHTS, metadata={"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
-    nano_config().save_pretrained(folder)
+    distilled = any(name.startswith("spatial_perceiver.") for name in state)
+    config = edgetam_nano_config() if distilled else nano_config()
+    config.save_pretrained(folder)
 
 
 @click.command()

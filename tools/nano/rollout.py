@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from transformers import Sam2VideoModel
+from transformers import EdgeTamVideoModel, PreTrainedModel
 
 from sam2_edge.bundle.contract import (
     LABEL_BACKGROUND,
@@ -20,6 +20,7 @@ from sam2_edge.models.families import geometry_of
 from sam2_edge.models.graphs import graph_modules
 from sam2_edge.models.sam2.variants import STRIDE
 from tools.nano.data import Batch
+from tools.nano.edgetam import TrainableFeatures
 from tools.nano.losses import Decoding
 
 TARGET_STRIDE = 2
@@ -84,13 +85,16 @@ class Rollout:
         half: Run the model in bfloat16 where PyTorch's autocast does; losses stay in float32.
     """
 
-    def __init__(self, model: Sam2VideoModel, *, half: bool) -> None:
+    def __init__(self, model: PreTrainedModel, *, half: bool) -> None:
         modules = graph_modules(model, memory_rounding="none")
         self._encoder = modules[Graph.IMAGE_ENCODER]
-        self._attention = modules[Graph.MEMORY_ATTENTION]
+        if model.training and isinstance(model, EdgeTamVideoModel):
+            # The graph has copies of these weights, with batch normalization in the convolutions.
+            self._encoder.features = TrainableFeatures(model).with_still_norms()
+        self.attention = modules[Graph.MEMORY_ATTENTION]
         self._mask_prompt = modules[Graph.MASK_PROMPT]
         self._decoder = modules[Graph.MASK_DECODER]
-        self._memory = modules[Graph.MEMORY_ENCODER]
+        self.memory = modules[Graph.MEMORY_ENCODER]
         self._device = next(model.parameters()).device
         for module in modules.values():
             module.to(self._device)
@@ -116,7 +120,7 @@ class Rollout:
             if batch.kind == "mask":  # as published (`_use_mask_as_output`)
                 conditioned = features.embedding
             if now:
-                conditioned = self._attention(features.embedding, *bank.inputs(now))
+                conditioned = self.attention(features.embedding, *bank.inputs(now))
             frame = Frame(features, conditioned, truth[:, now])
             results.append(self._track(frame, bank, now, batch))
         return results
@@ -143,7 +147,7 @@ class Rollout:
         score = output["object_score"]
         if logits is not None:  # a mask prompt is the result, and its object is present
             score = torch.full_like(score, MASK_PROMPT_SCORE)
-        memory = self._memory(
+        memory = self.memory(
             frame.features.embedding,
             output["best_mask"] if logits is None else logits,
             score,

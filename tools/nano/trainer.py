@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import itertools
+import copy
 import json
 import logging
 import pickle
 import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Sam2VideoModel
+from transformers import PreTrainedModel
 
 from sam2_edge.bundle.storage import atomic_file
 from sam2_edge.errors import CheckpointError
-from tools.nano.architecture import nano_config, untrained_nano
+from sam2_edge.models.families import at_image_size
+from tools.nano.architecture import untrained_nano
 from tools.nano.data import Batch, batches
-from tools.nano.losses import Decoding, loss_of
+from tools.nano.objectives import MakeObjective, Masks, Objective
 from tools.nano.recipe import RECIPE, WARM_UP, Phase
 from tools.nano.rollout import Rollout
 from tools.nano.validation import validate
@@ -50,6 +51,8 @@ class Settings:
         workers: Processes that generate clips.
         half: Train in bfloat16, except for losses and weights.
         hours: Stop after this time; None for the whole recipe.
+        start: Makes the model that training starts from, of a seed.
+        objective: Makes what a phase minimizes.
     """
 
     folder: Path
@@ -59,13 +62,15 @@ class Settings:
     half: bool = True
     hours: float | None = None
     recipe: tuple[Phase, ...] = RECIPE
+    start: Callable[[int], PreTrainedModel] = untrained_nano
+    objective: MakeObjective = Masks
 
 
 @dataclass(slots=True)
 class State:
     """The state of a run; step counts within the phase, total over all phases."""
 
-    model: Sam2VideoModel
+    model: PreTrainedModel
     average: dict[str, Tensor]
     optimizer: torch.optim.Optimizer
     phase: int = 0
@@ -90,16 +95,17 @@ def train(settings: Settings) -> State:
     return state
 
 
-def averaged_model(state: State, size: int) -> Sam2VideoModel:
+def averaged_model(state: State, size: int) -> PreTrainedModel:
     """A model of the averaged weights in evaluation mode, at an image size."""
     model = at_size(state.model, size)
     model.load_state_dict(state.average, strict=False)
     return model.eval()
 
 
-def at_size(model: Sam2VideoModel, size: int) -> Sam2VideoModel:
+def at_size(model: PreTrainedModel, size: int) -> PreTrainedModel:
     """The same weights in a model of another image size."""
-    other = Sam2VideoModel(nano_config(size)).to(next(model.parameters()).device)
+    config = at_image_size(copy.deepcopy(model.config), size)
+    other = type(model)(config).to(next(model.parameters()).device)
     other.load_state_dict(model.state_dict())
     return other
 
@@ -121,7 +127,7 @@ def save(state: State, settings: Settings) -> None:
 
 
 def _fresh(settings: Settings) -> State:
-    model = untrained_nano(settings.seed).to(settings.device)
+    model = settings.start(settings.seed).to(settings.device)
     return State(model, _copied(model), _optimizer(model))
 
 
@@ -136,7 +142,7 @@ def _restored(settings: Settings) -> State | None:
             f"{path} cannot be read ({type(error).__name__}); delete it to start again, or choose "
             "another folder"
         ) from error
-    model = untrained_nano(settings.seed).to(settings.device)
+    model = settings.start(settings.seed).to(settings.device)
     model.load_state_dict(content["model"])
     optimizer = _optimizer(model)
     optimizer.load_state_dict(content["optimizer"])
@@ -144,11 +150,18 @@ def _restored(settings: Settings) -> State | None:
     return State(model, content["average"], optimizer, **rest)
 
 
-def _copied(model: Sam2VideoModel) -> dict[str, Tensor]:
-    return {k: v.detach().clone() for k, v in model.named_parameters()}
+def _copied(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Parameters, and the statistics of batch normalization."""
+    return {k: v.clone() for k, v in model.state_dict().items() if v.is_floating_point()}
 
 
-def _optimizer(model: Sam2VideoModel) -> torch.optim.Optimizer:
+def _tensors(model: PreTrainedModel) -> dict[str, Tensor]:
+    """Parameters and buffers under all their names."""
+    parameters = dict(model.named_parameters(remove_duplicate=False))
+    return parameters | dict(model.named_buffers(remove_duplicate=False))
+
+
+def _optimizer(model: PreTrainedModel) -> torch.optim.Optimizer:
     """AdamW; vectors and position embeddings do not decay."""
     decayed = [p for p in model.parameters() if p.dim() > 1]
     others = [p for p in model.parameters() if p.dim() <= 1]
@@ -162,17 +175,18 @@ def _optimizer(model: Sam2VideoModel) -> torch.optim.Optimizer:
 def _run_phase(state: State, settings: Settings, deadline: float | None) -> bool:
     """Run the current phase to its end (True) or to the deadline (False)."""
     phase = settings.recipe[state.phase]
-    # The optimizer's parameters move into the model of this phase's size.
+    # The optimizer's parameters, and batch statistics, move into the model of this phase's size.
     model = at_size(state.model, phase.size).train()
-    for own, kept in zip(model.parameters(), state.model.parameters(), strict=True):
-        own.data = kept.data
-    rollout = Rollout(model, half=settings.half)
+    own, kept = _tensors(model), _tensors(state.model)
+    for name in state.model.state_dict():
+        own[name].data = kept[name].data
+    objective = settings.objective(model, phase, half=settings.half)
     source = batches(phase, settings.seed, state.step, settings.workers)
     recent: list[dict[str, float]] = []
     for batch in source:
         started = time.monotonic()
         torch.manual_seed(settings.seed + state.total)  # correcting clicks are drawn in the step
-        recent.append(_step(state, model, rollout, batch, _rate(state, phase)))
+        recent.append(_step(state, model, objective, batch, _rate(state, phase)))
         state.step, state.total = state.step + 1, state.total + 1
         state.seconds += time.monotonic() - started
         if state.total % LOG_EVERY == 0:
@@ -188,12 +202,10 @@ def _run_phase(state: State, settings: Settings, deadline: float | None) -> bool
 
 
 def _step(
-    state: State, model: Sam2VideoModel, rollout: Rollout, batch: Batch, rate: float
+    state: State, model: PreTrainedModel, objective: Objective, batch: Batch, rate: float
 ) -> dict[str, float]:
     """One optimizer step; returns the parts of the loss."""
-    decodings: Iterator[Decoding] = itertools.chain.from_iterable(rollout.run(batch))
-    parts = [loss_of(decoding) for decoding in decodings]
-    means = {key: torch.stack([p[key] for p in parts]).mean() for key in parts[0]}
+    means = objective(batch)
     state.optimizer.zero_grad()
     torch.autograd.backward(means["total"])
     own = list(model.parameters())
@@ -212,8 +224,9 @@ def _step(
 def _average(state: State) -> None:
     # In the first steps a long average would be of the untrained weights.
     share = min(AVERAGE, (1 + state.total) / (10 + state.total))
-    for name, parameter in state.model.named_parameters():
-        state.average[name].lerp_(parameter.detach(), 1 - share)
+    current = state.model.state_dict()
+    for name, average in state.average.items():
+        average.lerp_(current[name], 1 - share)
 
 
 def _rate(state: State, phase: Phase) -> float:
