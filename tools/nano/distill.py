@@ -28,8 +28,11 @@ from tools.nano.trainer import Settings
 FEATURES = Phase("features", 3500, 256, 16, 1, 3, rate=2.5e-3, fall=0.02)
 MEMORY = Phase("memory", 200, 256, 2, 8, 2, rate=1e-3, fall=0.6, span=32, lost=0.4)
 MASKS = Phase("masks", 500, 256, 3, 6, 2, rate=3e-4, fall=0.03, corrected=0.15, span=32, lost=0.4)
+LONGER = Phase(
+    "longer clips", 120, 256, 2, 10, 2, rate=2e-4, fall=0.03, corrected=0.15, span=32, lost=0.4
+)
 
-RECIPE = (FEATURES, MEMORY, MASKS)
+RECIPE = (FEATURES, MEMORY, MASKS, LONGER)
 
 BUNDLED = "nano"
 """The teacher, as `load_model` finds it."""
@@ -56,7 +59,7 @@ class Distillation:
         self._nano = nano
 
     def __call__(self, model: PreTrainedModel, phase: Phase, *, half: bool) -> Objective:
-        """The objective of "features", "memory" and "masks"."""
+        """That of "features", of "memory", or of any other phase: masks."""
         if phase.name == FEATURES.name:
             return FeatureDistillation(model, self._nano, half=half)
         if phase.name == MEMORY.name:
