@@ -23,6 +23,7 @@ from sam2_edge.runtime.preprocess import PreparedFrame
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.results import FrameResult, ObjectResult
 from sam2_edge.runtime.segmenter import ImageSegmenter, Segmentation
+from sam2_edge.runtime.streaming.camera_hub import CameraHub
 from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.tracker import VideoTracker
 
@@ -30,6 +31,7 @@ __all__ = [
     "BackendError",
     "Bundle",
     "BundleError",
+    "CameraHub",
     "CameraLoop",
     "CheckpointError",
     "DistractorMemory",

@@ -20,7 +20,7 @@ from sam2_edge.runtime.backends.cuda.memory import DeviceMemory
 from sam2_edge.runtime.memory.rows import MemoryRows
 from tests.helpers.late_device import LateDevice, scripts
 from tests.helpers.late_device.backends import LATE_NAMES, LateBackend, late_backend
-from tests.helpers.late_device.scripts import Answer, Script, answers, assert_equal
+from tests.helpers.late_device.scripts import Answer, Script, answers, answers_in_turn, assert_equal
 from tests.helpers.models import loaded
 
 ENGINES = 5
@@ -88,6 +88,19 @@ def test_results_equal_the_cpu(
 ) -> None:
     repeats = script in (scripts.one_object, scripts.two_objects)
     compare(late, full_bundle, script, on_cpu, logits_every=59 if repeats else 5)
+
+
+def test_trackers_that_share_a_backend_equal_separate_ones(
+    late: LateBackend, full_bundle: Bundle, on_cpu: Callable[..., Any]
+) -> None:
+    parts = [scripts.two_objects, scripts.come_and_go, scripts.refined]
+    bundle = late.bundle(full_bundle)
+    with open_backend(bundle, late.name) as backend:
+        sharing = [(script, VideoTracker(bundle, backend=backend)) for script in parts]
+        found = answers_in_turn(sharing, logits_every=5)
+        late.device.check()
+    for script, ours in zip(parts, found, strict=True):
+        assert_equal(ours, on_cpu(script, full_bundle, late))
 
 
 @pytest.mark.parametrize("policy", ["motion", "distractor"])

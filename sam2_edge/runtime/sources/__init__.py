@@ -24,6 +24,7 @@ class SourceFrame:
         picture: [H, W, 3] uint8 BGR.
         unix_s: Capture time of a camera frame, in seconds since 1970; None for files.
         read_s: The same time by `time.monotonic`.
+        stream: Name of the stream, where there are several; otherwise None.
     """
 
     index: int
@@ -31,6 +32,7 @@ class SourceFrame:
     picture: Frame
     unix_s: float | None = None
     read_s: float = 0.0
+    stream: str | None = None
 
     __repr__ = short_repr
 

@@ -6,7 +6,6 @@ With `every_frame` the reader waits instead.
 
 from __future__ import annotations
 
-import logging
 import threading
 import time
 from collections import deque
@@ -18,6 +17,7 @@ from sam2_edge.runtime.preprocess import Frame, TrackerInput
 from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.sources.camera import Camera
 from sam2_edge.runtime.streaming.frames import Unusable, usable_frame
+from sam2_edge.runtime.streaming.stream_log import StreamLog
 
 STALL_S = 5.0
 """Time without a frame after which a camera is reopened."""
@@ -40,8 +40,6 @@ MAX_WAITING_FRAMES = 4
 
 MAX_HUNG_READERS = 3
 """Limit on abandoned readers: one that hangs in a driver cannot be stopped, only replaced."""
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -85,6 +83,8 @@ class Capture:
         every_frame: Whether the reader waits rather than dropping frames.
         stall_s: Seconds without a frame after which the camera is reopened.
         prepare: Called in that thread to make each frame the tracker's input.
+        patient: Whether a camera that cannot be opened at first is tried again, as later.
+        stream: Name of the stream, for its frames and the log.
 
     Attributes:
         counts: Events since the start.
@@ -97,12 +97,16 @@ class Capture:
         every_frame: bool = False,
         stall_s: float = STALL_S,
         prepare: Callable[[Frame], TrackerInput] = lambda picture: picture,
+        patient: bool = False,
+        stream: str | None = None,
     ) -> None:
         self.open_camera = open_camera
         self.every_frame = every_frame
         self.stall_s = stall_s
         self.counts = CaptureCounts()
         self._prepare = prepare
+        self._patient, self._stream = patient, stream
+        self._log = StreamLog(__name__, stream)
         self._held = False
         self._changed = threading.Condition()
         self._frames: deque[tuple[SourceFrame, TrackerInput]] = deque()
@@ -125,11 +129,8 @@ class Capture:
         self._alive_s = time.monotonic()
         self._reader.start()
 
-    def next(self, timeout_s: float) -> tuple[SourceFrame, TrackerInput] | None:
-        """Wait for the next frame; None if none arrives in time or the source has ended.
-
-        It comes with the tracker's input: its picture, or what `prepare` made of it. Frames are
-        numbered from 0, including dropped ones.
+    def wait(self, timeout_s: float) -> bool:
+        """Wait until there is a frame to take; False if none arrives in time or all are taken.
 
         Raises:
             SourceError: If the source could not be opened initially, or a file is damaged.
@@ -137,13 +138,22 @@ class Capture:
         with self._changed:
             self._changed.wait_for(lambda: self._frames or self._over, timeout_s)
             if self._frames:
-                frame = self._frames.popleft()
-                self._changed.notify_all()
-                return frame
+                return True
             if self._fault is not None:
                 raise self._fault
         self._replace_stalled_reader()
-        return None
+        return False
+
+    def take(self) -> tuple[SourceFrame, TrackerInput]:
+        """Take the next frame, which `wait` has found.
+
+        It comes with the tracker's input: its picture, or what `prepare` made of it. Frames are
+        numbered from 0, including dropped ones.
+        """
+        with self._changed:
+            frame = self._frames.popleft()
+            self._changed.notify_all()
+        return frame
 
     @property
     def ended(self) -> bool:
@@ -191,7 +201,7 @@ class Capture:
             self._hung.append(self._reader)
             self._reader = _Reader(self._run)
             self._alive_s = time.monotonic()
-        _log.warning("no frame for %.1f s; reopening the camera", silent_s)
+        self._log.warning("no frame for %.1f s; reopening the camera", silent_s)
         self._reader.start()
 
     def _run(self, reader: _Reader) -> None:
@@ -203,12 +213,12 @@ class Capture:
                 try:
                     reason = self._read(camera, reader)
                 finally:
-                    _close(camera)
+                    self._close(camera)
             if reader.abandoned or self._over:
                 return
             # The same is not said again until frames arrive.
             if reason != self._told:
-                _log.warning("%s; reopening it", reason)
+                self._log.warning("%s; reopening it", reason)
                 self._told = reason
             with self._changed:
                 self._alive_s = time.monotonic() + self._backoff_s  # waiting is not a stall
@@ -222,7 +232,7 @@ class Capture:
         except Exception as error:  # noqa: BLE001 # a caller's own function may raise anything
             with self._changed:
                 self._unopened = _as_source_error(error)
-                if not self._ever_opened and not reader.abandoned:
+                if not (self._ever_opened or self._patient or reader.abandoned):
                     self._end(_as_source_error(error))
             return None
         with self._changed:
@@ -231,7 +241,7 @@ class Capture:
                 self._ever_opened, self._is_file = True, camera.ends
                 self._alive_s = time.monotonic()
                 return camera
-        _close(camera)  # outside the lock, since the driver may hang
+        self._close(camera)  # outside the lock, since the driver may hang
         return None
 
     def _read(self, camera: Camera, reader: _Reader) -> str:
@@ -250,7 +260,7 @@ class Capture:
                 if isinstance(frame, Unusable):
                     if frame.reason not in told:
                         told.add(frame.reason)
-                        _log.warning("frames are skipped: %s", frame.reason)
+                        self._log.warning("frames are skipped: %s", frame.reason)
                     if self._skip(frame, time.monotonic() - last_good_s) and not camera.ends:
                         return frame.reason
                     continue
@@ -286,6 +296,12 @@ class Capture:
             self._end(SourceError(f"the camera delivers no usable frame: {frame.reason}"))
         return True
 
+    def _close(self, camera: Camera) -> None:
+        try:
+            camera.close()
+        except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
+            self._log.warning("%s", _as_source_error(error))
+
     def _end(self, fault: SourceError | None) -> None:
         self._over, self._fault = True, fault
         self._changed.notify_all()
@@ -296,19 +312,23 @@ class Capture:
             self.counts.size_changes += 1
             if time.monotonic() - self._size_logged_s >= SIZE_LOG_S:
                 self._size_logged_s = time.monotonic()
-                _log.warning("the frame size changed from %s x %s to %s x %s", *self._size, *size)
+                self._log.warning(
+                    "the frame size changed from %s x %s to %s x %s", *self._size, *size
+                )
         self._size = size
         self._alive_s = time.monotonic()
         self._blank_limit_s = self.stall_s
         self._backoff_s = FIRST_BACKOFF_S
         if self._told is not None:
             self._told = None
-            _log.warning("frames arrive again")
+            self._log.warning("frames arrive again")
         if not self.every_frame and self._frames:
             self._frames.clear()
             self.counts.dropped += 1
         index = self.counts.captured
-        frame = SourceFrame(index, f"{index:08d}", picture, time.time(), self._alive_s)
+        frame = SourceFrame(
+            index, f"{index:08d}", picture, time.time(), self._alive_s, self._stream
+        )
         self._frames.append((frame, ready))
         self.counts.captured += 1
         self._changed.notify_all()
@@ -327,13 +347,6 @@ def _read_frame(
         return frame if isinstance(frame, Unusable) else (frame, prepare(frame)), None
     except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
         return None, _as_source_error(error)
-
-
-def _close(camera: Camera) -> None:
-    try:
-        camera.close()
-    except Exception as error:  # noqa: BLE001 # a caller's own camera may raise anything
-        _log.warning("%s", _as_source_error(error))
 
 
 def _as_source_error(error: Exception) -> SourceError:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 from typing import Any
 
-_log = logging.getLogger(__name__)
+from sam2_edge.runtime.streaming.stream_log import StreamLog
 
 
 class Guarded:
@@ -15,10 +14,14 @@ class Guarded:
     Args:
         name: What it is, for the log.
         function: The function; its result is ignored.
+        stream: Name of its stream, for the log.
     """
 
-    def __init__(self, name: str, function: Callable[..., object]) -> None:
+    def __init__(
+        self, name: str, function: Callable[..., object], *, stream: str | None = None
+    ) -> None:
         self._name, self._function = name, function
+        self._log = StreamLog(__name__, stream)
         self._failing = False
 
     def __call__(self, *arguments: Any) -> None:
@@ -27,7 +30,7 @@ class Guarded:
             self._function(*arguments)
         except Exception:  # noqa: BLE001 # a caller's function may raise anything
             if not self._failing:
-                _log.exception("%s failed; the loop continues", self._name)
+                self._log.exception("%s failed; the loop continues", self._name)
             self._failing = True
         else:
             self._failing = False

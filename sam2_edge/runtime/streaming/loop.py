@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -84,6 +85,10 @@ class CameraLoop:
         stall_s: Seconds without a frame after which a camera is reopened.
         heartbeat: Called by the iterating thread many times per second, with or without frames. An
             error that it raises is logged.
+        patient: Whether a camera that cannot be opened at the start is tried again, as later.
+        name: Name of the stream in its frames and in the log, if there are several.
+        turn: Held while the tracker works, and never while the loop waits for frames or sinks.
+            Loops whose trackers share a backend share it, such as `Turns`.
 
     Attributes:
         writer: Writes to the sinks and counts failures.
@@ -108,23 +113,29 @@ class CameraLoop:
         sinks: Sequence[Sink] = (),
         stall_s: float = STALL_S,
         heartbeat: Callable[[], None] = lambda: None,
+        patient: bool = False,
+        name: str | None = None,
+        turn: AbstractContextManager[object] | None = None,
     ) -> None:
         if isinstance(source, str):
             every_frame = not is_camera(source) if every_frame is None else every_frame
             source = partial(open_camera, source, paced=paced)
-        self.writer = ResultWriter(sinks, wait=bool(every_frame))
+        self.writer = ResultWriter(sinks, wait=bool(every_frame), stream=name)
         self.tracked = 0
+        self._turn = nullcontext() if turn is None else turn
         self._tracker = tracker
         self._capture = Capture(
             source,
             every_frame=bool(every_frame),
             stall_s=stall_s,
             prepare=_preparation(tracker, every_frame=bool(every_frame)),
+            patient=patient,
+            stream=name,
         )
         self._prompts = prompts if isinstance(prompts, Mapping) else {0: tuple(prompts)}
         self._at_end = at_end
         self._editor = Editor(tracker, max_objects=max_objects)
-        self._heartbeat = Guarded("the heartbeat", heartbeat)
+        self._heartbeat = Guarded("the heartbeat", heartbeat, stream=name)
         self._commands = CommandQueue(self._heartbeat)
         self._wake = threading.Event()
         self._paused = self._closing = self._over = self._replaying = False
@@ -241,39 +252,50 @@ class CameraLoop:
         if self._last is not None and self._capture.ended:
             self._start_over()
         is_finished = self.finished
-        taken = None
+        is_due = False
         if (self._paused and self._last is not None) or is_finished:
             self._wake.wait(POLL_S)
             self._wake.clear()
         else:
-            taken = self._capture.next(POLL_S)
-        began_s = time.monotonic()
-        if taken is not None:
-            yield self._tracked(*taken, began_s)
+            is_due = self._capture.wait(POLL_S)
+        if is_due:
+            yield self._tracked()
         elif self._last is None:
             return
-        elif self._commands.run(at_least=int(self._paused or is_finished)):
-            result = self._tracker.result()
-            self.writer.put(self._last, result)
-            yield self._result(self._last, result, began_s, updated=True)
+        elif self._edited(at_least=int(self._paused or is_finished)):
+            yield self._again(self._last, write=True)
         elif is_finished != self._announced:
             self._announced = is_finished
             if is_finished:
                 self.writer.finish_files()
-            result = self._tracker.result()
-            yield self._result(self._last, result, began_s, updated=True)
+            yield self._again(self._last, write=False)
 
-    def _tracked(self, frame: SourceFrame, ready: TrackerInput, began_s: float) -> LoopResult:
+    def _tracked(self) -> LoopResult:
         """Track a frame, and run commands that wait."""
         first = self._last is None
-        result = self._tracker.track(ready, self._prompts.get(0 if first else frame.index, ()))
-        self._last = frame
-        self.tracked += 1
-        self._editor.advance()
-        if self._commands.run(at_least=MAX_WAITING_COMMANDS if first else 0):
-            result = self._tracker.result()
+        with self._turn:
+            began_s = time.monotonic()
+            frame, ready = self._capture.take()  # not before: a newer one may have come meanwhile
+            result = self._tracker.track(ready, self._prompts.get(0 if first else frame.index, ()))
+            self._last = frame
+            self.tracked += 1
+            self._editor.advance()
+            if self._commands.run(at_least=MAX_WAITING_COMMANDS if first else 0):
+                result = self._tracker.result()
         self.writer.put(frame, result)
         return self._result(frame, result, began_s)
+
+    def _edited(self, *, at_least: int) -> bool:
+        """Run commands between frames, and return whether there were any."""
+        with self._turn:
+            return self._commands.run(at_least=at_least)
+
+    def _again(self, frame: SourceFrame, *, write: bool) -> LoopResult:
+        """Return the latest frame with its result as it is now."""
+        began_s, result = time.monotonic(), self._tracker.result()
+        if write:
+            self.writer.put(frame, result)
+        return self._result(frame, result, began_s, updated=True)
 
     def _result(
         self, frame: SourceFrame, result: FrameResult, began_s: float, *, updated: bool = False

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import queue
 import threading
 import time
@@ -14,14 +13,13 @@ from sam2_edge.errors import LostResultError, SinkError
 from sam2_edge.runtime.results import FrameResult
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sources import SourceFrame
+from sam2_edge.runtime.streaming.stream_log import StreamLog
 
 MAX_WAITING_RESULTS = 8
 """Length of the queue of results to write."""
 
 RETRY_S = 30.0
 """Delay before a sink that failed, for example on a full disk, starts a new file."""
-
-_log = logging.getLogger(__name__)
 
 
 class _Order(Enum):
@@ -47,6 +45,7 @@ class ResultWriter:
     Args:
         sinks: Written to in this order.
         wait: Whether `put` waits while the queue is full rather than skipping the result.
+        stream: Name of their stream, for the log.
 
     Attributes:
         skipped: Number of results not written, summed over the sinks.
@@ -54,12 +53,13 @@ class ResultWriter:
         first_failure: The first error.
     """
 
-    def __init__(self, sinks: Sequence[Sink], *, wait: bool) -> None:
+    def __init__(self, sinks: Sequence[Sink], *, wait: bool, stream: str | None = None) -> None:
         self.skipped = 0
         self.failures = 0
         self.first_failure: SinkError | None = None
         self._outputs = [_Output(sink) for sink in sinks]
         self._wait = wait
+        self._log = StreamLog(__name__, stream)
         self._queue: queue.Queue[tuple[SourceFrame, FrameResult] | _Order] = queue.Queue(
             MAX_WAITING_RESULTS
         )
@@ -114,7 +114,7 @@ class ResultWriter:
         except LostResultError as error:
             self.skipped += 1
             if not output.losing:
-                _log.warning("%s", error)
+                self._log.warning("%s", error)
             output.losing = True
         else:
             output.losing = False
@@ -128,7 +128,7 @@ class ResultWriter:
                 failure = error
             else:
                 failure = SinkError(f"a result was not written: {type(error).__name__}: {error}")
-            _log.error("%s", failure)
+            self._log.error("%s", failure)
             self.failures += 1
             self.first_failure = self.first_failure or failure
             return False

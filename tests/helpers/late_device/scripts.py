@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +36,29 @@ class Answer:
 
 def answers(script: Script, tracker: VideoTracker, *, logits_every: int) -> list[list[Answer]]:
     """Run a script, reading logits at regular intervals."""
+    return list(_each_answer(script, tracker, logits_every))
+
+
+def answers_in_turn(
+    parts: Iterable[tuple[Script, VideoTracker]], *, logits_every: int
+) -> list[list[list[Answer]]]:
+    """Run scripts step by step, one step of each in turn, and return the answers of each."""
+    running = [_each_answer(script, tracker, logits_every) for script, tracker in parts]
+    turns = list(zip_longest(*running))
     return [
-        [
+        [answer for answer in found if answer is not None] for found in zip(*turns, strict=True)
+    ]
+
+
+def _each_answer(
+    script: Script, tracker: VideoTracker, logits_every: int
+) -> Iterator[list[Answer]]:
+    for step, results in enumerate(script(tracker)):
+        wanted = step % logits_every == logits_every - 1
+        yield [
             Answer(r.object_id, r.mask, r.iou, r.object_score, r.logits if wanted else None)
             for r in results
         ]
-        for step, results in enumerate(script(tracker))
-        for wanted in [step % logits_every == logits_every - 1]
-    ]
 
 
 def assert_equal(late: list[list[Answer]], cpu: list[list[Answer]]) -> None:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from sam2_edge import SourceError
-from sam2_edge.runtime.preprocess import PreparedFrame, prepare_frame
+from sam2_edge.runtime.preprocess import PreparedFrame, TrackerInput, prepare_frame
+from sam2_edge.runtime.sources import SourceFrame
 from sam2_edge.runtime.streaming import capture as capture_module
 from sam2_edge.runtime.streaming.capture import (
     MAX_HUNG_READERS,
@@ -25,6 +26,10 @@ BLACK = np.zeros((48, 64, 3), np.uint8)
 STEADY = [picture(2)] * 500
 
 Make = Callable[..., Capture]
+
+
+def next_frame(capture: Capture, timeout_s: float) -> tuple[SourceFrame, TrackerInput] | None:
+    return capture.take() if capture.wait(timeout_s) else None
 
 
 @pytest.fixture
@@ -56,7 +61,7 @@ def take(capture: Capture, count: int) -> list[int]:
     found: list[int] = []
 
     def enough() -> bool:
-        taken = capture.next(0.02)
+        taken = next_frame(capture, 0.02)
         if taken is not None:
             found.append(int(taken[0].picture[0, 0, 0]))
         return len(found) == count or capture.ended
@@ -124,7 +129,7 @@ def test_a_camera_that_hangs_is_abandoned_and_reopened(start: Make, clock: FakeT
     capture = start(hanging, ScriptedCamera(STEADY))
     assert take(capture, 1) == [1]
     assert hang.entered.wait(WAIT_S)
-    assert capture.next(0) is None
+    assert next_frame(capture, 0) is None
     assert capture.counts.stalls == 0
     clock.now += STALL_S
     assert take(capture, 1) == [2]
@@ -140,7 +145,7 @@ def test_the_number_of_hung_readers_is_limited(start: Make, clock: FakeTime) -> 
     for hang in hangs[: MAX_HUNG_READERS + 1]:
         assert hang.entered.wait(WAIT_S)
         clock.now += STALL_S
-        capture.next(0)
+        next_frame(capture, 0)
     assert capture.counts.stalls == MAX_HUNG_READERS
     assert capture.counts.reconnects == MAX_HUNG_READERS
     for hang in hangs:
@@ -226,7 +231,7 @@ def test_opening_a_camera_may_take_longer_than_reading_a_frame(clock: FakeTime) 
     capture.start()
     assert opening.entered.wait(WAIT_S)
     clock.now += OPENING_S - 1
-    assert capture.next(0) is None
+    assert next_frame(capture, 0) is None
     opening.released.set()
     assert take(capture, 3) == [2, 2, 2]
     capture.close()
@@ -239,7 +244,7 @@ def test_a_file_that_is_slow_to_read_is_not_reopened(start: Make, clock: FakeTim
     assert take(capture, 1) == [0]
     assert slow.entered.wait(WAIT_S)
     clock.now += 10 * STALL_S
-    assert capture.next(0) is None
+    assert next_frame(capture, 0) is None
     slow.released.set()
     assert take(capture, 9) == [1, 2]
     assert capture.counts.stalls == 0
@@ -282,7 +287,7 @@ def test_frames_are_prepared_by_the_reader_and_come_with_their_picture() -> None
     capture = Capture(opener(file), every_frame=True, prepare=prepare)
     capture.start()
     for index in range(3):
-        taken = capture.next(WAIT_S)
+        taken = next_frame(capture, WAIT_S)
         assert taken is not None
         frame, ready = taken
         assert frame.index == index
