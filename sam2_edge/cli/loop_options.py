@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import re
 import signal
 import threading
 import time
@@ -20,6 +19,7 @@ from typing import Any
 import click
 
 from sam2_edge.cli.loop_outputs import check_rotation, jsonl_sink, mask_sink, video_sink
+from sam2_edge.cli.loop_source import LoopSource, find_source
 from sam2_edge.cli.options import (
     PATH,
     Decorator,
@@ -36,26 +36,21 @@ from sam2_edge.cli.options import (
 )
 from sam2_edge.cli.output import log_handler, notes
 from sam2_edge.cli.signals import SIGNALS, Repeats
-from sam2_edge.errors import PromptError, SinkError, SourceError
+from sam2_edge.errors import PromptError, SinkError
 from sam2_edge.runtime.prompts import Prompt, prompts_by_object
 from sam2_edge.runtime.sinks import Sink
 from sam2_edge.runtime.sinks.rotation import RotationPolicy, SizedSink
 from sam2_edge.runtime.sinks.udp import UdpJson, parse_address
 from sam2_edge.runtime.sinks.video import OverlayVideo, RealTimeVideo
-from sam2_edge.runtime.sources.camera import Camera, is_camera
-from sam2_edge.runtime.sources.location import locate
 from sam2_edge.runtime.sources.prompt_file import PromptsByFrame, check_mask_ids
-from sam2_edge.runtime.sources.video import open_source
 from sam2_edge.runtime.streaming.guarded import Guarded
 from sam2_edge.runtime.streaming.loop import AtEnd, CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
+from sam2_edge.runtime.streaming.stream_log import StreamLog
 from sam2_edge.runtime.streaming.systemd import Watchdog, notify
-from sam2_edge.synthetic.camera import SyntheticCamera
 
 CAMERA_VIDEO_FPS = 15
 """Frames per second of overlays of a camera, which are repeated or left out to keep its time."""
-
-_log = logging.getLogger("sam2_edge.loop")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +74,13 @@ class LoopOptions:
     log_json: bool
     prompts_file: Path | None
     tracking: TrackingOptions
+
+    def needs_logits(self, max_objects: int | None) -> bool:
+        """Whether indexed masks are made, in which logits decide whose a pixel is.
+
+        A server, which limits objects, sends such masks to its viewers.
+        """
+        return self.masks is not None or max_objects is not None
 
     @property
     def rotation(self) -> RotationPolicy:
@@ -166,70 +168,51 @@ def make_loop(
         at_end: What happens after the last frame of a file.
     """
     check_rotation(click.get_current_context(), options.video, options.jsonl)
-    opener: str | Callable[[], Camera] = source
-    paced = not options.unpaced
-    synth = _synthetic(source)
-    if synth:
-        opener = partial(SyntheticCamera, int(synth[1] or 0), paced=paced)
-    is_file = is_recorded(source)
-    if is_file and not locate(source).path.exists():
-        raise SourceError(
-            f"{source} does not exist; give a file, a folder of images, a camera's number "
-            "or URL, or synth"
-        )
-    file_fps = open_source(source).fps if is_file else None
-    every_frame = is_file if options.every_frame is None else options.every_frame
-    by_frame = _prompts(options, prompts, every_frame=every_frame, indexed=max_objects is not None)
-    sinks = _sinks(options, file_fps)
-    _set_up_logging(as_json=options.log_json)
+    found = find_source(source, every_frame=options.every_frame, paced=not options.unpaced)
+    by_frame = choose_prompts(options.prompts_file, prompts, 0)
+    check_loop_prompts(by_frame, found, indexed=options.needs_logits(max_objects))
+    sinks = make_sinks(options, found.fps)
+    set_up_logging(as_json=options.log_json)
     return CameraLoop(
-        opener,
+        found.camera,
         prompts=by_frame,
         max_objects=max_objects,
         sinks=sinks,
-        # Logits decide to which object of several a pixel of an indexed mask belongs; a server
-        # (which limits objects) sends such masks to its viewers.
         tracker=options.tracking.open_tracker(
-            options.bundle,
-            remember_absent=False,
-            logits=options.masks is not None or max_objects is not None,
+            options.bundle, remember_absent=False, logits=options.needs_logits(max_objects)
         ),
-        every_frame=every_frame,
-        paced=paced,
+        every_frame=found.every_frame,
+        paced=found.paced,
         at_end=at_end,
         heartbeat=watchdog.ping,
     )
 
 
-def is_recorded(source: str) -> bool:
-    """Return whether a source is a file or a folder rather than a camera or the synthetic one."""
-    return not _synthetic(source) and not is_camera(source)
+def check_loop_prompts(prompts: PromptsByFrame, source: LoopSource, *, indexed: bool) -> None:
+    """Check the prompts of a source as far as they can be without a frame.
 
+    Args:
+        prompts: The prompts.
+        source: The source.
+        indexed: Whether indexed masks are made of the objects.
 
-def _synthetic(source: str) -> re.Match[str] | None:
-    """Match "synth" and "synth:SEED", unless there is a file of that name, which comes first."""
-    return None if Path(source).exists() else re.fullmatch(r"synth(?::(\d+))?", source)
-
-
-def _prompts(
-    options: LoopOptions, typed: Sequence[Prompt], *, every_frame: bool, indexed: bool
-) -> PromptsByFrame:
-    """Return the prompts by frame, checked as far as they can be without a frame."""
-    prompts = choose_prompts(options.prompts_file, typed, 0)
-    if indexed or options.masks is not None:
+    Raises:
+        PromptError: If a prompt is invalid, or on a frame that may be dropped.
+    """
+    if indexed:
         check_mask_ids(prompts)
     later = [frame for frame, group in prompts.items() if frame > 0 and group]
-    if later and not every_frame:
+    if later and not source.every_frame:
         raise PromptError(
             f"a prompt is on frame {later[0]}, which may be dropped while the model is busy; put "
             "it on frame 0, or add --every-frame"
         )
     for group in prompts.values():
         prompts_by_object(group)
-    return prompts
 
 
-def _sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
+def make_sinks(options: LoopOptions, file_fps: float | None) -> list[Sink]:
+    """Open the outputs of one source; `file_fps` is the frame rate of a file, None for a camera."""
     policy = options.rotation
     sinks: list[Sink] = []
     if options.video is not None:
@@ -265,7 +248,7 @@ def run_loop(
         SinkError: At the end, if results could not be written.
     """
     loop, last_s = stats.loop, time.monotonic()
-    report, show = Guarded("the report", _report), Guarded("showing a result", on_result)
+    log, show = Guarded("the report", report), Guarded("showing a result", on_result)
     for tracked in loop:
         if loop.tracked == 1:
             notify("READY=1")
@@ -273,16 +256,18 @@ def run_loop(
         show(tracked)
         if time.monotonic() - last_s >= report_s:
             last_s = time.monotonic()
-            report("running", stats)
-    report("ended", stats)
+            log("running", stats)
+    log("ended", stats)
     if loop.writer.first_failure:
         raise SinkError(f"results are incomplete: {loop.writer.first_failure}")
 
 
-def _report(state: str, stats: LoopStats) -> None:
+def report(state: str, stats: LoopStats) -> None:
+    """Log the statistics of a loop that is "running" or has "ended"."""
     figures = stats.snapshot()
     text = "  ".join(f"{name} {value}" for name, value in figures.items() if value)
-    _log.info("%s: %s", state, text, extra={"figures": figures})
+    log = StreamLog("sam2_edge.loop", stats.loop.name)
+    log.info("%s: %s", state, text, extra={"figures": figures})
 
 
 @contextmanager
@@ -328,12 +313,14 @@ class _JsonFormatter(logging.Formatter):
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
+            **({"stream": record.stream} if hasattr(record, "stream") else {}),
             **getattr(record, "figures", {}),
         }
         return json.dumps(entry)
 
 
-def _set_up_logging(*, as_json: bool) -> None:
+def set_up_logging(*, as_json: bool) -> None:
+    """Log reports and messages to standard error."""
     package = logging.getLogger("sam2_edge")
     package.setLevel(logging.INFO)
     if as_json:

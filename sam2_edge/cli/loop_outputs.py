@@ -20,7 +20,8 @@ from sam2_edge.runtime.sinks.rotation import RotatingSink, RotationPolicy, Sized
 VIDEO_SUFFIX = ".mp4"
 """Of overlays; written in fragments, so that a power failure does not make them unreadable."""
 
-_JSONL = (".jsonl", ".ndjson")
+JSONL = (".jsonl", ".ndjson")
+"""Suffixes of files of JSON lines."""
 
 
 def video_sink(
@@ -39,7 +40,7 @@ def video_sink(
 
 def jsonl_sink(path: Path, policy: RotationPolicy, *, overwrite: bool) -> Sink:
     """Open the sink of --jsonl: a file by its suffix, otherwise a folder of them."""
-    if is_file_name(path, _JSONL):
+    if is_file_name(path, JSONL):
         return JsonLines(path, overwrite=overwrite)
     return _rotating(path, "results", ".jsonl", JsonLines, policy)
 
@@ -67,6 +68,19 @@ def is_file_name(path: Path, suffixes: Collection[str]) -> bool:
     return False
 
 
+def of_stream(path: Path | None, stream: str, suffixes: Collection[str]) -> Path | None:
+    """Return where the output of one of several streams goes.
+
+    That is a folder in a folder, or beside a file another one: out.mp4 becomes out-NAME.mp4. All
+    share standard output, where each line names its stream.
+    """
+    if path is None or path == STANDARD_OUTPUT:
+        return path
+    if is_file_name(path, suffixes):
+        return path.with_name(f"{path.stem}-{stream}{path.suffix}")
+    return path / stream
+
+
 def check_rotation(ctx: click.Context, video: Path | None, jsonl: Path | None) -> None:
     """Raise UsageError for options of rotation if no output rotates."""
     given = [
@@ -77,7 +91,7 @@ def check_rotation(ctx: click.Context, video: Path | None, jsonl: Path | None) -
     ]
     single = [
         path
-        for path, suffixes in ((video, CONTAINERS), (jsonl, _JSONL))
+        for path, suffixes in ((video, CONTAINERS), (jsonl, JSONL))
         if path is not None and is_file_name(path, suffixes)
     ]
     if (

@@ -32,7 +32,7 @@ _SUMMARIES = {
     "segment": "Segment the prompted objects in IMAGE.",
     "track": "Track objects through SOURCE, a video or folder of images.",
     "batch": "Track objects through many videos, in parallel.",
-    "run": "Track objects on a camera until interrupted.",
+    "run": "Track objects on cameras until interrupted.",
     "serve": "Track objects on a camera, controlled in a browser.",
     "verify": "Compare BUNDLE with PyTorch or with another bundle.",
     "bench": "Measure the speed of BUNDLE, alone or compared with others.",

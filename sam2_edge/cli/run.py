@@ -1,8 +1,8 @@
-"""`sam2-edge run`: the camera loop without a web page."""
+"""`sam2-edge run`: camera loops without a web page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -14,6 +14,8 @@ from sam2_edge.cli.loop_options import (
     stopped_by_signals,
 )
 from sam2_edge.cli.options import PromptCommand
+from sam2_edge.cli.stream_names import stream_names
+from sam2_edge.cli.streams import make_hub, run_hub
 from sam2_edge.runtime.prompts import Prompt
 from sam2_edge.runtime.sinks.files import STANDARD_OUTPUT
 from sam2_edge.runtime.streaming.loop import LoopResult
@@ -23,20 +25,24 @@ from sam2_edge.runtime.streaming.systemd import Watchdog
 _EXAMPLE = """\b
 Example:
   sam2-edge run 0 --bundle nano --point 320,240 --jsonl results
+  sam2-edge run door=0 yard=rtsp://10.0.0.5/stream --bundle nano --prompts prompts.json
 """
 
 
 @click.command(cls=PromptCommand, epilog=_EXAMPLE)
-@click.argument("source")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @loop_options
-def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None:
-    """Track objects on a camera until interrupted.
+def run(sources: tuple[str, ...], *, options: LoopOptions, prompts: Sequence[Prompt]) -> None:
+    """Track objects on cameras until interrupted.
 
     SOURCE is a camera's number or device, csi (on a Jetson), a URL such as rtsp://..., a GStreamer
     pipeline, a video file, a folder of images, or synth for the synthetic camera. Prompts apply to
     the first frame. A camera that fails is reopened, and its objects are kept.
 
     Outputs are files, or folders for series of files, of which the oldest are deleted.
+
+    Several sources share one model. Each has a name, NAME=SOURCE or one made from the source,
+    under which its outputs are; its prompts are in a file.
     """
     outputs = (options.video, options.masks, options.jsonl, options.udp)
     if not prompts and options.prompts_file is None and not any(outputs):
@@ -44,7 +50,11 @@ def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None
             "without a prompt and without an output this would do nothing; give --point, --box, "
             "--mask or --prompts, and --video, --masks, --jsonl or --udp"
         )
-    loop = make_loop(source, options, prompts, Watchdog())
+    named = stream_names(sources)
+    if named is not None:
+        _run_streams(named, options, prompts)
+        return
+    loop = make_loop(sources[0], options, prompts, Watchdog())
 
     def stop_without_reader(_: LoopResult) -> None:
         if options.jsonl == STANDARD_OUTPUT and loop.writer.first_failure:
@@ -52,3 +62,17 @@ def run(source: str, *, options: LoopOptions, prompts: Sequence[Prompt]) -> None
 
     with stopped_by_signals(loop.close):
         run_loop(LoopStats(loop), options.report_s, on_result=stop_without_reader)
+
+
+def _run_streams(
+    sources: Mapping[str, str], options: LoopOptions, prompts: Sequence[Prompt]
+) -> None:
+    hub = make_hub(sources, options, prompts)
+    stats = {name: LoopStats(hub[name]) for name in hub.names}
+
+    def stop_without_reader(name: str, _: LoopResult) -> None:
+        if options.jsonl == STANDARD_OUTPUT and hub[name].writer.first_failure:
+            hub.close()
+
+    with stopped_by_signals(hub.close):
+        run_hub(hub, stats, options.report_s, stop_without_reader)

@@ -15,12 +15,12 @@ from rich.console import Console
 
 from sam2_edge.cli.loop_options import (
     LoopOptions,
-    is_recorded,
     loop_options,
     make_loop,
     run_loop,
     stopped_by_signals,
 )
+from sam2_edge.cli.loop_source import is_recorded
 from sam2_edge.cli.options import PromptCommand
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.prompts import Prompt

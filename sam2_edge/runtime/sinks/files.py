@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -73,6 +74,16 @@ class _WholeWrites(FileIO):
         return len(data)
 
 
+class _SharedWrites(_WholeWrites):
+    """Standard output, on which the lines of several streams must not mix."""
+
+    _lock = threading.Lock()
+
+    def write(self, data: Any) -> int:
+        with self._lock:
+            return super().write(data)
+
+
 def open_output(path: Path, *, overwrite: bool) -> FileIO:
     """Open a file for writing that `check_new_file` has accepted; raises OSError.
 
@@ -80,7 +91,7 @@ def open_output(path: Path, *, overwrite: bool) -> FileIO:
     `STANDARD_OUTPUT` it is a copy of its descriptor, so that closing the file leaves it open.
     """
     if path == STANDARD_OUTPUT:
-        return _WholeWrites(os.dup(sys.stdout.fileno()), "wb")
+        return _SharedWrites(os.dup(sys.stdout.fileno()), "wb")
 
     def opener(name: str, flags: int) -> int:
         if not path.exists() or path.is_file():

@@ -66,7 +66,9 @@ def json_record(frame: SourceFrame, result: FrameResult, entry: ObjectResult) ->
     """Return the record of one object on one frame; docs/guides/tracking.md explains its fields."""
     centroid = entry.centroid
     time = {} if frame.unix_s is None else {"time": round(frame.unix_s, 6)}
+    stream = {} if frame.stream is None else {"stream": frame.stream}
     return {
+        **stream,
         "frame": frame.index,
         "frame_name": printable(frame.name),
         **time,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -52,6 +52,8 @@ class PromptEntry(BaseModel):
     box: tuple[_Number, _Number, _Number, _Number] | None = None
     mask: str | None = None
     name: Annotated[str, AfterValidator(_checked)] | None = None
+    stream: str | None = None
+    """Name of the stream, if there are several."""
 
     def prompt(self, folder: Path) -> Prompt:
         """Return the prompt; its mask, in `folder` unless absolute, is decoded when it is used."""
@@ -78,14 +80,26 @@ def load_prompts(path: Path) -> PromptsByFrame:
     Raises:
         PromptError: If the file cannot be read or an entry is invalid; the message names both.
     """
-    content = read_file(path, MAX_BYTES, error=PromptError)
-    try:
-        entries = _parse(content)
-    except (ValueError, RecursionError) as error:
-        raise PromptError(
-            f"{path} is not valid JSON: {error}; the tracking guide shows the format"
-        ) from error
-    return read_prompts(entries, str(path), path.parent)
+    return read_prompts(_read(path), str(path), path.parent)
+
+
+def load_stream_prompts(path: Path, streams: Collection[str]) -> dict[str, PromptsByFrame]:
+    """Read a prompts file whose entries each name their stream; returns the prompts by stream.
+
+    Raises:
+        PromptError: As `load_prompts`, and if an entry names none of `streams`.
+    """
+    by_stream: dict[str, dict[int, list[Prompt]]] = {name: {} for name in streams}
+    known = ", ".join(streams)
+    for index, entry in enumerate(_checked_entries(_read(path), str(path))):
+        if entry.stream is None:
+            raise PromptError(f"{path}: {index}: there is no stream; give one of: {known}")
+        if entry.stream not in by_stream:
+            raise PromptError(
+                f"{path}: {index}: there is no stream {entry.stream!r}; give one of: {known}"
+            )
+        _add(by_stream[entry.stream], entry, f"{path}: {index}", path.parent)
+    return dict(by_stream)
 
 
 def read_prompts(entries: Any, where: str, folder: Path) -> PromptsByFrame:
@@ -99,21 +113,34 @@ def read_prompts(entries: Any, where: str, folder: Path) -> PromptsByFrame:
     Raises:
         PromptError: If an entry is invalid; the message names it.
     """
+    prompts: dict[int, list[Prompt]] = {}
+    for index, entry in enumerate(_checked_entries(entries, where)):
+        if entry.stream is not None:
+            raise PromptError(
+                f"{where}: {index}: stream is {entry.stream!r}, but there is one source without a "
+                "name; leave it out"
+            )
+        _add(prompts, entry, f"{where}: {index}", folder)
+    return prompts
+
+
+def _checked_entries(entries: Any, where: str) -> list[PromptEntry]:
     try:
-        checked = _ENTRIES.validate_python(entries)
+        return _ENTRIES.validate_python(entries)
     except ValidationError as error:
         raise PromptError(
             f"{where}: {_explain(error)}; the tracking guide shows the format"
         ) from error
-    prompts: dict[int, list[Prompt]] = {}
-    for index, entry in enumerate(checked):
-        prompt = entry.prompt(folder)
-        try:
-            check_prompt(prompt)
-        except PromptError as error:
-            raise PromptError(f"{where}: {index}: {error}") from error
-        prompts.setdefault(entry.frame, []).append(prompt)
-    return prompts
+
+
+def _add(prompts: dict[int, list[Prompt]], entry: PromptEntry, where: str, folder: Path) -> None:
+    """Check the prompt of an entry, and add it to those of its frame."""
+    prompt = entry.prompt(folder)
+    try:
+        check_prompt(prompt)
+    except PromptError as error:
+        raise PromptError(f"{where}: {error}") from error
+    prompts.setdefault(entry.frame, []).append(prompt)
 
 
 def _explain(error: ValidationError) -> str:
@@ -139,6 +166,17 @@ def _meant(field: str) -> str:
     if close is None:
         return f"there is no such field; the fields are {', '.join(known)}"
     return f"did you mean {close}?"
+
+
+def _read(path: Path) -> Any:
+    """Read a file of JSON; raise PromptError if that is not possible."""
+    content = read_file(path, MAX_BYTES, error=PromptError)
+    try:
+        return _parse(content)
+    except (ValueError, RecursionError) as error:
+        raise PromptError(
+            f"{path} is not valid JSON: {error}; the tracking guide shows the format"
+        ) from error
 
 
 def _parse(content: bytes) -> Any:

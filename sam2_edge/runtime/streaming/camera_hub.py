@@ -81,6 +81,12 @@ class CameraHub:
         with self._lock:
             return tuple(self._streams)
 
+    @property
+    def running(self) -> tuple[str, ...]:
+        """Names of the streams that have not ended."""
+        with self._lock:
+            return tuple(n for n, stream in self._streams.items() if not stream.has_ended)
+
     def __getitem__(self, name: str) -> CameraLoop:
         """Return the loop of a stream, for commands: `hub["door"].click(1, 320, 240)`.
 

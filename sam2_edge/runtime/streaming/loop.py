@@ -91,6 +91,7 @@ class CameraLoop:
             Loops whose trackers share a backend share it, such as `Turns`.
 
     Attributes:
+        name: Name of the stream; None for the only one.
         writer: Writes to the sinks and counts failures.
         tracked: Number of frames tracked.
 
@@ -120,6 +121,7 @@ class CameraLoop:
         if isinstance(source, str):
             every_frame = not is_camera(source) if every_frame is None else every_frame
             source = partial(open_camera, source, paced=paced)
+        self.name = name
         self.writer = ResultWriter(sinks, wait=bool(every_frame), stream=name)
         self.tracked = 0
         self._turn = nullcontext() if turn is None else turn
