@@ -256,9 +256,13 @@ class BatchOutput:
         for name, value in existing.model_dump().items():
             if value != values[name]:
                 raise SinkError(
-                    f"{self.path} contains a batch with {name} {value}, this one has "
-                    f"{values[name]}; choose another folder"
+                    f"{self.path} contains a batch with {name} {_listed(value)}, this one has "
+                    f"{_listed(values[name])}; choose another folder"
                 )
+
+
+def _listed(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
 def write_record(folder: Path, record: VideoRecord) -> None:

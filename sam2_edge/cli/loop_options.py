@@ -18,6 +18,7 @@ from typing import Any
 
 import click
 
+from sam2_edge.bundle import load_bundle
 from sam2_edge.cli.loop_outputs import check_rotation, jsonl_sink, mask_sink, video_sink
 from sam2_edge.cli.loop_source import LoopSource, find_source
 from sam2_edge.cli.options import (
@@ -106,7 +107,8 @@ def _address(_ctx: click.Context, _option: click.Parameter, text: str | None) ->
 
 
 def _number_option(name: str, default: float, text: str) -> Decorator:
-    return click.option(name, type=float, default=default, show_default=True, help=text)
+    above_zero = click.FloatRange(min=0, min_open=True)
+    return click.option(name, type=above_zero, default=default, show_default=True, help=text)
 
 
 loop_options = grouped(
@@ -168,6 +170,7 @@ def make_loop(
         at_end: What happens after the last frame of a file.
     """
     check_rotation(click.get_current_context(), options.video, options.jsonl)
+    bundle = load_bundle(options.bundle)
     found = find_source(source, every_frame=options.every_frame, paced=not options.unpaced)
     by_frame = choose_prompts(options.prompts_file, prompts, 0)
     check_loop_prompts(by_frame, found, indexed=options.needs_logits(max_objects))
@@ -179,7 +182,7 @@ def make_loop(
         max_objects=max_objects,
         sinks=sinks,
         tracker=options.tracking.open_tracker(
-            options.bundle, remember_absent=False, logits=options.needs_logits(max_objects)
+            bundle, remember_absent=False, logits=options.needs_logits(max_objects)
         ),
         every_frame=found.every_frame,
         paced=found.paced,
@@ -246,6 +249,7 @@ def run_loop(
     Raises:
         PromptError: If a prompt is invalid on the first frame.
         SinkError: At the end, if results could not be written.
+        BrokenPipeError: At the end, if the reader of results closed standard output or a pipe.
     """
     loop, last_s = stats.loop, time.monotonic()
     log, show = Guarded("the report", report), Guarded("showing a result", on_result)
@@ -260,6 +264,8 @@ def run_loop(
     log("ended", stats)
     if loop.writer.first_failure:
         raise SinkError(f"results are incomplete: {loop.writer.first_failure}")
+    if loop.writer.lost_reader:
+        raise BrokenPipeError
 
 
 def report(state: str, stats: LoopStats) -> None:

@@ -20,7 +20,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from sam2_edge.cli.output import verbosity_options, with_logging
-from sam2_edge.cli.signals import INTERRUPTED
+from sam2_edge.cli.signals import INTERRUPTED, was_interrupted
 from sam2_edge.errors import Sam2EdgeError, message_of
 from sam2_edge.extras import naming_the_extra
 
@@ -141,8 +141,12 @@ def main(before_command: Callable[[], None] = lambda: None) -> None:
     except BrokenPipeError:  # the reader, such as head, has seen enough
         code = 1
     except (Sam2EdgeError, OSError, MemoryError) as error:
-        _show(message_of(error), label="error: ")
-        code = 1
+        if was_interrupted():  # safetensors, for example, takes it for a damaged file
+            _show("interrupted; output written so far is kept")
+            code = INTERRUPTED
+        else:
+            _show(message_of(error), label="error: ")
+            code = 1
     except click.ClickException as error:
         error.show()
         code = error.exit_code

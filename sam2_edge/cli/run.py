@@ -57,7 +57,7 @@ def run(sources: tuple[str, ...], *, options: LoopOptions, prompts: Sequence[Pro
     loop = make_loop(sources[0], options, prompts, Watchdog())
 
     def stop_without_reader(_: LoopResult) -> None:
-        if options.jsonl == STANDARD_OUTPUT and loop.writer.first_failure:
+        if options.jsonl == STANDARD_OUTPUT and loop.writer.lost_reader:
             loop.close()
 
     with stopped_by_signals(loop.close):
@@ -71,7 +71,7 @@ def _run_streams(
     stats = {name: LoopStats(hub[name]) for name in hub.names}
 
     def stop_without_reader(name: str, _: LoopResult) -> None:
-        if options.jsonl == STANDARD_OUTPUT and hub[name].writer.first_failure:
+        if options.jsonl == STANDARD_OUTPUT and hub[name].writer.lost_reader:
             hub.close()
 
     with stopped_by_signals(hub.close):

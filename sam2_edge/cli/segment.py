@@ -64,7 +64,7 @@ def segment(
     Masks are written as OBJECT.png, or OBJECT_RANK.png with --multimask; foreground is 255.
     """
     if not prompts:
-        raise PromptError("no prompt is given; give a point, a box or a mask")
+        raise PromptError("no prompt is given; give --point, --box or --mask")
     from sam2_edge.runtime.segmenter import ImageSegmenter
     from sam2_edge.runtime.sinks import files
     from sam2_edge.runtime.sinks.overlay import draw

@@ -64,6 +64,12 @@ def ignore_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
+def was_interrupted() -> bool:
+    """Whether an `Interruption` has come, even if native code made another error of it."""
+    handler = signal.getsignal(signal.SIGINT)
+    return isinstance(handler, Interruption) and handler.has_come
+
+
 class Interruption:
     """A handler of signals that raises KeyboardInterrupt once, and where nothing swallows it.
 
@@ -73,6 +79,7 @@ class Interruption:
 
     def __init__(self) -> None:
         self._repeats = Repeats()
+        self.has_come = False
 
     def install(self) -> None:
         """Handle signals, also those that a destructor swallows."""
@@ -92,6 +99,7 @@ class Interruption:
     def __call__(self, number: int, frame: FrameType | None) -> None:
         """Handle SIGINT or SIGTERM."""
         if self._repeats.is_first():
+            self.has_come = True
             self._retry(number, frame)
         elif self._repeats.is_later():
             end_at_once(number, frame)

@@ -10,6 +10,7 @@ from functools import partial
 
 import click
 
+from sam2_edge.bundle import load_bundle
 from sam2_edge.cli.loop_options import (
     LoopOptions,
     check_loop_prompts,
@@ -49,6 +50,7 @@ def make_hub(
         at_end: What happens after the last frame of a file.
     """
     check_rotation(click.get_current_context(), options.video, options.jsonl)
+    bundle = load_bundle(options.bundle)
     found = {
         name: find_source(source, every_frame=options.every_frame, paced=not options.unpaced)
         for name, source in sources.items()
@@ -62,7 +64,7 @@ def make_hub(
     }
     set_up_logging(as_json=options.log_json)
     tracking, heartbeats = options.tracking, Heartbeats(Watchdog(), sources)
-    hub = CameraHub(options.bundle, backend=tracking.backend, threads=tracking.threads)
+    hub = CameraHub(bundle, backend=tracking.backend, threads=tracking.threads)
     for name, source in found.items():
         tracker = VideoTracker(
             hub.bundle,
@@ -127,6 +129,7 @@ def run_hub(
 
     Raises:
         Sam2EdgeError: At the end, if streams failed or results could not be written.
+        BrokenPipeError: At the end, if the reader of results closed standard output or a pipe.
     """
     last_s, is_ready = time.monotonic(), False
     log, show = Guarded("the report", report), Guarded("showing a result", on_result)
@@ -154,6 +157,8 @@ def _raise_failures(hub: CameraHub) -> None:
     if failed:
         told = "; ".join(f"{name}: {error}" for name, error in failed.items())
         raise Sam2EdgeError(f"{len(failed)} of {len(hub.names)} streams failed: {told}")
+    if any(hub[name].writer.lost_reader for name in hub.names):
+        raise BrokenPipeError
 
 
 class Heartbeats:

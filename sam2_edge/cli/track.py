@@ -27,6 +27,7 @@ from sam2_edge.cli.options import (
     tracking_options,
 )
 from sam2_edge.cli.output import notes, progress
+from sam2_edge.errors import PromptError
 
 if TYPE_CHECKING:
     from sam2_edge.runtime.prompts import Prompt
@@ -88,6 +89,8 @@ def track(
     from sam2_edge.runtime.sources.prompt_file import check_mask_ids, check_prompts
     from sam2_edge.runtime.sources.video import open_source
 
+    if not prompts and prompts_file is None:
+        raise PromptError("no prompt is given; give --point, --box, --mask or --prompts")
     check_outputs([source], [video, masks, jsonl])
     opened = open_source(source, frames)
     chosen = choose_prompts(prompts_file, prompts, opened.start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -117,7 +118,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.settimeout(0)
     except (OSError, UnicodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a host name"
-        raise Sam2EdgeError(
-            f"cannot listen on {host}:{port}: {reason}; choose another --port"
-        ) from error
+        remedy = "choose another --port"
+        if isinstance(error, (UnicodeError, socket.gaierror)) or (
+            error.errno == errno.EADDRNOTAVAIL
+        ):
+            remedy = "give --host an address of this machine, or 0.0.0.0 for all of them"
+        raise Sam2EdgeError(f"cannot listen on {host}:{port}: {reason}; {remedy}") from error
     return listening

@@ -212,12 +212,12 @@ def _photograph(name: str) -> Image:
     if spec is None or not spec.submodule_search_locations:
         raise SourceError(
             "photographs as textures require scikit-image, which is not installed; install it "
-            "with: pip install 'sam2_edge[synth]', or generate clips without photographs"
+            "with: pip install 'sam2_edge[synth]', or give --no-photographs"
         )
     path = Path(spec.submodule_search_locations[0]) / "data" / name
     if not path.is_file():
         raise SourceError(
             f"this scikit-image has no photograph {name}; install a version that does with: "
-            "pip install 'sam2_edge[synth]', or generate clips without photographs"
+            "pip install 'sam2_edge[synth]', or give --no-photographs"
         )
     return read_image(path)

@@ -92,7 +92,7 @@ def test_an_output_never_mixes_settings(
     listed, out = write_list(tmp_path / "clips", 1), tmp_path / "out"
     assert batch(listed, out) == 0
     assert batch(listed, out, "--write", "coco") == 1
-    assert "contains a batch with outputs" in capsys.readouterr().err
+    assert "contains a batch with outputs masks, this one has" in capsys.readouterr().err
 
 
 def test_a_url_is_read_and_written_like_a_folder(batch: Batch, tmp_path: Path) -> None:

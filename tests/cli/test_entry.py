@@ -121,3 +121,22 @@ def test_exit_codes_and_output_pass_through() -> None:
     done = run_entry("", "--version")
     assert (done.returncode, done.stdout.startswith("sam2-edge, version")) == (0, True)
     assert run_entry("", "no-such-command").returncode == 2
+
+
+@SIGNALS
+def test_an_interruption_that_native_code_takes_for_damage_is_no_error(
+    number: signal.Signals,
+) -> None:
+    script = f"""
+import signal
+from sam2_edge import Sam2EdgeError, bundle
+def load(path):
+    try:
+        signal.raise_signal({int(number)})
+    except KeyboardInterrupt:
+        raise Sam2EdgeError("the file is damaged") from None
+bundle.load_bundle = load
+"""
+    done = run_entry(script, "inspect", "nano")
+    assert (done.returncode, done.stdout) == (130, "")
+    assert done.stderr == "interrupted; output written so far is kept\n"

@@ -18,7 +18,7 @@ from tests.helpers.cli import CLICK, SCRIPT, run
 BAD_INPUT = {
     "no bundle": ("track {clip} --bundle {tmp} --point 34,38", "is not a bundle"),
     "missing source": ("track none.mp4 --bundle {bundle} --point 34,38", "does not exist"),
-    "no prompt": ("track {clip} --bundle {bundle}", "no prompt is given"),
+    "no prompt": ("track {clip} --bundle {bundle}", "give --point, --box, --mask or --prompts"),
     "point outside the frame": ("track {clip} --bundle {bundle} --point 128,5", "128,5 is outside"),
     "range past the end": (
         "track {clip} --bundle {bundle} --point 34,38 --frames 6:9",

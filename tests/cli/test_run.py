@@ -44,7 +44,11 @@ def test_a_file_is_tracked_to_its_end(clip_file: Path, tmp_path: Path) -> None:
         (["--point", "500,5"], PromptError, "point 500,5 is outside the frame"),
         (["--object", "300", "--point", "5,5", "--masks", "m"], PromptError, "id 300 does not fit"),
         (["--udp", "nowhere"], SystemExit, "'nowhere' is not HOST:PORT"),
-        (["--udp", "[::1]:9", "--keep-gb", "0"], SinkError, "keep_bytes is 0.0; give more than 0"),
+        (
+            ["--udp", "[::1]:9", "--keep-gb", "0"],
+            SystemExit,
+            "'--keep-gb': 0.0 is not in the range",
+        ),
     ],
 )
 def test_invalid_options_are_rejected_at_once(
@@ -131,6 +135,20 @@ def test_a_source_that_does_not_exist_is_one_line(
         "error: none.mp4 does not exist; give a file, a folder of images, a camera's number or "
         "URL, or synth\n"
     )
+
+
+@pytest.mark.parametrize("command", ["run", "serve"])
+def test_without_its_bundle_a_command_creates_nothing(
+    command: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "results"
+    arguments = ["--bundle", "none", "--point", "5,5", "--jsonl", out]
+    assert run(monkeypatch, command, "synth", *arguments) == 1
+    assert capsys.readouterr().err.startswith("error: none is not a bundle: it does not exist;")
+    assert not out.exists()
 
 
 def test_a_camera_that_is_not_there_is_one_line() -> None:

@@ -28,6 +28,13 @@ def test_an_address_in_use_is_an_error() -> None:
             call("serve", "synth", "--bundle", "nano", "--port", port)
 
 
+@pytest.mark.parametrize("host", ["300.1.1.1", "192.0.2.1", "a..b"])
+def test_an_address_of_another_machine_is_an_error_about_the_address(host: str) -> None:
+    options = ["--host", host, "--port", 0, "--token", "0123456789abcdef"]
+    with pytest.raises(Sam2EdgeError, match=f"cannot listen on {host}:0: .*; give --host an addre"):
+        call("serve", "synth", "--bundle", "nano", *options)
+
+
 @pytest.mark.parametrize(
     ("options", "waits"),
     [([], True), (["--object", 1, "--point", "5,5"], False), (["--loop"], True)],

@@ -51,12 +51,14 @@ class ResultWriter:
         skipped: Number of results not written, summed over the sinks.
         failures: Number of errors.
         first_failure: The first error.
+        lost_reader: Whether the reader of a pipe, such as `head`, closed it. This is no failure.
     """
 
     def __init__(self, sinks: Sequence[Sink], *, wait: bool, stream: str | None = None) -> None:
         self.skipped = 0
         self.failures = 0
         self.first_failure: SinkError | None = None
+        self.lost_reader = False
         self._outputs = [_Output(sink) for sink in sinks]
         self._wait = wait
         self._log = StreamLog(__name__, stream)
@@ -123,6 +125,10 @@ class ResultWriter:
         """Run an action on a sink, record any error, and return whether there was none."""
         try:
             action()
+        except BrokenPipeError:
+            self._log.info("the reader of results has closed the pipe; no more are written there")
+            self.lost_reader = True
+            return False
         except Exception as error:  # noqa: BLE001 # one sink's error must not stop the others
             if isinstance(error, SinkError):
                 failure = error

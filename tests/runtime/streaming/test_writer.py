@@ -45,6 +45,13 @@ def test_any_exception_of_a_sink_is_reported_as_a_sink_error() -> None:
     assert "OSError: the disk is gone" in str(writer.first_failure)
 
 
+def test_a_reader_that_closes_its_pipe_is_no_failure() -> None:
+    pipe, other = MemorySink(fails_on=range(5, 60), error=BrokenPipeError()), MemorySink()
+    writer = write(pipe, other)
+    assert (pipe.frames, other.frames) == (list(range(5)), list(range(60)))
+    assert (writer.lost_reader, writer.failures, writer.first_failure) == (True, 0, None)
+
+
 def test_a_sink_that_starts_a_new_file_is_retried(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(writer_module, "RETRY_S", 0.0)
     sink = MemorySink(fails_on=range(5, 8))
