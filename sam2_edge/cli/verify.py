@@ -148,6 +148,7 @@ def verify(
     # PyTorch's threads would spin while those of ONNX Runtime need their cores. Read at its import.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from sam2_edge.bundle import load_bundle
+    from sam2_edge.cli.export_checks import check_model
     from sam2_edge.evaluation.clips import verify_clip
     from sam2_edge.evaluation.verify import compare
     from sam2_edge.evaluation.verify.layers import check_layers, layer_differences
@@ -174,6 +175,8 @@ def verify(
     clip = verify_clip(source, frames, loaded.manifest.image_size)
     script = choose_prompts(prompts_file, prompts, clip.numbers[0], clip.prompts)
     check_prompts(script, clip.numbers[0], len(clip.numbers))
+    if reference is not None and not (Path(reference) / MANIFEST_FILE).is_file():
+        check_model(reference, None, None)  # before PyTorch is imported
     notes().print(f"loading the reference of {bundle}", markup=False)
     other = open_reference(loaded, reference, backend=reference_backend, threads=tracking.threads)
     other_manifest = None if other.bundle is None else other.bundle.manifest
@@ -301,7 +304,7 @@ def _conclude(
     out, console = results(silent=silent), notes()
     show_table(out, table)
     ran = {graph.value for graph, _ in result.graphs} | set(about["swapped"])
-    idle = sorted({graph.value for graph in Graph} - ran)
+    idle = sorted({graph.value for graph in Graph if graph is not Graph.MASK_BITS} - ran)
     if idle:
         console.print(f"not run with these prompts: {', '.join(idle)}")
     out.print(

@@ -14,6 +14,7 @@ from onnx import numpy_helper
 
 from sam2_edge import Bundle
 from sam2_edge.bundle.contract import Graph
+from sam2_edge.bundle.names import BUNDLED
 from sam2_edge.export.int8_search import trial_bundle
 from tests.helpers.cli import run
 from tests.helpers.faulty import faulty_bundle
@@ -142,3 +143,21 @@ def test_the_faulty_layer_is_found(
     start = next(i for i, row in enumerate(rows) if "operator" in row)
     first = rows[start + 2].split()
     assert (first[0], first[1]) == (faulty.output[0], "Conv")
+
+
+def test_a_reference_that_does_not_exist_fails_before_pytorch_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def load(*_: object, **__: object) -> None:
+        raise AssertionError("the reference is loaded")
+
+    monkeypatch.setattr("sam2_edge.evaluation.verify.references.open_reference", load)
+    assert run(monkeypatch, "verify", "nano", "--reference", "sam2.1-tiny") == 1
+    assert "did you mean sam2.1-hiera-tiny?" in capsys.readouterr().err
+
+
+def test_the_graph_that_is_never_compared_is_not_listed_as_idle(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "verify", "nano", "--reference", str(BUNDLED["nano"])) == 0
+    assert "not run" not in capsys.readouterr().err
