@@ -14,8 +14,13 @@ from pathlib import Path
 
 from sam2_edge.bundle.contract import MAX_IMAGE_SIZE
 
-BUNDLED = {"nano": Path(__file__).parent.parent / "models" / "bundled" / "nano"}
+_FOLDER = Path(__file__).parent.parent / "models" / "bundled"
+
+BUNDLED = {name: _FOLDER / name for name in ("nano", "edgetam-nano")}
 """Folders of the bundles in the package, by name; each also holds its model's weights."""
+
+BUNDLED_AS = {"nano": "sam2.1-hiera-tiny", "edgetam-nano": "edgetam"}
+"""Published models of the same architecture."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +99,10 @@ def no_such_bundle(path: Path) -> str:
     if published(name) is not None:
         return (
             f"{name} is a model, not a bundle: export it with sam2-edge export {name} --output DIR "
-            f"and give DIR, or give {' or '.join(BUNDLED)}, which is bundled"
+            f"and give DIR, or give {' or '.join(BUNDLED)}, which are bundled"
         )
     return (
         f"{name} is not a bundle: it does not exist{did_you_mean(name, [*BUNDLED, *PUBLISHED])}; "
-        f"give {' or '.join(BUNDLED)}, which is bundled, or a folder that sam2-edge export writes "
+        f"give {' or '.join(BUNDLED)}, which are bundled, or a folder that sam2-edge export writes "
         f"from one of: {', '.join(PUBLISHED)}"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sam2_edge.bundle.manifest import MANIFEST_FILE
-from sam2_edge.bundle.names import BUNDLED, no_such_model, published
+from sam2_edge.bundle.names import BUNDLED, BUNDLED_AS, no_such_model, published
 from sam2_edge.errors import CheckpointError, ExportError
 from sam2_edge.runtime.paths import open_file
 
@@ -50,7 +50,7 @@ def _is_there(path: Path) -> bool:
 
 def check_image_size(model: str, image_size: int | None) -> None:
     """Raise ExportError for an image size that a published or bundled model does not take."""
-    known = published("sam2.1-hiera-tiny" if model in BUNDLED else model)
+    known = published(BUNDLED_AS.get(model, model))
     if known is None or image_size is None or image_size in known.image_sizes:
         return
     sizes = known.image_sizes

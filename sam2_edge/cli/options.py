@@ -32,7 +32,7 @@ MAX_RATE = 1000
 """Largest frame rate of a video."""
 
 
-BUNDLED = ("nano",)
+BUNDLED = ("nano", "edgetam-nano")
 """As in `bundle.names`, and below as in `bundle.manifest`, whose imports completion avoids."""
 
 MANIFEST = "manifest.json"
@@ -108,7 +108,7 @@ bundle_option = click.option(
     "--bundle",
     type=BUNDLE_PATH,
     required=True,
-    help="Exported bundle, or nano for the one in the package.",
+    help="Exported bundle, or nano or edgetam-nano for one in the package.",
 )
 
 json_option = click.option(

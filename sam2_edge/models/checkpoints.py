@@ -95,7 +95,8 @@ def load_model(
         return load_original(checkpoint, image_size=image_size, expected=expected)
     bundled = bundled_folder(name)
     if bundled is not None:
-        return load_folder(bundled, image_size=image_size, name=NANO, source="sam2_edge")
+        recorded = NANO if name == "nano" else str(name)
+        return load_folder(bundled, image_size=image_size, name=recorded, source="sam2_edge")
     path = Path(name)
     if path.is_file():
         return load_original(path, image_size=image_size)

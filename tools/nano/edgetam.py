@@ -8,7 +8,7 @@ from torch.nn import functional as F
 from transformers import EdgeTamVideoConfig, EdgeTamVideoModel, EdgeTamVisionConfig
 
 from sam2_edge.models.edgetam.config import at_image_size
-from sam2_edge.models.edgetam.repvit import RepVitConfig
+from sam2_edge.models.edgetam.repvit import ConvNorm, RepVitConfig
 from tools.nano.architecture import FEED_FORWARD, HIDDEN, MEMORY_CHANNELS, NANO_IMAGE_SIZE
 
 EDGETAM_NANO = "edgetam-nano"
@@ -58,6 +58,24 @@ def edgetam_nano_config(image_size: int = NANO_IMAGE_SIZE) -> EdgeTamVideoConfig
     )
     config._attn_implementation = "eager"  # noqa: SLF001 # transformers has no public setter for it
     return at_image_size(config, image_size)
+
+
+@torch.no_grad()
+def fold_norms(model: EdgeTamVideoModel) -> None:
+    """Move batch normalization into the convolutions before it; the outputs stay the same.
+
+    Weights then are those of the exported graphs, which can share them.
+    """
+    for module in model.modules():
+        if isinstance(module, ConvNorm):
+            weight, bias = module.kernel()
+            assert module.bn.running_mean is not None
+            assert module.bn.running_var is not None
+            module.c.weight.copy_(weight)
+            module.bn.weight.fill_(1.0)
+            module.bn.bias.copy_(bias)
+            module.bn.running_mean.zero_()
+            module.bn.running_var.fill_(1.0 - module.bn.eps)
 
 
 class TrainableFeatures(nn.Module):

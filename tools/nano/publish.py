@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 import torch
 from safetensors.torch import save_file
+from transformers import EdgeTamVideoModel
 
 from sam2_edge.bundle import Bundle, load_bundle
 from sam2_edge.bundle.storage import new_bundle_folder
@@ -24,7 +25,7 @@ from sam2_edge.models.checkpoints import load_folder
 from sam2_edge.models.edgetam.family import EDGETAM
 from sam2_edge.models.families import NANO
 from tools.nano.architecture import NANO_IMAGE_SIZE, nano_config
-from tools.nano.edgetam import EDGETAM_NANO, edgetam_nano_config
+from tools.nano.edgetam import EDGETAM_NANO, edgetam_nano_config, fold_norms
 from tools.nano.packing import pack_bundle
 from tools.nano.trainer import CHECKPOINT
 
@@ -76,15 +77,23 @@ def _averaged(run: Path) -> dict[str, torch.Tensor]:
 
 
 def _write_weights(state: dict[str, torch.Tensor], folder: Path) -> None:
-    half = {
-        name: (value.half() if value.is_floating_point() else value).contiguous().clone()
-        for name, value in state.items()
-    }
-    save_file(half, folder / WEIGHTS, metadata={"format": "pt"})
-    (folder / WEIGHTS).chmod(0o644)
     distilled = any(name.startswith("spatial_perceiver.") for name in state)
     config = edgetam_nano_config() if distilled else nano_config()
     config.save_pretrained(folder)
+    if distilled:
+        model = EdgeTamVideoModel(config)
+        model.load_state_dict(state)
+        fold_norms(model.eval())
+        state = model.state_dict()
+    stored = {name: _stored(name, value).contiguous().clone() for name, value in state.items()}
+    save_file(stored, folder / WEIGHTS, metadata={"format": "pt"})
+    (folder / WEIGHTS).chmod(0o644)
+
+
+def _stored(name: str, value: torch.Tensor) -> torch.Tensor:
+    """A tensor in half precision, unless it has to be exact: a variance cancels a constant."""
+    exact = not value.is_floating_point() or name.endswith("running_var")
+    return value if exact else value.half()
 
 
 @click.command()

@@ -157,7 +157,7 @@ def source_model(manifest: Manifest, name: str | None = None) -> Any:
         CheckpointError: If the model cannot be loaded.
     """
     try:
-        from sam2_edge.models.checkpoints import load_folder, load_model, load_published
+        from sam2_edge.models.checkpoints import load_model, load_published
     except ImportError as error:
         raise BackendError(
             f"comparing with PyTorch requires the extra export ({error}); install it with: "
@@ -168,7 +168,7 @@ def source_model(manifest: Manifest, name: str | None = None) -> Any:
     if name is not None:
         return load_model(name, image_size=size)
     if model.source == "sam2_edge":
-        return load_folder(BUNDLED["nano"], image_size=size, name=model.name, source=model.source)
+        return load_model(model.name if model.name in BUNDLED else "nano", image_size=size)
     seed = re.fullmatch(r"random seed (\d+)", model.source)
     if seed:
         return load_model(model.name, random_seed=int(seed[1]), image_size=size)
