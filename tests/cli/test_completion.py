@@ -62,7 +62,7 @@ def test_bundles_are_completed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, 
     (tmp_path / "small" / MANIFEST_FILE).touch()
     monkeypatch.chdir(tmp_path)
 
-    assert complete(words) == ["nano", "small", "out/"]
+    assert complete(words) == ["nano", "edgetam-nano", "small", "out/"]
     assert complete(f"{words}out/") == ["out/tiny", "out/clips/"]
     assert complete(f"{words}n") == ["nano"]
 

@@ -53,7 +53,7 @@ def test_it_is_small_and_described(name: str) -> None:
     assert (folder / "model.safetensors").stat().st_size <= MAX_WEIGHTS[name]
     assert sum(file.stat().st_size for file in folder.iterdir()) <= MAX_WEIGHTS[name] + 2_000_000
     card = (folder / "README.md").read_text(encoding="utf-8")
-    for word in ("J&F", "seed", "hours", "Apache-2.0", "Limits"):
+    for word in ("J&F", "seed", "hour", "Apache-2.0", "Limits"):
         assert word in card
 
 
