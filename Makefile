@@ -4,7 +4,7 @@
 # make fmt      fixes format and imports
 # make docs     builds the documentation site into site/
 # make fuzz     feeds random inputs to everything that reads some; `make fuzz SECONDS=60` for that long in all
-# make soak     runs the camera loop over 20,000 frames with faults
+# make soak     runs the camera loop over 20,000 frames with faults, then three loops in one process over 7,000 each
 # make soak-million   the same over 1,000,000 small frames with a small random model, for hours
 # make aarch64  runs the installation for a CPU on an emulated aarch64 machine, compared with x86-64
 # make installs installs each engine into a fresh environment and runs it up to where a GPU is needed
@@ -71,6 +71,7 @@ endif
 
 soak: install
 	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak.py
+	MALLOC_ARENA_MAX=1 MALLOC_MMAP_THRESHOLD_=131072 $(BIN)/python benchmarks/soak_streams.py
 
 fuzz: install
 	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)

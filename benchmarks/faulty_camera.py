@@ -54,16 +54,16 @@ class Scene:
 
 
 class FaultyCamera:
-    """The synthetic camera with faults, opened again and again."""
+    """The synthetic camera with faults, opened again and again; `seed` chooses when they come."""
 
     ends = False
 
-    def __init__(self, scene: Scene) -> None:
+    def __init__(self, scene: Scene, seed: int = 1) -> None:
         self.opened = self.refused = self.raised = 0
         self._size = scene.pixels
         self._scene = SyntheticCamera(SEED, size=scene.pixels, objects=scene.objects, paced=False)
         self._shown: OrderedDict[int, tuple[Any, int]] = OrderedDict()
-        self._rng = np.random.default_rng(1)
+        self._rng = np.random.default_rng(seed)
         self._good = 0
 
     def open(self) -> FaultyCamera:

@@ -74,7 +74,9 @@ def viewers(seconds: float) -> None:
     stats = LoopStats(loop)
     hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     with ExitStack() as stack:
-        port = stack.enter_context(run_server(make_app(hub, Access(None), metrics), "127.0.0.1", 0))
+        port = stack.enter_context(
+            run_server(make_app([hub], Access(None), metrics), "127.0.0.1", 0)
+        )
         results = iter(loop)
         for count in VIEWERS:
             stop = threading.Event()

@@ -73,7 +73,7 @@ class Server:
         self.loop = CameraLoop(lambda: camera, tracker, prompts=[click])
         self.stats = LoopStats(self.loop)
         self.hub, self.metrics = Hub(self.loop, self.stats), LoopMetrics(self.stats)
-        self.app = make_app(self.hub, Access(TOKEN), self.metrics)
+        self.app = make_app([self.hub], Access(TOKEN), self.metrics)
         self.port = 0
 
     def track(self) -> None:

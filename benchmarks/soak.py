@@ -90,13 +90,15 @@ class Observer:
         self.loop = loop
         self.similarities: dict[int, list[float]] = {}
         self.commands = self.answered = self.refused = self.results = self.lines = 0
+        self.tracked = 0
         self.samples: list[dict[str, float]] = []
         self._scene, self._camera = scene, camera
         self._lock = threading.Lock()  # guards commands, answered and refused
 
     def observe(self, tracked: LoopResult) -> None:
         """Take one result into account; each round of the scene starts with new prompts."""
-        count = self.loop.tracked
+        self.tracked += int(not tracked.updated)
+        count = self.tracked  # a loop in a thread of its own may be ahead
         self.results += 1
         self.lines += len(tracked.result.objects)
         if self._scene.has_truth:
@@ -239,7 +241,7 @@ def soak(scene: Scene, folder: Path, report: Path | None) -> dict[str, Any]:
     stats, observer, stop = LoopStats(loop), Observer(scene, camera, loop), threading.Event()
     hub, metrics = Hub(loop, stats), LoopMetrics(stats)
     start, viewed, written_s = time.monotonic(), [0], 0.0
-    with run_server(make_app(hub, Access(None), metrics), "127.0.0.1", 0) as port:
+    with run_server(make_app([hub], Access(None), metrics), "127.0.0.1", 0) as port:
         helpers = [threading.Thread(target=disturb, args=(observer, stop))]
         viewer = (port, stop, viewed)
         helpers += [threading.Thread(target=view, args=viewer) for _ in range(2)]

@@ -12,13 +12,13 @@ import pytest
 
 from sam2_edge import Bundle
 
-SCRIPT = Path(__file__).parent.parent / "benchmarks" / "soak.py"
+FOLDER = Path(__file__).parent.parent / "benchmarks"
 
 
-def soak(report: Path, *arguments: object) -> dict[str, Any]:
-    """Run the script; returns its figures."""
+def soak(report: Path, *arguments: object, script: str = "soak.py") -> dict[str, Any]:
+    """Run a script; returns its figures."""
     done = subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments), "--json", report],
+        [sys.executable, FOLDER / script, *map(str, arguments), "--json", report],
         capture_output=True,
         text=True,
         check=False,
@@ -47,3 +47,15 @@ def test_a_random_model_withstands_many_frames(small_bundle: Bundle, tmp_path: P
     assert found["stalls"] >= 1
     assert found["lines"] >= 1500
     assert found["j_first"] is None
+
+
+@pytest.mark.slow
+def test_streams_fail_independently(small_bundle: Bundle, tmp_path: Path) -> None:
+    options = ("--model", small_bundle.path, "--threads", 1, "--pixels", 64, "--objects", 1)
+    report = tmp_path / "soak.json"
+    found = soak(report, "--frames", 600, *options, script="soak_streams.py")
+    assert found["failed"] > 10
+    streams = found["streams"]
+    assert [s["output_failures"] for s in streams.values()] == [0, 0, 1]
+    assert all(s["tracked"] >= 600 <= s["lines"] for s in streams.values())
+    assert sum(s["reconnects"] for s in streams.values()) >= 2

@@ -33,7 +33,7 @@ _SUMMARIES = {
     "track": "Track objects through SOURCE, a video or folder of images.",
     "batch": "Track objects through many videos, in parallel.",
     "run": "Track objects on cameras until interrupted.",
-    "serve": "Track objects on a camera, controlled in a browser.",
+    "serve": "Track objects on cameras, controlled in a browser.",
     "verify": "Compare BUNDLE with PyTorch or with another bundle.",
     "bench": "Measure the speed of BUNDLE, alone or compared with others.",
     "eval": "Evaluate BUNDLE on DATASET: J and F of tracked objects.",

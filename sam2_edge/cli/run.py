@@ -70,8 +70,9 @@ def _run_streams(
     hub = make_hub(sources, options, prompts)
     stats = {name: LoopStats(hub[name]) for name in hub.names}
 
-    def stop_without_reader(name: str, _: LoopResult) -> None:
-        if options.jsonl == STANDARD_OUTPUT and hub[name].writer.lost_reader:
+    def stop_without_reader(tracked: LoopResult) -> None:
+        writer = hub[tracked.frame.stream or ""].writer
+        if options.jsonl == STANDARD_OUTPUT and writer.lost_reader:
             hub.close()
 
     with stopped_by_signals(hub.close):

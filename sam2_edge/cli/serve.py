@@ -1,4 +1,4 @@
-"""`sam2-edge serve`: the camera loop with a web page to view and control it."""
+"""`sam2-edge serve`: camera loops with a web page to view and control them."""
 
 from __future__ import annotations
 
@@ -22,20 +22,23 @@ from sam2_edge.cli.loop_options import (
 )
 from sam2_edge.cli.loop_source import is_recorded
 from sam2_edge.cli.options import PromptCommand
+from sam2_edge.cli.stream_names import stream_names
+from sam2_edge.cli.streams import make_hub, run_hub
 from sam2_edge.errors import Sam2EdgeError
 from sam2_edge.runtime.prompts import Prompt
-from sam2_edge.runtime.streaming.loop import LoopResult
+from sam2_edge.runtime.streaming.loop import AtEnd, LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.runtime.streaming.systemd import Watchdog
 
 _EXAMPLE = """\b
 Example:
   sam2-edge serve 0 --bundle nano
+  sam2-edge serve door=0 yard=rtsp://10.0.0.5/stream --bundle nano
 """
 
 
 @click.command(cls=PromptCommand, epilog=_EXAMPLE)
-@click.argument("source")
+@click.argument("sources", metavar="SOURCE...", nargs=-1, required=True)
 @click.option(
     "--host",
     default="127.0.0.1",
@@ -75,7 +78,7 @@ Example:
 )
 @loop_options
 def serve(
-    source: str,
+    sources: tuple[str, ...],
     *,
     host: str,
     port: int,
@@ -86,7 +89,7 @@ def serve(
     options: LoopOptions,
     prompts: Sequence[Prompt],
 ) -> None:
-    """Track objects on a camera, controlled in a browser.
+    """Track objects on cameras, controlled in a browser.
 
     SOURCE and outputs are as in sam2-edge run. A file waits on its first frame until it is played
     on the page, unless prompts are given; at its end it can be replayed. Ctrl-C stops. Prometheus
@@ -113,29 +116,38 @@ def serve(
             f"--host {host} requires a token, and a generated one would be printed to the journal, "
             "which other users may read; set SAM2_EDGE_TOKEN"
         )
-    watchdog = Watchdog()
-    if loop and not is_recorded(source):
+    if loop and not any(map(is_recorded, sources)):
         raise Sam2EdgeError(
-            f"--loop starts a file over at its end, and {source} is a camera; leave it out"
+            f"--loop starts a file over at its end, and {sources[0]} is a camera; leave it out"
         )
-    camera_loop = make_loop(
-        source, options, prompts, watchdog, max_objects, at_end="loop" if loop else "wait"
-    )
-    if is_recorded(source) and not prompts and options.prompts_file is None:
-        camera_loop.pause()  # nothing would be tracked before its viewers prompt
-    stats = LoopStats(camera_loop)
-    hub, metrics = Hub(camera_loop, stats), LoopMetrics(stats)
+    at_end: AtEnd = "loop" if loop else "wait"
+    named = stream_names(sources)
+    if named is None:
+        only = make_loop(sources[0], options, prompts, Watchdog(), max_objects, at_end=at_end)
+        loops, stop = [only], only.close
+    else:
+        cameras = make_hub(named, options, prompts, max_objects, at_end=at_end)
+        loops, stop = [cameras[name] for name in named], cameras.close
+    for camera_loop, source in zip(loops, named.values() if named else sources, strict=True):
+        if is_recorded(source) and not prompts and options.prompts_file is None:
+            camera_loop.pause()  # nothing would be tracked before its viewers prompt
+    stats = [LoopStats(camera_loop) for camera_loop in loops]
+    hubs = [Hub(each.loop, each, streams=tuple(named or ())) for each in stats]
+    by_name, metrics = {hub.name: hub for hub in hubs}, LoopMetrics(*stats)
 
     def show(tracked: LoopResult) -> None:
         metrics.observe(tracked)
-        hub.publish(tracked)
+        by_name[tracked.frame.stream].publish(tracked)
 
     with (
-        stopped_by_signals(camera_loop.close),
-        run_server(make_app(hub, access, metrics), host, port) as bound_port,
+        stopped_by_signals(stop),
+        run_server(make_app(hubs, access, metrics), host, port) as bound_port,
     ):
         _announce(host, bound_port, access.token, is_generated=access.token != token)
-        run_loop(stats, options.report_s, show)
+        if named is None:
+            run_loop(stats[0], options.report_s, show)
+        else:
+            run_hub(cameras, dict(zip(named, stats, strict=True)), options.report_s, show)
 
 
 def _announce(host: str, port: int, token: str | None, *, is_generated: bool) -> None:

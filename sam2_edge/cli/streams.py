@@ -117,7 +117,7 @@ def run_hub(
     hub: CameraHub,
     stats: Mapping[str, LoopStats],
     report_s: float,
-    on_result: Callable[[str, LoopResult], None] = lambda _name, _result: None,
+    on_result: Callable[[LoopResult], None],
 ) -> None:
     """Run all streams to their ends, and log the statistics of each.
 
@@ -138,7 +138,7 @@ def run_hub(
             notify("READY=1")
             is_ready = True
         stats[name].observe(tracked)
-        show(name, tracked)
+        show(tracked)
         if time.monotonic() - last_s >= report_s:
             last_s = time.monotonic()
             for running in hub.running:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from importlib.resources import files
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import HTTPConnection, Request
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.websockets import WebSocket
@@ -20,12 +20,16 @@ from sam2_edge.serve.security import COOKIE, HEADERS, Access
 from sam2_edge.serve.viewer import TRY_AGAIN_LATER, Viewer
 
 MAX_VIEWERS = 32
+"""Viewers of one stream; several share `MAX_ALL_VIEWERS`."""
+
+MAX_ALL_VIEWERS, MIN_VIEWERS = 128, 4
+"""Viewers of several streams together, and of each at least: a page takes one of each stream."""
 
 _ASSETS = {
     "/": ("index.html", "text/html; charset=utf-8"),
     **{
         f"/{name}.js": (f"{name}.js", "text/javascript; charset=utf-8")
-        for name in ("app", "connection", "input", "panel", "picture", "view")
+        for name in ("app", "connection", "input", "panel", "picture", "streams", "view")
     },
     "/style.css": ("style.css", "text/css; charset=utf-8"),
     "/icon.svg": ("icon.svg", "image/svg+xml"),
@@ -36,9 +40,9 @@ _log = logging.getLogger(__name__)
 _Handler = Callable[[Request], Awaitable[Response]]
 
 
-def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
-    """Create the application for one loop."""
-    site = _Site(hub, access, metrics)
+def make_app(hubs: Sequence[Hub], access: Access, metrics: LoopMetrics) -> Starlette:
+    """Create the application for the hubs of one or several loops; the first is the default."""
+    site = _Site(hubs, access, metrics)
     folder = files("sam2_edge.serve") / "assets"
     routes: list[Route | WebSocketRoute] = [
         Route(path, site.guarded(_asset((folder / name).read_bytes(), kind)))
@@ -55,7 +59,8 @@ def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
 
     @asynccontextmanager
     async def lifespan(_app: Starlette) -> AsyncIterator[None]:
-        hub.attach()
+        for hub in hubs:
+            hub.attach()
         yield
 
     return Starlette(routes=routes, lifespan=lifespan)
@@ -65,9 +70,21 @@ def make_app(hub: Hub, access: Access, metrics: LoopMetrics) -> Starlette:
 class _Site:
     """The handlers and their shared state."""
 
-    hub: Hub
+    hubs: Sequence[Hub]
     access: Access
     metrics: LoopMetrics
+
+    def chosen(self, connection: HTTPConnection) -> Hub | None:
+        """Return the hub that `?stream=NAME` names, or the first; None if there is none."""
+        if "stream" not in connection.query_params:
+            return self.hubs[0]
+        name = connection.query_params["stream"]
+        return next((hub for hub in self.hubs if hub.name == name), None)
+
+    @property
+    def max_viewers(self) -> int:
+        """Viewers of each stream."""
+        return min(MAX_VIEWERS, max(MIN_VIEWERS, MAX_ALL_VIEWERS // len(self.hubs)))
 
     def guarded(self, handler: _Handler) -> _Handler:
         """Wrap a handler in access control; a token in the URL becomes a cookie."""
@@ -96,12 +113,16 @@ class _Site:
 
         return handle
 
-    async def masks(self, _: Request) -> Response:
-        """Return the latest frame with its masks as a ZIP archive."""
-        if self.hub.latest is None:
+    async def masks(self, request: Request) -> Response:
+        """Return the latest frame of a stream with its masks as a ZIP archive."""
+        hub = self.chosen(request)
+        if hub is None:
+            return PlainTextResponse("404: no such stream", 404)
+        if hub.latest is None:
             return PlainTextResponse("404: there is no frame yet", 404)
-        shown, packed = await self.hub.masks.newest()
-        name = f"masks-{shown.frame.index:08d}.zip"
+        shown, packed = await hub.masks.newest()
+        stream = "" if hub.name is None else f"{hub.name}-"
+        name = f"masks-{stream}{shown.frame.index:08d}.zip"
         return Response(
             packed,
             media_type="application/zip",
@@ -109,7 +130,7 @@ class _Site:
         )
 
     async def prometheus(self, _: Request) -> Response:
-        """Return the metrics of the loop."""
+        """Return the metrics of all loops."""
         return Response(self.metrics.text(), media_type="text/plain; version=0.0.4")
 
     async def viewer(self, socket: WebSocket) -> None:
@@ -124,11 +145,15 @@ class _Site:
             )
             await _refuse(socket, "403: a page of this origin may not connect", 403)
             return
+        hub = self.chosen(socket)
+        if hub is None:
+            await _refuse(socket, "404: no such stream", 404)
+            return
         await socket.accept()
-        if self.hub.viewers >= MAX_VIEWERS:
+        if hub.viewers >= self.max_viewers:
             await socket.close(TRY_AGAIN_LATER)
             return
-        await Viewer(socket, self.hub).run()
+        await Viewer(socket, hub).run()
 
 
 def _asset(content: bytes, kind: str) -> _Handler:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from sam2_edge.runtime.streaming.loop import LoopResult
 
 MAX_SHARE = 0.25
-"""Maximum share of one core; on a slow machine viewers get fewer frames instead."""
+"""Maximum share of one core for all streams; on a slow machine viewers get fewer frames."""
 
 MAX_RATE_PER_S = 30.0
 
@@ -21,10 +21,13 @@ class Encoder:
 
     Args:
         work: Encodes a result; called in a thread of its own.
+        max_share: Maximum share of one core.
     """
 
-    def __init__(self, work: Callable[[LoopResult], bytes]) -> None:
-        self._work = work
+    def __init__(
+        self, work: Callable[[LoopResult], bytes], *, max_share: float = MAX_SHARE
+    ) -> None:
+        self._work, self._max_share = work, max_share
         self._latest: LoopResult | None = None
         self._changed = asyncio.Event()
         self._done: Encoded | None = None
@@ -52,5 +55,5 @@ class Encoder:
         result, began_s = self._latest, time.monotonic()
         self._done = result, await asyncio.to_thread(self._work, result)
         took_s = time.monotonic() - began_s
-        self._earliest_s = began_s + max(took_s / MAX_SHARE, 1 / MAX_RATE_PER_S)
+        self._earliest_s = began_s + max(took_s / self._max_share, 1 / MAX_RATE_PER_S)
         return self._done

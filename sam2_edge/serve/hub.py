@@ -8,6 +8,7 @@ without delaying the others.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import replace
@@ -18,7 +19,7 @@ from sam2_edge.runtime.streaming.loop import CameraLoop, LoopResult
 from sam2_edge.runtime.streaming.stats import LoopStats
 from sam2_edge.serve.commands import Command
 from sam2_edge.serve.download import pack_masks
-from sam2_edge.serve.encoder import Encoder
+from sam2_edge.serve.encoder import MAX_SHARE, Encoder
 from sam2_edge.serve.frame_message import encode_frame
 
 MAX_PENDING = 32
@@ -33,14 +34,22 @@ class Hub:
 
     Create it in the loop's thread, and call `attach` in the server's.
 
+    Args:
+        loop: The loop.
+        stats: Its statistics.
+        streams: Names of all streams, if there are several; they share the time for encoding.
+
     Attributes:
+        name: Name of the stream; None for the only one.
+        streams: Names of all streams; empty if there is one without a name.
         latest: The latest result.
         viewers: Number of viewers.
         frames: Encodes messages for viewers; set by `attach`.
         masks: Encodes downloads of the masks; set by `attach`.
     """
 
-    def __init__(self, loop: CameraLoop, stats: LoopStats) -> None:
+    def __init__(self, loop: CameraLoop, stats: LoopStats, *, streams: Sequence[str] = ()) -> None:
+        self.name, self.streams = loop.name, tuple(streams)
         self.latest: LoopResult | None = None
         self.viewers = 0
         self._loop, self._stats = loop, stats
@@ -50,7 +59,9 @@ class Hub:
     def attach(self) -> None:
         """Connect to the running event loop, which is the server's."""
         # They belong to this event loop; an earlier server had another one.
-        self.frames, self.masks = Encoder(self._encode_frame), Encoder(pack_masks)
+        share = MAX_SHARE / max(1, len(self.streams))
+        self.frames = Encoder(self._encode_frame, max_share=share)
+        self.masks = Encoder(pack_masks, max_share=share)
         self._server = asyncio.get_running_loop()
         if self.latest is not None:
             self._offer(self.latest)
@@ -108,6 +119,7 @@ class Hub:
 
     def _encode_frame(self, tracked: LoopResult) -> bytes:
         state = {
+            **({} if self.name is None else {"stream": self.name}),
             **self._stats.snapshot(),
             "paused": self._loop.paused,
             "finished": self._loop.finished,

@@ -1,4 +1,4 @@
-"""Prometheus metrics of a loop."""
+"""Prometheus metrics of one loop, or of several with the label `stream`."""
 
 from __future__ import annotations
 
@@ -29,21 +29,25 @@ _COUNTERS = {
 _GAUGES = {
     "objects": "Objects tracked.",
     "present": "Tracked objects that are visible.",
-    "resident_mb": "Resident memory of the process, MiB.",
 }
 
 
 class LoopMetrics(Collector):
-    """Metrics of one loop in a separate registry; `observe` must be called with every result."""
+    """Metrics of loops in a separate registry; `observe` must be called with every result.
 
-    def __init__(self, stats: LoopStats) -> None:
+    Args:
+        stats: Statistics of one loop without a name, or of loops that all have one.
+    """
+
+    def __init__(self, *stats: LoopStats) -> None:
         self._stats = stats
+        self._labels = [] if stats[0].loop.name is None else ["stream"]
         self._registry = CollectorRegistry()
         self._registry.register(self)
         self._stages = Histogram(
             "sam2_edge_seconds",
             "Seconds per frame: waiting before tracking, tracking, latency from capture to result.",
-            ["stage"],
+            [*self._labels, "stage"],
             buckets=_BUCKETS,
             registry=self._registry,
         )
@@ -52,18 +56,30 @@ class LoopMetrics(Collector):
         """Record the times of one result."""
         if tracked.updated:
             return
-        self._stages.labels("waiting").observe(tracked.waited_s)
-        self._stages.labels("tracking").observe(tracked.result.milliseconds / 1e3)
-        self._stages.labels("latency").observe(tracked.latency_s)
+        stream = _values(tracked.frame.stream)
+        self._stages.labels(*stream, "waiting").observe(tracked.waited_s)
+        self._stages.labels(*stream, "tracking").observe(tracked.result.milliseconds / 1e3)
+        self._stages.labels(*stream, "latency").observe(tracked.latency_s)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the current counts."""
-        figures = self._stats.snapshot()
-        for name, text in _COUNTERS.items():
-            yield CounterMetricFamily(f"sam2_edge_{name}", text, value=figures[name])
-        for name, text in _GAUGES.items():
-            yield GaugeMetricFamily(f"sam2_edge_{name}", text, value=figures[name])
+        figures = [(_values(stats.loop.name), stats.snapshot()) for stats in self._stats]
+        kinds = ((CounterMetricFamily, _COUNTERS), (GaugeMetricFamily, _GAUGES))
+        for family, metrics in kinds:
+            for name, text in metrics.items():
+                metric = family(f"sam2_edge_{name}", text, labels=self._labels)
+                for stream, values in figures:
+                    metric.add_metric(stream, values[name])
+                yield metric
+        resident_mb = figures[0][1]["resident_mb"]
+        text = "Resident memory of the process, MiB."
+        yield GaugeMetricFamily("sam2_edge_resident_mb", text, value=resident_mb)
 
     def text(self) -> bytes:
         """Return the metrics in Prometheus' text format."""
         return generate_latest(self._registry)
+
+
+def _values(stream: str | None) -> list[str]:
+    """The values of the label `stream`: none if there is one loop without a name."""
+    return [] if stream is None else [stream]

@@ -47,9 +47,12 @@ class Viewer:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _send(self) -> None:
-        """Send the latest results one by one, and keep-alive messages if there is none."""
+        """Send the names of several streams, then the latest results, or keep-alive messages."""
         last = None
         try:
+            if self._hub.streams:
+                told = {"type": "streams", "streams": self._hub.streams, "stream": self._hub.name}
+                await asyncio.wait_for(self._socket.send_text(json.dumps(told)), _SEND_TIMEOUT_S)
             # wait_for before Python 3.12 loses a cancellation that comes together with its result.
             while not self._has_left:
                 try:

@@ -13,6 +13,8 @@ import pytest
 from sam2_edge import CameraLoop, PromptError, Sam2EdgeError
 from sam2_edge.cli import serve
 from sam2_edge.cli.serve import _announce
+from sam2_edge.serve import app
+from sam2_edge.serve.hub import Hub
 from tests.helpers.cameras import picture
 from tests.helpers.cli import call
 from tests.helpers.clips import write_video
@@ -47,6 +49,30 @@ def test_a_file_waits_on_its_first_frame_unless_prompts_are_given(
     monkeypatch.setattr(serve, "run_loop", lambda stats, *_: loops.append(stats.loop))
     call("serve", video, "--bundle", "nano", "--port", 0, *options)
     assert [loop.paused for loop in loops] == [waits]
+
+
+def test_each_of_several_files_waits_and_has_its_own_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = write_video(tmp_path / "clip.mp4", [picture(value) for value in range(3)])
+    made: list[list[Hub]] = []
+    loops: list[CameraLoop] = []
+    make_app = app.make_app
+
+    def keep(hubs: list[Hub], *others: Any) -> Any:
+        made.append(hubs)
+        return make_app(hubs, *others)
+
+    monkeypatch.setattr(app, "make_app", keep)
+    monkeypatch.setattr(
+        serve, "run_hub", lambda hub, *_: loops.extend(hub[name] for name in hub.names)
+    )
+    call("serve", video, "live=synth", "--bundle", "nano", "--port", 0, "--loop")
+    assert [(hub.name, hub.streams) for hub in made[0]] == [
+        ("clip", ("clip", "live")),
+        ("live", ("clip", "live")),
+    ]
+    assert [(loop.name, loop.paused) for loop in loops] == [("clip", True), ("live", False)]
 
 
 def test_only_a_file_can_start_over() -> None:

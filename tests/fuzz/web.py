@@ -86,7 +86,7 @@ class _Site:
         loop.close()
         list(loop)
         stats = LoopStats(loop)
-        self.app = make_app(Hub(loop, stats), make_access("::", TOKEN, ()), LoopMetrics(stats))
+        self.app = make_app([Hub(loop, stats)], make_access("::", TOKEN, ()), LoopMetrics(stats))
         self.loop = asyncio.new_event_loop()
 
 

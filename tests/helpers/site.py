@@ -39,7 +39,7 @@ class Site:
         stats = LoopStats(self.loop)
         self.hub, self.metrics = Hub(self.loop, stats), LoopMetrics(stats)
         self.port = 0
-        self._app = make_app(self.hub, access, self.metrics)
+        self._app = make_app([self.hub], access, self.metrics)
         self._server = ExitStack()
         self._thread = threading.Thread(target=self._run)
         self._stats = stats

@@ -4,6 +4,7 @@ import { Connection } from "./connection.js";
 import { Input } from "./input.js";
 import { Panel, isTouch } from "./panel.js";
 import { decode, meaning } from "./picture.js";
+import { Streams } from "./streams.js";
 import { View } from "./view.js";
 
 const PATIENCE = 10000; // milliseconds without a first frame after which the page says so
@@ -11,6 +12,7 @@ const PATIENCE = 10000; // milliseconds without a first frame after which the pa
 const byId = (id) => document.getElementById(id);
 const view = new View(byId("view"));
 const panel = new Panel({ select, remove, rename });
+const streams = new Streams(showLarge);
 const click = isTouch ? "Tap" : "Click";
 
 let latest = null; // header of the frame on display
@@ -20,7 +22,7 @@ let openedAt = 0;
 let isDrawing = false;
 let pending = null; // latest message not drawn yet
 
-const connection = new Connection({
+const handlers = {
   opened() {
     openedAt = Date.now();
     if (!latest) panel.waitFor("Connected. Waiting for the source to deliver its first frame.");
@@ -47,7 +49,26 @@ const connection = new Connection({
     panel.settle(command, true);
   },
   done: (command) => panel.settle(command, false),
-});
+  streams: (names, name) => streams.show(names, name),
+};
+let connection = new Connection(undefined, handlers);
+
+// Shows another one of several streams large; what was selected belongs to the one before.
+function showLarge(name) {
+  if (name === streams.chosen) return;
+  connection.close();
+  pending = latest = null;
+  view.clear();
+  panel.settleAll();
+  panel.list([]);
+  panel.show(null);
+  panel.problem("");
+  panel.setStatus("connecting", "connecting");
+  select(null);
+  panel.say(`Showing ${name}.`);
+  streams.show([...streams.small.keys()], name);
+  connection = new Connection(name, handlers);
+}
 
 // A browser slower than the stream skips frames, but never the latest one.
 async function onFrame(data) {
@@ -57,8 +78,10 @@ async function onFrame(data) {
   try {
     while (pending !== null) {
       const frame = decode(pending);
+      streams.drawChosen(pending);
       pending = null;
       const picture = await createImageBitmap(frame.jpeg);
+      if (frame.header.stream !== streams.chosen) continue; // another one was chosen meanwhile
       latest = frame.header;
       panel.waitFor("");
       panel.show(connection.isOpen ? latest : null);
@@ -211,6 +234,8 @@ document.onkeydown = (event) => {
   if (action && !byId(action).disabled) {
     event.preventDefault();
     actions[action]();
+  } else if (isPlain && event.key.toLowerCase() === "s") {
+    streams.step(event.shiftKey ? -1 : 1);
   } else if (event.key === "Escape") {
     if (!input.cancel()) select(null);
   } else if ((event.key === "Delete" || event.key === "Backspace") && selected !== null) {
@@ -226,7 +251,9 @@ async function download() {
   button.disabled = true;
   said.textContent = "Preparing the download…";
   try {
-    const answer = await fetch("masks.zip");
+    const address = new URL("masks.zip", location.href);
+    if (streams.chosen !== undefined) address.searchParams.set("stream", streams.chosen);
+    const answer = await fetch(address);
     if (!answer.ok) throw new Error(`the server answered ${answer.status}`);
     const name = /filename="(.+)"/.exec(answer.headers.get("content-disposition"))[1];
     const link = document.createElement("a");

@@ -34,11 +34,19 @@ export class View {
     const { width, height } = frame.header;
     this.layer.width = width;
     this.layer.height = height;
-    this.canvas.closest("section").style.setProperty("--aspect", width / height);
+    this.canvas.closest("section, .thumb").style.setProperty("--aspect", width / height);
     this.picture?.close();
     this.frame = frame;
     this.picture = picture;
     this.draw();
+  }
+
+  // Shows nothing until the next frame.
+  clear() {
+    this.picture?.close();
+    this.frame = this.picture = this.box = this.cursor = null;
+    this.context.setTransform(1, 0, 0, 1, 0, 0);
+    this.context.clearRect(0, 0, this.canvas.width, this.canvas.height);
   }
 
   // The picture is drawn at the screen's own resolution, so that lines and letters are sharp.
