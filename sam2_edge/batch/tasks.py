@@ -49,7 +49,8 @@ class VideoTask:
     Attributes:
         name: Folder of its results in the output, such as `day1/clip`.
         source: Path or URL of a video or a folder of images.
-        prompts: Path or URL of a prompts file, or its entries.
+        prompts: Path or URL of a prompts file, or its entries. With neither these nor a mask, the
+            video cannot be tracked, which its record says.
         mask: Path or URL of an indexed mask of the first frame, one value per object.
         frames: Frames to track.
     """
@@ -69,7 +70,7 @@ def find_tasks(inputs: Sequence[str | Path]) -> list[VideoTask]:
             which may be URLs.
 
     Raises:
-        SourceError: There is none, one has no prompts, or two have the same name.
+        SourceError: There is none, or two have the same name.
     """
     tasks = [task for path in inputs for task in _tasks_of(str(path))]
     if not tasks:
@@ -131,10 +132,7 @@ def _beside(source: Path, root: Path) -> VideoTask:
         return VideoTask(name, str(source), prompts=str(prompts))
     if mask.is_file():
         return VideoTask(name, str(source), mask=str(mask))
-    raise SourceError(
-        f"{source} has no prompts; put them beside it, in {prompts.name} (see the tracking guide), "
-        f"or the mask of its first frame in {mask.name}"
-    )
+    return VideoTask(name, str(source))
 
 
 def _listed(given: str) -> Iterator[VideoTask]:

@@ -135,9 +135,14 @@ def _prompts_of(task: VideoTask, start: int, scratch: Path) -> PromptsByFrame:
     """The prompts of a task whose first frame has the number `start`."""
     if task.mask is not None:
         return {start: _mask_prompts(fetched(task.mask, scratch, PromptError))}
+    if task.prompts is None:
+        raise PromptError(
+            f"{task.source} has no prompts; put them beside it in a prompt file {task.name}.json, "
+            f"or the mask of its first frame in {task.name}.png"
+        )
     if isinstance(task.prompts, str):
         return load_prompts(fetched(task.prompts, scratch, PromptError))
-    return read_prompts(list(task.prompts or ()), task.name, Path())
+    return read_prompts(list(task.prompts), task.name, Path())
 
 
 def _mask_prompts(path: Path) -> list[Prompt]:

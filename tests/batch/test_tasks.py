@@ -81,11 +81,6 @@ def test_a_bad_line_is_named(line: str, message: str, tmp_path: Path) -> None:
         find_tasks([path])
 
 
-def test_a_video_without_prompts_says_where_to_put_them(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match=r"a\.mp4 has no prompts; .* in a\.json .* in a\.png"):
-        find_tasks([_file(tmp_path / "a.mp4")])
-
-
 def test_nothing_to_track_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(SourceError, match=r"no video and no folder of images; .*\.mp4"):
         find_tasks([tmp_path])

@@ -86,6 +86,16 @@ def test_a_broken_video_is_recorded_and_tried_again_on_request(
     assert [line["status"] for line in lines_of(out / "results.jsonl")] == ["done", "done"]
 
 
+def test_a_video_without_prompts_is_recorded_with_where_to_put_them(
+    batch: Batch, tmp_path: Path
+) -> None:
+    write_list(tmp_path / "clips", 1)
+    assert batch(tmp_path / "clips", tmp_path / "out") == 1
+    (record,) = lines_of(tmp_path / "out/results.jsonl")
+    assert record["status"] == "failed"
+    assert "v0.mp4 has no prompts; put them beside it in a prompt file v0.json" in record["error"]
+
+
 def test_an_output_never_mixes_settings(
     batch: Batch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
