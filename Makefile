@@ -7,6 +7,7 @@
 # make soak     runs the camera loop over 20,000 frames with faults, then three loops in one process over 7,000 each
 # make soak-million   the same over 1,000,000 small frames with a small random model, for hours
 # make aarch64  runs the installation for a CPU on an emulated aarch64 machine, compared with x86-64
+# make triton   runs the model for Triton in a real server, and its client, without a GPU
 # make installs installs each engine into a fresh environment and runs it up to where a GPU is needed
 # Each sets itself up in .venv.
 
@@ -22,7 +23,7 @@ SECONDS := 600
 # Arguments for pytest.
 ARGS ?=
 
-.PHONY: demo test check fmt docs fuzz soak soak-million aarch64 installs install clean
+.PHONY: demo test check fmt docs fuzz soak soak-million aarch64 triton installs install clean
 
 install: .venv/installed
 
@@ -82,6 +83,13 @@ soak-million: install
 
 aarch64: install
 	$(BIN)/python -m tools.aarch64 $(ARGS)
+
+# The server is 55 MB, its Python backend was built for NumPy 1, and the client wants an older protobuf: each has a folder.
+triton: install
+	$(BIN)/pip install --quiet --upgrade --no-deps --target .venv/triton/server nvidia-pytriton==0.7.0 'numpy<2'
+	$(BIN)/pip install --quiet --upgrade --target .venv/triton/client 'tritonclient[grpc]'
+	rm -rf .venv/triton/client/numpy*
+	PYTHONPATH=.venv/triton/client $(BIN)/pytest tests/triton/test_server.py
 
 installs: install
 	$(BIN)/python -m tools.installs $(ARGS)

@@ -16,7 +16,7 @@ from sam2_edge.bundle.temporary import scratch_folder
 from sam2_edge.calibration.frames import DEFAULT_FRAMES
 from sam2_edge.cli.build_engines import engine_options
 from sam2_edge.cli.export_checks import check_image_size, check_model
-from sam2_edge.cli.options import BUNDLE_PATH, overwrite_option
+from sam2_edge.cli.options import BUNDLE_PATH, PATH, overwrite_option
 from sam2_edge.cli.progress import ExportProgress
 from sam2_edge.errors import ExportError
 from sam2_edge.export.tensorrt.bundle import build_engines
@@ -30,6 +30,7 @@ from sam2_edge.extras import naming_the_extra
 from sam2_edge.runtime.backends.tensorrt_variant import TensorRtVariant
 from sam2_edge.runtime.sources.camera import is_camera
 from sam2_edge.runtime.sources.video import open_source
+from sam2_edge.triton.repository import DEFAULT_NAME, check_new_model, write_triton_repository
 
 _VARIANTS: dict[str, TensorRtVariant] = {
     "tensorrt": "tensorrt",
@@ -105,6 +106,12 @@ Example:
 )
 @click.option("--checkpoint", type=click.Path(path_type=Path), help="Original .pt file of MODEL.")
 @click.option("--random-init", type=int, metavar="SEED", help="Use random weights, for tests.")
+@click.option(
+    "--triton-repository",
+    type=PATH,
+    metavar="DIR",
+    help="Also write a model of Triton Inference Server into DIR; see sam2-edge triton.",
+)
 @engine_options
 @overwrite_option
 @click.pass_context
@@ -124,6 +131,7 @@ def export(
     memory_tokens: int | None,
     checkpoint: Path | None,
     random_init: int | None,
+    triton_repository: Path | None,
     compute_capabilities: tuple[tuple[int, int], ...],
     max_objects: int,
     overwrite: bool,
@@ -140,6 +148,8 @@ def export(
     check_model(model, checkpoint, random_init)
     check_image_size(model, image_size)
     check_new_bundle(output, overwrite=overwrite)
+    if triton_repository is not None:
+        check_new_model(triton_repository, DEFAULT_NAME, overwrite=overwrite)
     if precision is None:
         precision = "fp32" if target == "onnx" else "fp16"
     engines = None
@@ -183,6 +193,8 @@ def export(
             bundle = build_engines(
                 bundle, output, engines, overwrite=overwrite, on_progress=progress.update
             )
+        if triton_repository is not None:
+            write_triton_repository(bundle, triton_repository, overwrite=overwrite)
     progress.summarize(output, bundle)
 
 

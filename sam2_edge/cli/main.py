@@ -28,6 +28,7 @@ _SUMMARIES = {
     "doctor": "Check this machine and suggest what to install.",
     "export": "Export MODEL as a bundle of ONNX graphs or engines.",
     "build-engines": "Build TensorRT engines from the ONNX graphs of BUNDLE.",
+    "triton": "Write BUNDLE as a model of Triton Inference Server.",
     "inspect": "Check BUNDLE and print its contents.",
     "segment": "Segment the prompted objects in IMAGE.",
     "track": "Track objects through SOURCE, a video or folder of images.",

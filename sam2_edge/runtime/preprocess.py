@@ -74,6 +74,17 @@ def model_image(frame: NDArray[Any], size: int) -> NDArray[np.uint8]:
     Raises:
         SourceError: If the frame has a different shape or dtype.
     """
+    check_frame(frame)
+    height, width = frame.shape[:2]
+    if (height, width) != (size, size):
+        shrink = height * width > size * size
+        filtering = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
+        frame = cv2.resize(frame, (size, size), _buffer(size), interpolation=filtering)
+    return cast("Frame", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))[None]
+
+
+def check_frame(frame: NDArray[Any]) -> None:
+    """Raise SourceError unless a frame is [H, W, 3] uint8."""
     if not isinstance(frame, np.ndarray) or frame.dtype != np.uint8:
         kind = getattr(frame, "dtype", type(frame).__name__)
         raise SourceError(f"a frame is {kind}; give a uint8 array [H, W, 3] in BGR order")
@@ -82,12 +93,6 @@ def model_image(frame: NDArray[Any], size: int) -> NDArray[np.uint8]:
             f"a frame has shape {frame.shape}; give [H, W, 3] in BGR order (cv2.cvtColor converts "
             "gray images and those with alpha)"
         )
-    height, width = frame.shape[:2]
-    if (height, width) != (size, size):
-        shrink = height * width > size * size
-        filtering = cv2.INTER_AREA if shrink else cv2.INTER_LINEAR
-        frame = cv2.resize(frame, (size, size), _buffer(size), interpolation=filtering)
-    return cast("Frame", cv2.cvtColor(frame, cv2.COLOR_BGR2RGB))[None]
 
 
 class _Buffer(threading.local):

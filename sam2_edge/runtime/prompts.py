@@ -237,7 +237,7 @@ def _model_mask(
         raise PromptError(
             f"{name} of shape {shape} for a frame of {frame_size}; give [H, W] of the frame's size"
         )
-    given = _binary(np.asarray(mask))
+    given = binary_mask(np.asarray(mask))
     if not given.any():
         raise PromptError("the mask is empty; mark the object with nonzero pixels")
     resized = resize_mask(given, image_size)
@@ -249,7 +249,7 @@ def _model_mask(
     return resized
 
 
-def _binary(mask: NDArray[Any]) -> NDArray[np.bool_]:
+def binary_mask(mask: NDArray[Any]) -> NDArray[np.bool_]:
     """Return where a mask is not 0; raise PromptError if it holds more than two values."""
     if mask.dtype == np.bool_:
         return mask

@@ -5,6 +5,7 @@ The kind of file, the header and the size are checked before pixels are decoded.
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,12 +53,31 @@ def read_image(path: str | Path) -> Frame:
             pixels, or contains several images.
     """
     with opened_image(path) as image:
-        if has_deep_channels(image):
-            raise SourceError(
-                f"{path} has more than 8 bits per channel; convert it to 8 bits, mapping the value "
-                "range that shows what you want to segment"
-            )
-        rgb = np.asarray(upright(image).convert("RGB"))
+        return _as_frame(image, path)
+
+
+def decode_image(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> Frame:
+    """Decode an image in memory; see `read_image`.
+
+    Args:
+        content: The bytes of an image file.
+        name: What errors call it.
+        max_pixels: Largest size; larger images are not decoded.
+
+    Raises:
+        SourceError: As for a file, or if it has more than `max_pixels`.
+    """
+    with _opened(name, io.BytesIO(content), SourceError, max_pixels) as image:
+        return _as_frame(image, name)
+
+
+def _as_frame(image: Image.Image, name: str | Path) -> Frame:
+    if has_deep_channels(image):
+        raise SourceError(
+            f"{name} has more than 8 bits per channel; convert it to 8 bits, mapping the value "
+            "range that shows what you want to segment"
+        )
+    rgb = np.asarray(upright(image).convert("RGB"))
     return cast("Frame", cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR))
 
 
@@ -73,24 +93,32 @@ def opened_image(
     with open_file(path, error=error) as file:
         if os.fstat(file.fileno()).st_size > MAX_BYTES:
             raise error(f"{path} is larger than {MAX_BYTES >> 20} MiB; make it smaller")
-        try:
-            _verify(path, file, error)
-            with Image.open(file, formats=FORMATS) as image:
-                yield image
-        except Sam2EdgeError:
-            raise
-        except Image.DecompressionBombError as reason:
-            raise error(f"{path} has more than {MAX_PIXELS:,} pixels; make it smaller") from reason
-        except UnidentifiedImageError as reason:
-            raise error(
-                f"{path} cannot be decoded as an image: it is damaged, or none of "
-                f"{', '.join(FORMATS)}; repair it, or convert it to PNG or JPEG"
-            ) from reason
-        except Exception as reason:  # Pillow raises a dozen kinds for damaged data
-            raise error(
-                f"{path} cannot be decoded as an image ({reason}); remove or repair it, or convert "
-                "it to PNG or JPEG"
-            ) from reason
+        with _opened(path, file, error, MAX_PIXELS) as image:
+            yield image
+
+
+@contextmanager
+def _opened(
+    name: str | Path, file: BinaryIO, error: type[Sam2EdgeError], max_pixels: int
+) -> Iterator[Image.Image]:
+    try:
+        _verify(name, file, error, max_pixels)
+        with Image.open(file, formats=FORMATS) as image:
+            yield image
+    except Sam2EdgeError:
+        raise
+    except Image.DecompressionBombError as reason:
+        raise error(f"{name} has more than {MAX_PIXELS:,} pixels; make it smaller") from reason
+    except UnidentifiedImageError as reason:
+        raise error(
+            f"{name} cannot be decoded as an image: it is damaged, or none of "
+            f"{', '.join(FORMATS)}; repair it, or convert it to PNG or JPEG"
+        ) from reason
+    except Exception as reason:  # Pillow raises a dozen kinds for damaged data
+        raise error(
+            f"{name} cannot be decoded as an image ({reason}); remove or repair it, or convert "
+            "it to PNG or JPEG"
+        ) from reason
 
 
 def upright(image: Image.Image) -> Image.Image:
@@ -131,13 +159,13 @@ def has_deep_channels(image: Image.Image) -> bool:
     return image.format == "PNG" and ";16" in str(cast("Any", image).tile)
 
 
-def _verify(path: str | Path, file: BinaryIO, error: type[Sam2EdgeError]) -> None:
+def _verify(path: str | Path, file: BinaryIO, error: type[Sam2EdgeError], max_pixels: int) -> None:
     """Check an image's size and number, and the checksums that its format has; rewind the file."""
     with Image.open(file, formats=FORMATS) as image:
         width, height = image.size
-        if width * height > MAX_PIXELS:
+        if width * height > max_pixels:
             raise error(
-                f"{path} is {width} x {height}; make it smaller: up to {MAX_PIXELS:,} pixels are "
+                f"{path} is {width} x {height}; make it smaller: up to {max_pixels:,} pixels are "
                 "read"
             )
         if image.format == "TIFF" and _covered_pixels(image) < width * height:

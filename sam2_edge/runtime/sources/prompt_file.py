@@ -6,7 +6,7 @@ import difflib
 import json
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -40,18 +40,23 @@ def _checked(name: str) -> str:
         raise ValueError(str(error)) from error
 
 
-class PromptEntry(BaseModel):
-    """One entry of a prompts file; coordinates are in pixels, `mask` is relative to the file."""
+class ObjectEntry(BaseModel):
+    """What an entry says of an object, wherever the entry is; coordinates are in pixels."""
 
     model_config = ConfigDict(extra="forbid")
 
-    frame: Annotated[_Integer, Field(ge=0)]
     object: Annotated[_Integer, Field(ge=1, le=MAX_OBJECT_ID)]
     points: list[tuple[_Number, _Number]] | None = None
     labels: list[_Integer] | None = None
     box: tuple[_Number, _Number, _Number, _Number] | None = None
-    mask: str | None = None
     name: Annotated[str, AfterValidator(_checked)] | None = None
+
+
+class PromptEntry(ObjectEntry):
+    """One entry of a prompts file; `mask` is relative to the file."""
+
+    frame: Annotated[_Integer, Field(ge=0)]
+    mask: str | None = None
     stream: str | None = None
     """Name of the stream, if there are several."""
 
@@ -71,7 +76,7 @@ _SYNONYMS = {
 }
 """What other programs call the fields, where the spelling is too different."""
 
-_ENTRIES = TypeAdapter(list[PromptEntry])
+_Entry = TypeVar("_Entry", bound=ObjectEntry)
 
 
 def load_prompts(path: Path) -> PromptsByFrame:
@@ -91,7 +96,7 @@ def load_stream_prompts(path: Path, streams: Collection[str]) -> dict[str, Promp
     """
     by_stream: dict[str, dict[int, list[Prompt]]] = {name: {} for name in streams}
     known = ", ".join(streams)
-    for index, entry in enumerate(_checked_entries(_read(path), str(path))):
+    for index, entry in enumerate(check_entries(PromptEntry, _read(path), str(path))):
         if entry.stream is None:
             raise PromptError(f"{path}: {index}: there is no stream; give one of: {known}")
         if entry.stream not in by_stream:
@@ -114,7 +119,7 @@ def read_prompts(entries: Any, where: str, folder: Path) -> PromptsByFrame:
         PromptError: If an entry is invalid; the message names it.
     """
     prompts: dict[int, list[Prompt]] = {}
-    for index, entry in enumerate(_checked_entries(entries, where)):
+    for index, entry in enumerate(check_entries(PromptEntry, entries, where)):
         if entry.stream is not None:
             raise PromptError(
                 f"{where}: {index}: stream is {entry.stream!r}, but there is one source without a "
@@ -124,12 +129,18 @@ def read_prompts(entries: Any, where: str, folder: Path) -> PromptsByFrame:
     return prompts
 
 
-def _checked_entries(entries: Any, where: str) -> list[PromptEntry]:
+def check_entries(kind: type[_Entry], entries: Any, where: str) -> list[_Entry]:
+    """Return a list of entries of one kind from what Python's json has read.
+
+    Raises:
+        PromptError: If an entry is invalid; the message says where the entries are from.
+    """
     try:
-        return _ENTRIES.validate_python(entries)
+        return TypeAdapter(list[kind]).validate_python(entries)  # type: ignore[valid-type]
     except ValidationError as error:
+        known = list(kind.model_fields)
         raise PromptError(
-            f"{where}: {_explain(error)}; the tracking guide shows the format"
+            f"{where}: {_explain(error, known)}; the tracking guide shows the format"
         ) from error
 
 
@@ -143,14 +154,14 @@ def _add(prompts: dict[int, list[Prompt]], entry: PromptEntry, where: str, folde
     prompts.setdefault(entry.frame, []).append(prompt)
 
 
-def _explain(error: ValidationError) -> str:
-    """Name the first field that is wrong, and what was probably meant."""
+def _explain(error: ValidationError, known: Sequence[str]) -> str:
+    """Name the first field that is wrong, and which of the known ones was probably meant."""
     # A misspelled field is both unknown and, under its right name, missing: the former says more.
     first = min(error.errors(), key=lambda found: found["type"] != "extra_forbidden")
     place = [str(part) for part in first["loc"]]
     where, given = ".".join(place) or "the file", first["input"]
     if first["type"] == "extra_forbidden":
-        return f"{where}: {_meant(place[-1])}"
+        return f"{where}: {_meant(place[-1], known)}"
     if not place and isinstance(given, dict):
         return "it is a single entry; put it into a list, as in [{...}]"
     if place[-2:-1] == ["points"] and isinstance(given, (int, float)):
@@ -158,11 +169,10 @@ def _explain(error: ValidationError) -> str:
     return f"{where}: {first['msg']}"
 
 
-def _meant(field: str) -> str:
-    known = list(PromptEntry.model_fields)
-    close = _SYNONYMS.get(field.lower()) or next(
-        iter(difflib.get_close_matches(field.lower(), known, n=1)), None
-    )
+def _meant(field: str, known: Sequence[str]) -> str:
+    close = _SYNONYMS.get(field.lower())
+    if close not in known:
+        close = next(iter(difflib.get_close_matches(field.lower(), known, n=1)), None)
     if close is None:
         return f"there is no such field; the fields are {', '.join(known)}"
     return f"did you mean {close}?"
@@ -172,14 +182,14 @@ def _read(path: Path) -> Any:
     """Read a file of JSON; raise PromptError if that is not possible."""
     content = read_file(path, MAX_BYTES, error=PromptError)
     try:
-        return _parse(content)
+        return parse_json(content)
     except (ValueError, RecursionError) as error:
         raise PromptError(
             f"{path} is not valid JSON: {error}; the tracking guide shows the format"
         ) from error
 
 
-def _parse(content: bytes) -> Any:
+def parse_json(content: bytes) -> Any:
     """Parse JSON, also with a byte-order mark; raise ValueError for what JSON does not define."""
     return json.loads(
         content,

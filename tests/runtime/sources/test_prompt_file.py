@@ -46,7 +46,7 @@ BAD_FILES = {
         r"0\.point: did you mean points\?",
     ),
     "another program's field": ([{"frame": 0, "obj_id": 1}], r"0\.obj_id: did you mean object\?"),
-    "a strange field": ([{"frame": 0, "depth": 1}], r"0\.depth: .* the fields are frame, object"),
+    "a strange field": ([{"frame": 0, "depth": 1}], r"0\.depth: .* the fields are object, points"),
     "a point without a list": (
         [{"frame": 0, "object": 1, "points": [5, 6]}],
         r"0\.points\.0: 5 is not a point; give a list of points, as in \[\[5, \.\.\.\]\]",

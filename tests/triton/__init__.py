@@ -1,0 +1,1 @@
+"""Tests of the model for Triton and of its client."""
