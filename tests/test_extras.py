@@ -89,7 +89,7 @@ def test_installations_name_known_extras_and_not_two_onnxruntimes(page: Path) ->
         extras = set(names.split(","))
         assert extras <= EXTRAS.keys()
         assert not {"cpu", "cuda"} <= extras
-        assert extras & set(ENGINES)
+        assert extras & {*ENGINES, "triton"}
         assert "jetson" not in extras or extras.isdisjoint(set(ENGINES) - {"jetson"})
 
 
