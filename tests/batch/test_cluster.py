@@ -20,6 +20,8 @@ from sam2_edge.batch.tasks import VideoTask, find_tasks
 from sam2_edge.batch.tracking import TrackVideos
 from sam2_edge.errors import BackendError
 from tests.helpers.batch import masks_of, write_list
+from tests.helpers.cli import call
+from tests.helpers.datasets import late_clip, write_layout
 
 ray = pytest.importorskip("ray")
 cluster_utils = pytest.importorskip("ray.cluster_utils")
@@ -129,6 +131,17 @@ def test_a_video_that_kills_every_worker_is_recorded(
     assert [records[f"v{n}"].status for n in range(3)] == ["done", "failed", "done"]
     assert records["v1"].error == f"its worker died {ATTEMPTS} times"
     assert work.work.output.record("v1") == records["v1"]
+
+
+def test_eval_scores_the_same_on_a_cluster(
+    nodes: Any, small_bundle: Bundle, tmp_path: Path
+) -> None:
+    clips = {"cup": late_clip(1, 5), "zebra": late_clip(3, 6)}
+    data = write_layout(tmp_path / "davis", "davis", clips)
+    here, there = tmp_path / "here", tmp_path / "there"
+    assert call("eval", data, small_bundle.path, "--output", here, "--threads", 1) == 0
+    assert call("eval", data, small_bundle.path, "--output", there, "--ray", nodes.address) == 0
+    assert (there / "results.csv").read_text() == (here / "results.csv").read_text()
 
 
 def test_an_unreachable_cluster_is_one_error(

@@ -59,14 +59,14 @@ def test_a_camera_that_hangs_in_native_code_does_not_abort_the_process(
 ) -> None:
     script = f"""
 import os, cv2, numpy as np
-from sam2_edge.cli import loop_options
+from sam2_edge.cli import loop_source
 class Hanging:
     def __init__(self, *_, **__):
         large = np.zeros((4000, 4000, 3), np.uint8)
         os.kill(os.getpid(), {int(number)})
         while True:
             cv2.GaussianBlur(large, (0, 0), 9)
-loop_options.SyntheticCamera = Hanging
+loop_source.SyntheticCamera = Hanging
 """
     done = run_entry(script, "run", "synth", "--bundle", "nano", "--point", "5,5")
     assert done.returncode == 0, done.stderr
@@ -79,7 +79,7 @@ loop_options.SyntheticCamera = Hanging
     [
         "sam2_edge.serve.security.make_access",
         "sam2_edge.cli.serve.make_loop",
-        "sam2_edge.cli.loop_options.SyntheticCamera.__init__",
+        "sam2_edge.cli.loop_source.SyntheticCamera.__init__",
         "sam2_edge.cli.serve._announce",
         "sam2_edge.runtime.streaming.capture.Capture._take",
     ],

@@ -41,7 +41,7 @@ def test_options_without_effect_are_refused(options: str, message: str, tmp_path
 
 
 REFUSED_EARLY = [
-    ("sam2.1-hiera-tny", "", "did you mean sam2.1-hiera-tiny?; known models: nano, sam2.1-hiera"),
+    ("sam2.1-hiera-tny", "", "did you mean sam2.1-hiera-tiny?; known models: nano, edgetam-nano, "),
     ("{tmp}", "", "holds no config.json"),
     ("sam3", "--checkpoint {tmp}/sam3.pt", "sam3.pt does not exist"),
     ("nan", "--random-init 1", "did you mean nano?"),

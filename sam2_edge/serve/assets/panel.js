@@ -111,7 +111,7 @@ export class Panel {
     row.querySelector(".swatch").style.background = `rgb(${entry.color.join(" ")})`;
     const sure = Math.round(100 * Math.min(Math.max(entry.iou ?? 0, 0), 1));
     const state = row.querySelector(".state");
-    state.textContent = entry.present ? `${sure}%` : "hidden";
+    state.textContent = entry.present ? `${sure}% sure` : "hidden";
     state.title = `predicted IoU ${entry.iou}, object score ${entry.score}`;
     const name = row.querySelector(".name");
     if (document.activeElement !== name) name.value = entry.name;
