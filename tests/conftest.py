@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -65,6 +66,16 @@ def small_model() -> Sam2VideoModel:
 @pytest.fixture(scope="session")
 def small_edgetam() -> EdgeTamVideoModel:
     return random_model(small_edgetam_config(), EDGETAM_SEED)
+
+
+@pytest.fixture(autouse=True)
+def _restored_logging() -> Iterator[None]:
+    """Undo what commands that run in this process set up."""
+    package = logging.getLogger("sam2_edge")
+    before = (package.level, package.propagate, package.handlers[:])
+    yield
+    package.setLevel(before[0])
+    package.propagate, package.handlers[:] = before[1:]
 
 
 @pytest.fixture(scope="session")
