@@ -252,17 +252,22 @@ class BatchOutput:
                 f"{self.path}/{SETTINGS} is not from a batch of this sam2_edge; choose another "
                 "folder"
             ) from error
-        values = settings.model_dump()
-        for name, value in existing.model_dump().items():
-            if value != values[name]:
-                raise SinkError(
-                    f"{self.path} contains a batch with {name} {_listed(value)}, this one has "
-                    f"{_listed(values[name])}; choose another folder"
-                )
+        check_same(f"{self.path} contains a batch", existing, settings, "choose another folder")
 
 
 def _listed(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def check_same(what: str, existing: BaseModel, settings: BaseModel, remedy: str) -> None:
+    """Raise SinkError, beginning with `what`, if an output was begun with other settings."""
+    values = settings.model_dump()
+    for name, value in existing.model_dump().items():
+        if value != values[name]:
+            raise SinkError(
+                f"{what} with {name} {_listed(value)}, this one has {_listed(values[name])}; "
+                f"{remedy}"
+            )
 
 
 def write_record(folder: Path, record: VideoRecord) -> None:

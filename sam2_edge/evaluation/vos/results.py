@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from sam2_edge.batch.results import check_same
 from sam2_edge.bundle.storage import atomic_folder
 from sam2_edge.errors import SinkError
 from sam2_edge.evaluation.metrics import Accuracy, mean_accuracy
@@ -146,7 +147,8 @@ def open_folder(path: Path, settings: EvalSettings, *, overwrite: bool = False) 
         if overwrite:
             _clear(path)
         else:
-            _check_same(path, existing, settings)
+            remedy = "choose another folder or pass --overwrite"
+            check_same(f"{path} contains an evaluation", existing, settings, remedy)
     elif path.is_dir() and any(path.iterdir()):
         raise SinkError(f"{path} is not empty and contains no evaluation; choose another folder")
     for name in (MASKS, RECORDS):
@@ -231,16 +233,6 @@ def _read_settings(path: Path) -> EvalSettings:
         raise SinkError(
             f"{path} is not from an evaluation of this sam2_edge; choose another folder"
         ) from error
-
-
-def _check_same(path: Path, existing: EvalSettings, settings: EvalSettings) -> None:
-    values = settings.model_dump()
-    for name, value in existing.model_dump().items():
-        if value != values[name]:
-            raise SinkError(
-                f"{path} contains an evaluation with {name} {value}, this one has {values[name]}; "
-                "choose another folder or pass --overwrite"
-            )
 
 
 def _clear(path: Path) -> None:
